@@ -1,0 +1,34 @@
+//! What a boot is: the decision, and nothing that knows a protocol or a file format.
+//!
+//! ```text
+//!  Stage::Pxe ──────── Nbp ───┐                      BIOS ROM, UEFI PXE
+//!  Stage::HttpBoot ─── Nbp ───┤                      UEFI HTTP Boot
+//!                             ▼
+//!  Stage::Ipxe ────── Script (its URL)               iPXE, ours or the card's own
+//!                             ▼
+//!  Stage::Script ──── Script (its text) ──▶ kernel, initrd ──▶ Linux
+//! ```
+//!
+//! [`decide`] answers the one question, "what should this [`Client`] load next?", from the
+//! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered). [`script`] and
+//! [`cmdline`] turn a decided script into text. [`event`] has the words for what happened.
+
+pub mod arch;
+pub mod catalog;
+pub mod client;
+pub mod cmdline;
+pub mod decide;
+pub mod event;
+pub mod mac;
+pub mod omni;
+pub mod script;
+pub mod state;
+pub mod talos;
+
+pub use arch::{Arch, Firmware};
+pub use catalog::Catalog;
+pub use client::{Client, Stage};
+pub use decide::{Answer, decide};
+pub use event::{Event, Step};
+pub use mac::Mac;
+pub use state::MachineState;

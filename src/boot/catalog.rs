@@ -1,0 +1,243 @@
+//! What there is to boot, and who boots it: machines, profiles, images and NBPs.
+//!
+//! A catalog is made by `config::resolve`, which links every name: a [`Machine`] holds its
+//! [`Profile`], so a dangling name cannot exist here.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::client::Client;
+use super::omni::Omni;
+use super::talos::TalosVersion;
+use super::{Arch, Mac};
+
+/// A known box.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its name in the config.
+    pub name: String,
+    /// Its network cards.
+    pub macs: Vec<Mac>,
+    /// Its SMBIOS UUID.
+    pub uuid: Option<Uuid>,
+    /// Its SMBIOS serial number.
+    pub serial: Option<String>,
+    /// What it boots.
+    pub profile: Arc<Profile>,
+    /// Its own kernel arguments, last on the line.
+    pub cmdline: Vec<String>,
+    /// Whether an iPXE in the card's ROM first loads our NBP; `None` leaves it to the profile.
+    pub replace_ipxe: Option<bool>,
+    /// How it reaches its disk; `None` leaves it to the profile.
+    pub local_boot: Option<LocalBoot>,
+}
+
+/// What to boot.
+#[derive(Debug)]
+pub struct Profile {
+    /// Its name in the config.
+    pub name: String,
+    /// The template in `boot-scripts/`, without `.ipxe`.
+    pub script: String,
+    /// Kernel and initial RAM disks.
+    pub image: Option<Arc<Image>>,
+    /// The Omni instance that the machine joins.
+    pub omni: Option<Arc<Omni>>,
+    /// Kernel arguments, after the image's and before the machine's.
+    pub cmdline: Vec<String>,
+    /// Whether an iPXE in the card's ROM first loads our NBP.
+    pub replace_ipxe: Option<bool>,
+    /// How its machines reach their disk.
+    pub local_boot: Option<LocalBoot>,
+}
+
+/// A kernel and what goes with it, on this host's disk.
+#[derive(Debug)]
+pub struct Image {
+    /// Its name in the config.
+    pub name: String,
+    /// The kernel file.
+    pub kernel: PathBuf,
+    /// The initial RAM disks, in the order in which the kernel unpacks them.
+    pub initrds: Vec<PathBuf>,
+    /// Kernel arguments that this image needs.
+    pub cmdline: Vec<String>,
+    /// The Talos version that these files are, where they are Talos.
+    pub talos: Option<TalosVersion>,
+}
+
+/// How a machine is sent to its local disk; which one works is a matter of its firmware.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalBoot {
+    /// iPXE ends, and the firmware goes on with its boot order.
+    #[default]
+    Exit,
+    /// iPXE itself starts the first disk.
+    Sanboot,
+}
+
+/// A network bootstrap program: a file that firmware loads and runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nbp {
+    /// The name under which it is offered and served, at most 127 bytes.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Who can run it.
+    pub arch: Arch,
+}
+
+/// Every NBP that was found, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Nbps(BTreeMap<String, Nbp>);
+
+impl Nbps {
+    /// Adds one; the first of a name stays.
+    pub fn add(&mut self, nbp: Nbp) {
+        self.0.entry(nbp.name.to_ascii_lowercase()).or_insert(nbp);
+    }
+
+    /// The NBP of this name. Case does not matter: some firmware shouts.
+    pub fn named(&self, name: &str) -> Option<&Nbp> {
+        self.0.get(&name.to_ascii_lowercase())
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Nbp> {
+        self.0.values()
+    }
+
+    /// The one to offer to a client of this architecture.
+    ///
+    /// The plain UNDI and SNP builds come before those with drivers of their own: they use the
+    /// driver that the card's firmware brings, which works where iPXE's own does not (tg3 of the
+    /// HP DL380p Gen8; Broadcom and Cisco cards with `ipxe.efi`).
+    pub fn for_arch(&self, arch: Arch) -> Option<&Nbp> {
+        let ranked: &[&str] = match arch {
+            Arch::Bios => &["undionly.kpxe", "undionly.kkpxe", "ipxe.pxe", "ipxe-legacy.pxe"],
+            Arch::UefiX86
+            | Arch::UefiX64
+            | Arch::UefiArm32
+            | Arch::UefiArm64
+            | Arch::UefiRiscv64 => &["snponly", "ipxe"],
+        };
+        let rank = |nbp: &Nbp| {
+            let file = nbp.name.rsplit('/').next().unwrap_or_default();
+            let file = file.to_ascii_lowercase();
+            ranked.iter().position(|wanted| file.starts_with(wanted))
+        };
+        self.0
+            .values()
+            .filter(|nbp| nbp.arch == arch)
+            .filter_map(|nbp| Some((rank(nbp)?, nbp)))
+            .min_by_key(|(rank, nbp)| (*rank, nbp.name.len()))
+            .map(|(_, nbp)| nbp)
+    }
+}
+
+/// What a machine gets that stands nowhere in the config.
+#[derive(Debug, Default)]
+pub enum Unknown {
+    /// The menu.
+    #[default]
+    Menu,
+    /// Its local disk.
+    Local,
+    /// No answer.
+    Ignore,
+    /// This profile.
+    Profile(Arc<Profile>),
+}
+
+/// The menu for machines that may choose.
+#[derive(Debug)]
+pub struct Menu {
+    /// What happens when nobody presses a key: `None` is the local disk.
+    pub default: Option<Arc<Profile>>,
+    /// How long it waits for a key.
+    pub timeout: Duration,
+    /// What may be chosen, in this order.
+    pub profiles: Vec<Arc<Profile>>,
+}
+
+impl Default for Menu {
+    fn default() -> Self {
+        Self {
+            default: None,
+            timeout: Duration::from_secs(30),
+            profiles: Vec::new(),
+        }
+    }
+}
+
+/// Everything that can be booted, and by whom.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    machines: Vec<Arc<Machine>>,
+    by_mac: BTreeMap<Mac, Arc<Machine>>,
+    by_uuid: BTreeMap<Uuid, Arc<Machine>>,
+    by_serial: BTreeMap<String, Arc<Machine>>,
+    /// All images, by name.
+    pub images: BTreeMap<String, Arc<Image>>,
+    /// What strangers get.
+    pub unknown: Unknown,
+    /// The menu.
+    pub menu: Menu,
+    /// The NBPs that can be offered.
+    pub nbps: Nbps,
+}
+
+impl Catalog {
+    /// Enters a machine under each of its identities.
+    pub fn add(&mut self, machine: Machine) {
+        let machine = Arc::new(machine);
+        for mac in &machine.macs {
+            self.by_mac.insert(*mac, Arc::clone(&machine));
+        }
+        if let Some(uuid) = machine.uuid {
+            self.by_uuid.insert(uuid, Arc::clone(&machine));
+        }
+        if let Some(serial) = &machine.serial {
+            self.by_serial.insert(serial.clone(), Arc::clone(&machine));
+        }
+        self.machines.push(machine);
+    }
+
+    /// The machine with this network card.
+    pub fn machine(&self, mac: Mac) -> Option<&Arc<Machine>> {
+        self.by_mac.get(&mac)
+    }
+
+    /// All machines, in the order of the config.
+    pub fn machines(&self) -> &[Arc<Machine>] {
+        &self.machines
+    }
+
+    /// Which machine a client is: by MAC, then UUID, then serial number.
+    ///
+    /// Firmware and iPXE disagree about the byte order of the UUID's first three fields on boards
+    /// with an SMBIOS older than 2.6, so both orders count.
+    pub fn identify(&self, client: &Client) -> Option<&Arc<Machine>> {
+        let by_uuid = |uuid: Uuid| {
+            let swapped = Uuid::from_bytes(uuid.to_bytes_le());
+            self.by_uuid
+                .get(&uuid)
+                .or_else(|| self.by_uuid.get(&swapped))
+        };
+        client
+            .mac
+            .and_then(|mac| self.by_mac.get(&mac))
+            .or_else(|| client.uuid.and_then(by_uuid))
+            .or_else(|| self.by_serial.get(client.smbios.as_ref()?.serial.as_ref()?))
+    }
+
+    /// Whether some machine can only be told by what its SMBIOS tables say.
+    pub fn needs_smbios(&self) -> bool {
+        !self.by_uuid.is_empty() || !self.by_serial.is_empty()
+    }
+}

@@ -1,0 +1,388 @@
+//! The kernel line, put together from everyone who has a say in it.
+//!
+//! iPXE has no quoting: it splits a line at blanks, takes a whole word `||`, `&&` or `;` and a word
+//! that starts with `#` for the end of the command (`core/exec.c`), and expands every `${…}`, the
+//! result again (`core/settings.c`). On BIOS a line over the kernel's own limit is cut without a
+//! word (`arch/x86/image/bzimage.c`). None of this can be escaped, so it is refused here, by name,
+//! before a machine boots half a line.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fmt;
+
+use super::catalog::{Image, Machine, Profile};
+use super::talos::TalosVersion;
+
+/// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
+/// its NUL, and iPXE adds a name or two of its own.
+pub const MAX_LEN: usize = 2040;
+
+/// The iPXE name of the kernel. On UEFI the kernel sees it as the first word of its line.
+pub const KERNEL_NAME: &str = "kernel";
+
+/// The iPXE name of the initial RAM disk at `index`: `initrd`, `initrd.1`, …
+pub fn initrd_name(index: usize) -> String {
+    match index {
+        0 => "initrd".to_owned(),
+        n => format!("initrd.{n}"),
+    }
+}
+
+/// Who asked for an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layer {
+    Initrd,
+    Base,
+    Omni,
+    Image,
+    Profile,
+    Machine,
+}
+
+/// One kernel argument and who asked for it.
+struct Argument<'a> {
+    layer: Layer,
+    /// The name of the image, profile, … that asked.
+    owner: &'a str,
+    text: String,
+}
+
+impl fmt::Display for Argument<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layer, owner, text } = self;
+        match layer {
+            Layer::Initrd => write!(f, "`{text}`"),
+            Layer::Base => write!(f, "Talos' own argument `{text}`"),
+            Layer::Omni => {
+                // The value may be the join token.
+                let name = text.split('=').next().unwrap_or_default();
+                write!(f, "`{name}=***` of omni `{owner}`")
+            }
+            Layer::Image => write!(f, "argument `{text}` of image `{owner}`"),
+            Layer::Profile => write!(f, "argument `{text}` of profile `{owner}`"),
+            Layer::Machine => write!(f, "argument `{text}` of machine `{owner}`"),
+        }
+    }
+}
+
+/// Why a kernel line cannot be served.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CmdlineError {
+    /// One argument that iPXE would cut or expand.
+    #[error("{argument} {flaw}")]
+    Argument {
+        /// Whose, and which.
+        argument: String,
+        /// What iPXE would do with it.
+        flaw: Flaw,
+    },
+    /// The whole line is too long.
+    #[error(
+        "the kernel line has {len} bytes, more than the {MAX_LEN} that every kernel takes; the longest is {longest}"
+    )]
+    TooLong {
+        /// Its length.
+        len: usize,
+        /// The argument with the most bytes.
+        longest: String,
+    },
+    /// The join arguments cannot be made.
+    #[error("{0}")]
+    Omni(String),
+}
+
+/// What iPXE would do to a word.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing stands there.
+    #[error("is empty")]
+    Empty,
+    /// iPXE splits at blanks.
+    #[error("has a blank in it, where iPXE would split it; make it two arguments")]
+    Blank,
+    /// A line break would end the command.
+    #[error("has a control character in it")]
+    Control,
+    /// An operator.
+    #[error("is an operator to iPXE, which would end the kernel line there")]
+    Operator,
+    /// A comment.
+    #[error("starts with `#`, where iPXE would end the kernel line")]
+    Comment,
+    /// A setting.
+    #[error("has `${{` in it, which iPXE would expand")]
+    Expansion,
+    /// A continued line.
+    #[error("ends with `\\`, with which iPXE would join the next line")]
+    Continuation,
+}
+
+impl Flaw {
+    /// What iPXE would do to `word` as a word of its own, if it does not take it literally.
+    pub fn of(word: &str) -> Option<Self> {
+        if word.is_empty() {
+            Some(Self::Empty)
+        } else if word.chars().any(|c| c.is_control()) {
+            Some(Self::Control)
+        } else if word.chars().any(char::is_whitespace) {
+            Some(Self::Blank)
+        } else if ["||", "&&", ";"].contains(&word) {
+            Some(Self::Operator)
+        } else if word.starts_with('#') {
+            Some(Self::Comment)
+        } else if word.contains("${") {
+            Some(Self::Expansion)
+        } else if word.ends_with('\\') {
+            Some(Self::Continuation)
+        } else {
+            None
+        }
+    }
+}
+
+/// The kernel arguments for one boot, in their order: `initrd=`, Talos' own, Omni's three, the
+/// image's, the profile's, the machine's. A later `console=` replaces Talos' own.
+///
+/// `initrd=` names each initrd, for EFI builds of iPXE before 2021-05 (Debian 12's is one); BIOS
+/// and later builds do not mind it.
+///
+/// # Errors
+/// Which argument cannot be served, and why. The message holds no secret.
+pub fn kernel_line(
+    profile: &Profile,
+    image: &Image,
+    machine: Option<&Machine>,
+) -> Result<String, CmdlineError> {
+    let arguments = arguments(profile, image, machine)?;
+    for argument in &arguments {
+        if let Some(flaw) = Flaw::of(&argument.text) {
+            return Err(CmdlineError::Argument {
+                argument: argument.to_string(),
+                flaw,
+            });
+        }
+    }
+    let words: Vec<&str> = arguments.iter().map(|a| a.text.as_str()).collect();
+    let line = words.join(" ");
+    let len = KERNEL_NAME.len() + 1 + line.len();
+    match arguments.iter().max_by_key(|a| a.text.len()) {
+        Some(longest) if len > MAX_LEN => Err(CmdlineError::TooLong {
+            len,
+            longest: shortened(longest),
+        }),
+        _ => Ok(line),
+    }
+}
+
+fn arguments<'a>(
+    profile: &'a Profile,
+    image: &'a Image,
+    machine: Option<&'a Machine>,
+) -> Result<Vec<Argument<'a>>, CmdlineError> {
+    let of = |layer, owner: &'a str, texts: &[String]| {
+        let make = move |text: &String| Argument { layer, owner, text: text.clone() };
+        texts.iter().map(make).collect::<Vec<_>>()
+    };
+    let mut own = of(Layer::Image, &image.name, &image.cmdline);
+    own.extend(of(Layer::Profile, &profile.name, &profile.cmdline));
+    if let Some(machine) = machine {
+        own.extend(of(Layer::Machine, &machine.name, &machine.cmdline));
+    }
+
+    let initrds: Vec<String> = (0..image.initrds.len())
+        .map(|index| format!("initrd={}", initrd_name(index)))
+        .collect();
+    let mut line = of(Layer::Initrd, &image.name, &initrds);
+    if profile.script == "talos" {
+        let replaced = own.iter().any(|a| a.text.starts_with("console="));
+        let version = image.talos.unwrap_or(TalosVersion::NEWEST);
+        let base: Vec<String> = version
+            .default_cmdline()
+            .into_iter()
+            .filter(|argument| !(replaced && argument.starts_with("console=")))
+            .map(str::to_owned)
+            .collect();
+        line.extend(of(Layer::Base, &image.name, &base));
+    }
+    if let Some(omni) = &profile.omni {
+        let join = omni.arguments().map_err(CmdlineError::Omni)?;
+        line.extend(of(Layer::Omni, &omni.name, &join));
+    }
+    line.extend(own);
+    Ok(line)
+}
+
+/// An argument as an operator can find it again, without a line of it filling the screen.
+fn shortened(argument: &Argument<'_>) -> String {
+    let text = argument.to_string();
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], argument.text.len()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
+    use super::*;
+
+    fn image(cmdline: &[&str], talos: Option<&str>) -> Image {
+        Image {
+            name: "rack".into(),
+            kernel: "/srv/vmlinuz".into(),
+            initrds: vec!["/srv/initramfs.xz".into(), "/srv/more.xz".into()],
+            cmdline: cmdline.iter().map(ToString::to_string).collect(),
+            talos: talos.map(|v| v.parse().unwrap()),
+        }
+    }
+
+    fn profile(script: &str, cmdline: &[&str]) -> Profile {
+        Profile {
+            name: "blade".into(),
+            script: script.into(),
+            image: None,
+            omni: None,
+            cmdline: cmdline.iter().map(ToString::to_string).collect(),
+            replace_ipxe: None,
+            local_boot: None,
+        }
+    }
+
+    fn machine(profile: Profile, cmdline: &[&str]) -> Machine {
+        Machine {
+            name: "oden".into(),
+            macs: vec![],
+            uuid: None,
+            serial: None,
+            profile: Arc::new(profile),
+            cmdline: cmdline.iter().map(ToString::to_string).collect(),
+            replace_ipxe: None,
+            local_boot: None,
+        }
+    }
+
+    fn omni(token: Result<&str, &str>) -> Option<Arc<Omni>> {
+        Some(Arc::new(Omni {
+            name: "homelab".into(),
+            api: "https://x.omni.siderolabs.io".into(),
+            join_token: token.map(Into::into).map_err(Into::into),
+            tunnel: false,
+            events: DEFAULT_EVENTS.into(),
+            kernel_log: DEFAULT_KERNEL_LOG.into(),
+        }))
+    }
+
+    #[test]
+    fn the_order_is_talos_then_omni_then_image_profile_machine() {
+        let profile = Profile {
+            omni: omni(Ok("abcd")),
+            ..profile("talos", &["intel_iommu=off"])
+        };
+        let machine = machine(self::profile("talos", &[]), &["talos.hostname=oden"]);
+        let line = kernel_line(&profile, &image(&["panic=10"], Some("v1.14.0")), Some(&machine));
+        assert_eq!(
+            line.unwrap(),
+            "initrd=initrd initrd=initrd.1 talos.platform=metal console=tty0 slab_nomerge pti=on \
+             consoleblank=0 printk.devkmsg=on selinux=1 module.sig_enforce=1 \
+             proc_mem.force_override=never \
+             siderolink.api=https://x.omni.siderolabs.io?jointoken=abcd \
+             talos.events.sink=[fdae:41e4:649b:9303::1]:8090 \
+             talos.logging.kernel=tcp://[fdae:41e4:649b:9303::1]:8092 \
+             panic=10 intel_iommu=off talos.hostname=oden"
+        );
+    }
+
+    #[test]
+    fn without_a_version_the_newest_talos_is_meant() {
+        let image = |version| image(&[], version);
+        assert_eq!(
+            kernel_line(&profile("talos", &[]), &image(None), None),
+            kernel_line(&profile("talos", &[]), &image(Some("v1.14.0")), None),
+        );
+    }
+
+    #[test]
+    fn only_the_talos_script_gets_talos_arguments() {
+        let line = kernel_line(&profile("linux", &["quiet"]), &image(&[], None), None);
+        assert_eq!(line.unwrap(), "initrd=initrd initrd=initrd.1 quiet");
+    }
+
+    #[test]
+    fn a_later_console_replaces_that_of_the_base() {
+        let line = kernel_line(
+            &profile("talos", &["console=ttyS1,115200n8", "console=tty1"]),
+            &image(&[], Some("v1.7.0")),
+            None,
+        )
+        .unwrap();
+        let consoles: Vec<_> = line.split(' ').filter(|w| w.starts_with("console=")).collect();
+        assert_eq!(consoles, ["console=ttyS1,115200n8", "console=tty1"]);
+    }
+
+    #[test]
+    fn words_that_ipxe_would_cut_or_expand_are_refused_by_name() {
+        let table = [
+            ("||", "is an operator to iPXE, which would end the kernel line there"),
+            ("&&", "is an operator to iPXE, which would end the kernel line there"),
+            (";", "is an operator to iPXE, which would end the kernel line there"),
+            ("#x", "starts with `#`, where iPXE would end the kernel line"),
+            ("a=${uuid}", "has `${` in it, which iPXE would expand"),
+            ("a b", "has a blank in it, where iPXE would split it; make it two arguments"),
+            ("a\nb", "has a control character in it"),
+            ("", "is empty"),
+            ("a\\", "ends with `\\`, with which iPXE would join the next line"),
+        ];
+        for (word, flaw) in table {
+            let error = kernel_line(&profile("linux", &["quiet", word]), &image(&[], None), None);
+            assert_eq!(
+                error.unwrap_err().to_string(),
+                format!("argument `{word}` of profile `blade` {flaw}"),
+            );
+        }
+    }
+
+    #[test]
+    fn within_a_word_the_same_characters_are_harmless() {
+        let words = ["a=b||c", "x&&y", "k=a;b", "c=d#e", "p=$HOME", "q={x}", r"r=\d+"];
+        let line = kernel_line(&profile("linux", &words), &image(&[], None), None).unwrap();
+        assert!(line.ends_with(&words.join(" ")), "{line}");
+    }
+
+    #[test]
+    fn a_line_at_the_limit_is_served_and_one_byte_more_is_refused() {
+        let fixed = "kernel initrd=initrd initrd=initrd.1 quiet ".len();
+        let line = |len: usize| {
+            let long = "x".repeat(len - fixed);
+            kernel_line(&profile("linux", &["quiet", &long]), &image(&[], None), None)
+        };
+        assert_eq!(line(MAX_LEN).map(|l| l.len()), Ok(MAX_LEN - "kernel ".len()));
+        let error = line(MAX_LEN + 1).unwrap_err().to_string();
+        assert!(error.starts_with("the kernel line has 2041 bytes"), "{error}");
+        assert!(error.contains("argument `xxxx"), "{error}");
+        assert!(error.contains("(1998 bytes)"), "{error}");
+    }
+
+    #[test]
+    fn a_token_never_shows_in_a_refusal() {
+        for token in ["hush hush", &"hush".repeat(600)] {
+            let profile = Profile { omni: omni(Ok(token)), ..profile("talos", &[]) };
+            // The first is escaped and served; the second is too long.
+            if let Err(error) = kernel_line(&profile, &image(&[], None), None) {
+                let error = error.to_string();
+                assert!(error.contains("`siderolink.api=***` of omni `homelab`"), "{error}");
+                assert!(!error.contains("hush"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_token_is_the_reason() {
+        let profile = Profile {
+            omni: omni(Err("no join token")),
+            ..profile("talos", &[])
+        };
+        let error = kernel_line(&profile, &image(&[], None), None).unwrap_err();
+        assert_eq!(error.to_string(), "no join token");
+    }
+}

@@ -1,0 +1,102 @@
+//! How a machine joins Sidero Omni: three kernel arguments.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Where Talos sends its events, over the SideroLink tunnel: Omni's default.
+pub const DEFAULT_EVENTS: &str = "[fdae:41e4:649b:9303::1]:8090";
+/// Where Talos sends its kernel log, over the SideroLink tunnel: Omni's default.
+pub const DEFAULT_KERNEL_LOG: &str = "tcp://[fdae:41e4:649b:9303::1]:8092";
+
+/// What Go's `url.QueryEscape` leaves as it is, so that the argument is the one that Omni prints.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// One Omni instance.
+#[derive(Debug)]
+pub struct Omni {
+    /// Its name in the config.
+    pub name: String,
+    /// The advertised machine API, as `https://example.omni.siderolabs.io`.
+    pub api: String,
+    /// The join token, or why it is not there and what would mend it.
+    pub join_token: Result<SecretString, String>,
+    /// Whether WireGuard goes through a gRPC tunnel.
+    pub tunnel: bool,
+    /// The event sink.
+    pub events: String,
+    /// The kernel log receiver.
+    pub kernel_log: String,
+}
+
+impl Omni {
+    /// The join arguments, in Omni's order. The first holds the token.
+    ///
+    /// # Errors
+    /// Why there is no token, in words for the operator.
+    pub fn arguments(&self) -> Result<[String; 3], String> {
+        let token = self.join_token.as_ref().map_err(Clone::clone)?;
+        let token = utf8_percent_encode(token.expose_secret(), QUERY);
+        let tunnel = if self.tunnel { "grpc_tunnel=true&" } else { "" };
+        Ok([
+            format!("siderolink.api={}?{tunnel}jointoken={token}", self.api),
+            format!("talos.events.sink={}", self.events),
+            format!("talos.logging.kernel={}", self.kernel_log),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn omni(api: &str, token: &str, tunnel: bool) -> Omni {
+        Omni {
+            name: "homelab".into(),
+            api: api.into(),
+            join_token: Ok(token.into()),
+            tunnel,
+            events: "[fdae:41e4:649b:9303::1]:8091".into(),
+            kernel_log: DEFAULT_KERNEL_LOG.into(),
+        }
+    }
+
+    // The three vectors are those of Omni's own tests, client/pkg/siderolink/siderolink_test.go.
+
+    #[test]
+    fn the_tunnel_comes_before_the_token_as_go_sorts_the_query() {
+        let arguments = omni("grpc://127.0.0.1:8099", "abcd", true).arguments().unwrap();
+        assert_eq!(
+            arguments.join(" "),
+            "siderolink.api=grpc://127.0.0.1:8099?grpc_tunnel=true&jointoken=abcd \
+             talos.events.sink=[fdae:41e4:649b:9303::1]:8091 \
+             talos.logging.kernel=tcp://[fdae:41e4:649b:9303::1]:8092"
+        );
+    }
+
+    #[test]
+    fn a_plain_token_stands_as_it_is() {
+        let [api, ..] = omni("https://127.0.0.1:8099", "abcd", false).arguments().unwrap();
+        assert_eq!(api, "siderolink.api=https://127.0.0.1:8099?jointoken=abcd");
+    }
+
+    #[test]
+    fn a_v2_token_is_escaped_as_go_escapes_it() {
+        let token = "v2:eyJleHRyYV9kYXRhIjp7Im9tbmkuc2lkZXJvLmRldi9pbmZyYS1wcm92aWRlci1pZCI6InRlc3QifSwic2lnbmF0dXJlIjoiWTNpZ285V2xJSVZOWWpXZmgyWlg5NnpnWW5UQjlwWTI3ZEJaVnJwNDJMZz0ifQ==";
+        let [api, ..] = omni("https://127.0.0.1:8099", token, false).arguments().unwrap();
+        assert_eq!(
+            api,
+            "siderolink.api=https://127.0.0.1:8099?jointoken=v2%3AeyJleHRyYV9kYXRhIjp7Im9tbmkuc2lkZXJvLmRldi9pbmZyYS1wcm92aWRlci1pZCI6InRlc3QifSwic2lnbmF0dXJlIjoiWTNpZ285V2xJSVZOWWpXZmgyWlg5NnpnWW5UQjlwWTI3ZEJaVnJwNDJMZz0ifQ%3D%3D"
+        );
+    }
+
+    #[test]
+    fn a_token_does_not_show_when_the_instance_is_printed() {
+        let printed = format!("{:?}", omni("https://127.0.0.1:8099", "hush", false));
+        assert!(!printed.contains("hush"), "{printed}");
+    }
+}

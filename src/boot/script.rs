@@ -1,0 +1,320 @@
+//! A machine's own iPXE script, rendered from the templates in `boot-scripts/`.
+//!
+//! A template is minijinja; what it may use is told in the README. Whatever it prints through
+//! `{{ … }}` is checked on its way into the script, since iPXE knows no quoting: a value is one
+//! word, or, through the filter `words`, several; never a line break, an operator or a `${…}`.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, context};
+
+use super::Mac;
+use super::catalog::{Catalog, Image, LocalBoot, Machine, Profile};
+use super::cmdline::{self, CmdlineError, Flaw};
+use super::decide::{Kind, Script};
+
+/// The templates that come with reveille, by name.
+pub const BUILT_IN: &[(&str, &str)] = &[
+    ("ask-smbios", include_str!("../../boot-scripts/ask-smbios.ipxe")),
+    ("linux", include_str!("../../boot-scripts/linux.ipxe")),
+    ("local-disk", include_str!("../../boot-scripts/local-disk.ipxe")),
+    ("menu", include_str!("../../boot-scripts/menu.ipxe")),
+    ("refused", include_str!("../../boot-scripts/refused.ipxe")),
+    ("talos", include_str!("../../boot-scripts/talos.ipxe")),
+];
+
+/// How many steps a template may take: enough for a menu of a thousand profiles, and the end of a
+/// loop that does not stop.
+const FUEL: u64 = 50_000;
+
+/// The templates of one snapshot, compiled.
+pub struct Templates {
+    env: Environment<'static>,
+    broken: BTreeMap<String, String>,
+}
+
+/// What a script needs beyond who boots what.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The client that the script is for.
+    pub mac: Mac,
+    /// Where this client reaches our HTTP server, as `http://192.168.1.2:8080`.
+    pub base: &'a str,
+    /// Whether the image's files are there.
+    pub image: &'a Result<(), String>,
+}
+
+/// A script, ready to be served.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The text. It may hold a join token: never log it.
+    pub text: String,
+    /// What it does, in words.
+    pub does: String,
+}
+
+/// Why a machine gets no script of its own.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// A profile without an image, whose template needs one.
+    #[error("profile `{0}` has no image")]
+    NoImage(String),
+    /// The image's files are not there.
+    #[error("{0}")]
+    Image(String),
+    /// The kernel line cannot be served.
+    #[error("{0}")]
+    Cmdline(#[from] CmdlineError),
+    /// The template cannot be used.
+    #[error("{0}")]
+    Template(String),
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self::new(BTreeMap::new())
+    }
+}
+
+impl Templates {
+    /// Compiles the built-in templates, and over them `own`: template name to source. One that does
+    /// not compile is kept as broken; only the boots that need it are refused.
+    pub fn new(own: BTreeMap<String, String>) -> Self {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()
+            .expect("the delimiters are minijinja's own");
+        env.set_syntax(syntax);
+        env.set_fuel(Some(FUEL));
+        // Every template writes iPXE: no value goes in unchecked.
+        env.set_auto_escape_callback(|_| AutoEscape::Custom("ipxe".into()));
+        env.set_formatter(|out, _state, value| {
+            let text = value.to_string();
+            if !value.is_safe()
+                && let Some(flaw) = Flaw::of(&text)
+            {
+                // The value is not repeated: it may be a secret.
+                let reason = format!("a value that is printed here {flaw}");
+                return Err(minijinja::Error::new(ErrorKind::BadEscape, reason));
+            }
+            out.write_str(&text).map_err(minijinja::Error::from)
+        });
+        env.add_filter("words", words);
+
+        let mut broken = BTreeMap::new();
+        let mut sources: BTreeMap<String, String> = BUILT_IN
+            .iter()
+            .map(|(name, source)| ((*name).to_owned(), (*source).to_owned()))
+            .collect();
+        sources.extend(own);
+        for (name, source) in sources {
+            if let Err(error) = env.add_template_owned(file_name(&name), source) {
+                broken.insert(name, told(&error));
+            }
+        }
+        Self { env, broken }
+    }
+
+    /// Whether there is a template of this name, usable or not.
+    pub fn knows(&self, name: &str) -> bool {
+        self.broken.contains_key(name) || self.env.get_template(&file_name(name)).is_ok()
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .env
+            .templates()
+            .filter_map(|(file, _)| Some(file.strip_suffix(".ipxe")?.to_owned()))
+            .chain(self.broken.keys().cloned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The templates that do not compile, and why: with file and line.
+    pub fn broken(&self) -> &BTreeMap<String, String> {
+        &self.broken
+    }
+
+    fn fill(&self, name: &str, values: &Value) -> Result<String, Refusal> {
+        if let Some(reason) = self.broken.get(name) {
+            return Err(Refusal::Template(reason.clone()));
+        }
+        self.env
+            .get_template(&file_name(name))
+            .and_then(|template| template.render(values))
+            .map_err(|error| Refusal::Template(told(&error)))
+    }
+}
+
+impl std::fmt::Debug for Templates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// Renders the script that was decided on.
+///
+/// # Errors
+/// Why this machine cannot boot, in words for the operator and for the machine's own console.
+pub fn render(
+    templates: &Templates,
+    script: &Script,
+    catalog: &Catalog,
+    scene: Scene<'_>,
+) -> Result<Rendered, Refusal> {
+    let machine = script.machine.as_deref();
+    let common = context! {
+        machine => context! { mac => scene.mac.to_string(), name => name_of(machine, scene.mac) },
+        base => scene.base,
+        script_url => script_url(scene),
+    };
+    let (template, own, does) = match &script.kind {
+        Kind::Profile(profile) => (
+            profile.script.as_str(),
+            boot_values(profile, machine, scene)?,
+            match &profile.image {
+                Some(image) => format!("profile {}, image {}", profile.name, image.name),
+                None => format!("profile {}", profile.name),
+            },
+        ),
+        Kind::Menu => ("menu", menu_values(catalog, scene), "the menu".to_owned()),
+        Kind::LocalDisk(method) => {
+            let method = method.word();
+            let does = format!("to its local disk by {method}");
+            ("local-disk", context! { local_boot => method }, does)
+        }
+        Kind::AskSmbios => ("ask-smbios", context! {}, "asked for its SMBIOS facts".to_owned()),
+    };
+    let text = templates.fill(template, &context! { ..own, ..common })?;
+    Ok(Rendered { text, does })
+}
+
+/// The script of a machine that cannot boot: it says why on the machine's console, and asks again
+/// half a minute later, so that a mended config needs no walk to the machine.
+pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal) -> String {
+    let reason: Vec<String> = refusal
+        .to_string()
+        .split_whitespace()
+        .filter(|word| Flaw::of(word).is_none())
+        .map(str::to_owned)
+        .collect();
+    let values = context! {
+        machine => context! { mac => scene.mac.to_string() },
+        reason => reason.join(" "),
+        script_url => script_url(scene),
+    };
+    let own = templates.fill("refused", &values);
+    own.unwrap_or_else(|_| {
+        Templates::default()
+            .fill("refused", &values)
+            .unwrap_or_else(|_| "#!ipxe\necho reveille cannot boot this machine\nsleep 30\n".into())
+    })
+}
+
+impl LocalBoot {
+    /// The word for it in the config and in templates.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Sanboot => "sanboot",
+        }
+    }
+}
+
+fn boot_values(
+    profile: &Profile,
+    machine: Option<&Machine>,
+    scene: Scene<'_>,
+) -> Result<Value, Refusal> {
+    let named = context! { profile => context! { name => &profile.name } };
+    let Some(image) = &profile.image else {
+        return Ok(named);
+    };
+    scene.image.clone().map_err(Refusal::Image)?;
+    let line = cmdline::kernel_line(profile, image, machine)?;
+    let file = |part: &str| image_url(scene, image, part);
+    let initrds: Vec<Value> = (0..image.initrds.len())
+        .map(cmdline::initrd_name)
+        .map(|name| context! { url => file(&name), name })
+        .collect();
+    Ok(context! {
+        image => context! { name => &image.name },
+        kernel => context! { name => cmdline::KERNEL_NAME, url => file("kernel") },
+        initrds => initrds,
+        // Every word of it has been checked.
+        cmdline => Value::from_safe_string(line),
+        ..named
+    })
+}
+
+fn menu_values(catalog: &Catalog, scene: Scene<'_>) -> Value {
+    let menu = &catalog.menu;
+    let entries: Vec<Value> = menu
+        .profiles
+        .iter()
+        .map(|profile| {
+            let url = format!("{}&profile={}", script_url(scene), profile.name);
+            context! { name => &profile.name, url }
+        })
+        .collect();
+    context! {
+        menu => context! {
+            profiles => entries,
+            default => menu.default.as_ref().map(|profile| &profile.name),
+            timeout_ms => u64::try_from(menu.timeout.as_millis()).unwrap_or(u64::MAX),
+        },
+        local_boot => LocalBoot::default().word(),
+    }
+}
+
+fn name_of(machine: Option<&Machine>, mac: Mac) -> String {
+    machine.map_or_else(|| mac.to_string(), |machine| machine.name.clone())
+}
+
+/// Where a machine fetches its script. The query names it again, as it does for every file, so that
+/// a further parameter always follows an `&`.
+fn script_url(scene: Scene<'_>) -> String {
+    let Scene { base, mac, .. } = scene;
+    format!("{base}/boot/{}.ipxe?mac={mac}", mac.hyphenated())
+}
+
+fn image_url(scene: Scene<'_>, image: &Image, part: &str) -> String {
+    format!("{}/images/{}/{part}?mac={}", scene.base, image.name, scene.mac)
+}
+
+fn file_name(template: &str) -> String {
+    format!("{template}.ipxe")
+}
+
+/// The filter `words`: blanks are wanted here, everything else is checked word by word.
+fn words(text: &str) -> Result<Value, minijinja::Error> {
+    let flaw = text.split(' ').find_map(Flaw::of);
+    match flaw {
+        Some(flaw) => Err(minijinja::Error::new(
+            ErrorKind::BadEscape,
+            format!("a word that is printed here {flaw}"),
+        )),
+        None => Ok(Value::from_safe_string(text.to_owned())),
+    }
+}
+
+/// A template error with its place. Never minijinja's own debug print: that shows every variable.
+fn told(error: &minijinja::Error) -> String {
+    let what = error.detail().map_or_else(
+        || error.kind().to_string(),
+        |detail| format!("{}: {detail}", error.kind()),
+    );
+    match (error.name(), error.line()) {
+        (Some(file), Some(line)) => format!("boot script {file}:{line}: {what}"),
+        (Some(file), None) => format!("boot script {file}: {what}"),
+        (None, _) => what,
+    }
+}

@@ -1,0 +1,44 @@
+//! What is remembered about a machine because it decides the machine's next boot.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::time::{Duration, SystemTime};
+
+use super::event::{Event, Step};
+
+/// How long after an NBP was fetched the next iPXE to ask is taken for that NBP and not for the
+/// card's own. A real one needs a few seconds; 2 minutes allow for a slow option ROM and a link
+/// that spanning tree keeps shut for 50 seconds.
+const NBP_IS_STARTING: Duration = Duration::from_mins(2);
+
+/// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineState {
+    nbp_fetched: Option<SystemTime>,
+}
+
+impl MachineState {
+    /// Takes up what happened at `at`.
+    pub fn apply(&mut self, event: &Event, at: SystemTime) {
+        match &event.step {
+            Step::NbpSent { .. } => self.nbp_fetched = Some(at),
+            // The NBP has done its work; the next iPXE to ask comes from a new power-on.
+            Step::ScriptServed { .. } => self.nbp_fetched = None,
+            Step::Offered { .. }
+            | Step::Acknowledged { .. }
+            | Step::Leased { .. }
+            | Step::Probed { .. }
+            | Step::ImageSent { .. }
+            | Step::BrokenOff { .. }
+            | Step::Refused { .. }
+            | Step::Ignored { .. } => {}
+        }
+    }
+
+    /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
+    pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
+        self.nbp_fetched.is_some_and(|at| {
+            now.duration_since(at)
+                .is_ok_and(|passed| passed < NBP_IS_STARTING)
+        })
+    }
+}

@@ -1,0 +1,329 @@
+//! YAML text as a tree in which every value knows its line and column.
+//!
+//! The YAML library is behind this one module. It is serde-saphyr: it finds duplicate keys, knows
+//! merge keys, and bounds alias bombs. Scalars are kept as they are written, so that `1.10` stays
+//! a version and `no` a name; whoever reads a field says what it must be.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+
+/// A line and a column, both from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The column, in characters.
+    pub column: u64,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where its first character is.
+    pub place: Place,
+    /// What it is.
+    pub value: Value,
+}
+
+/// A YAML value.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// Text, a number, a boolean: as it is written.
+    Scalar(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping, in its own order.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a mapping.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The key.
+    pub text: String,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Text that is no YAML.
+#[derive(Debug)]
+pub struct SyntaxError {
+    /// Where.
+    pub place: Place,
+    /// What is wrong. It quotes no line: the next one may hold a secret.
+    pub message: String,
+}
+
+impl Node {
+    /// What this is, for a message.
+    pub fn describe(&self) -> &'static str {
+        match self.value {
+            Value::Null => "nothing",
+            Value::Scalar(_) => "a single value",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Reads one document. An empty one is [`Value::Null`].
+///
+/// # Errors
+/// The first place where the text is no YAML, or asks for more than a config of 100,000 machines
+/// needs (an alias bomb).
+pub fn parse(text: &str) -> Result<Node, SyntaxError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: 10_000_000,
+            max_events: 20_000_000,
+            max_total_scalar_bytes: 1 << 28,
+        },
+        with_snippet: false,
+    };
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        let place = Place { line: 1, column: 1 };
+        return Ok(Node { place, value: Value::Null });
+    }
+    serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options)
+        .map(|raw| settle(raw, text))
+        .map_err(|error| SyntaxError {
+            place: place(error.location().unwrap_or(Location::UNKNOWN)),
+            message: without_place(&error.without_snippet().to_string()),
+        })
+}
+
+/// A value as the library hands it over. A scalar that the YAML schema takes for a number or a
+/// boolean has lost its spelling, which [`settle`] reads from the source again.
+enum Raw {
+    Null,
+    Text(String),
+    Typed,
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+fn settle(raw: Spanned<Raw>, source: &str) -> Node {
+    let value = match raw.value {
+        Raw::Null => Value::Null,
+        Raw::Text(text) => Value::Scalar(text),
+        Raw::Typed => Value::Scalar(spelling(raw.defined, source)),
+        Raw::List(items) => {
+            Value::List(items.into_iter().map(|item| settle(item, source)).collect())
+        }
+        Raw::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|(key, value)| {
+                    let place = place(key.referenced);
+                    (Key { text: key.value, place }, settle(value, source))
+                })
+                .collect(),
+        ),
+    };
+    Node { place: place(raw.referenced), value }
+}
+
+fn spelling(location: Location, source: &str) -> String {
+    let span = location.span();
+    let at = |offset: Option<u64>| usize::try_from(offset?).ok();
+    at(span.byte_offset())
+        .zip(at(span.byte_len()))
+        .and_then(|(start, len)| source.get(start..start + len))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+fn place(location: Location) -> Place {
+    Place {
+        line: location.line().max(1),
+        column: location.column().max(1),
+    }
+}
+
+/// The library's message without the `at line 3, column 4` that [`SyntaxError::place`] says.
+fn without_place(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let end = first.rfind(" at line ").unwrap_or(first.len());
+    let start = first.find(": ").filter(|at| first[..*at].contains("line "));
+    first[start.map_or(0, |at| at + 2)..end.max(start.unwrap_or(0))].to_owned()
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
+        Ok(Raw::Typed)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        Raw::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Raw::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Raw::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(node: &Node) -> Vec<(&str, u64, u64, &Node)> {
+        match &node.value {
+            Value::Map(entries) => entries
+                .iter()
+                .map(|(k, v)| (k.text.as_str(), k.place.line, k.place.column, v))
+                .collect(),
+            other => panic!("no mapping: {other:?}"),
+        }
+    }
+
+    fn scalar(node: &Node) -> (&str, u64, u64) {
+        match &node.value {
+            Value::Scalar(text) => (text, node.place.line, node.place.column),
+            other => panic!("no scalar: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_scalar_stays_as_it_is_written_and_knows_its_place() {
+        let text = "a: 1.10\nb: no\nc: 10:20:30:40:50:50\nd: true\ne: 0x10\nf: \"1.10\"\ng: 007\n\
+                    h: 1e3 # so\ni: -5\n";
+        let node = parse(text).unwrap();
+        let read: Vec<_> = map(&node).iter().map(|(_, _, _, v)| scalar(v)).collect();
+        assert_eq!(
+            read,
+            [
+                ("1.10", 1, 4),
+                ("no", 2, 4),
+                ("10:20:30:40:50:50", 3, 4),
+                ("true", 4, 4),
+                ("0x10", 5, 4),
+                ("1.10", 6, 4),
+                ("007", 7, 4),
+                ("1e3", 8, 4),
+                ("-5", 9, 4),
+            ]
+        );
+    }
+
+    #[test]
+    fn nested_values_and_nulls_keep_their_order() {
+        let node = parse("b:\n  - x\n  - y: 1\na:\nc: [z, ~]\n").unwrap();
+        let entries = map(&node);
+        assert_eq!(entries.iter().map(|e| (e.0, e.1, e.2)).collect::<Vec<_>>(), [
+            ("b", 1, 1),
+            ("a", 4, 1),
+            ("c", 5, 1)
+        ]);
+        assert!(matches!(entries[1].3.value, Value::Null));
+        let Value::List(items) = &entries[2].3.value else { panic!() };
+        assert_eq!(scalar(&items[0]), ("z", 5, 5));
+        assert!(matches!(items[1].value, Value::Null));
+    }
+
+    #[test]
+    fn an_alias_and_a_merge_are_what_they_stand_for() {
+        let node = parse("base: &b {n: 1.10}\nx: *b\ny:\n  <<: *b\n  m: 2\n").unwrap();
+        let entries = map(&node);
+        assert_eq!(scalar(map(entries[1].3)[0].3).0, "1.10");
+        let merged: Vec<_> = map(entries[2].3).iter().map(|(k, _, _, v)| (*k, scalar(v).0)).collect();
+        assert!(merged.contains(&("n", "1.10")) && merged.contains(&("m", "2")), "{merged:?}");
+    }
+
+    #[test]
+    fn an_empty_file_is_an_empty_config() {
+        for text in ["", "\n", "# nothing yet\n\n  # at all\n", "---\n"] {
+            let node = parse(text).unwrap();
+            assert!(matches!(node.value, Value::Null), "{text:?}: {node:?}");
+        }
+    }
+
+    #[test]
+    fn broken_yaml_is_told_with_its_place_and_quotes_no_line() {
+        let table = [
+            ("a: 1\n\tb: 2\n", 2, "tab"),
+            ("a: 1\nb: \"x\nc: 2\n", 2, "quote"),
+            ("a: 1\na: 2\n", 2, "duplicate"),
+            ("a: [1, 2\nb: 3\n", 2, ""),
+        ];
+        for (text, line, word) in table {
+            let error = parse(text).unwrap_err();
+            println!("{text:?} -> {error:?}");
+            assert_eq!(error.place.line, line, "{text:?}: {error:?}");
+            assert!(error.message.contains(word), "{text:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..9 {
+            let list = vec![format!("*a{}", n - 1); 10].join(", ");
+            text += &format!("a{n}: &a{n} [{list}]\n");
+        }
+        assert!(parse(&text).is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! reveille
+pub mod boot;
+pub mod config;
