@@ -1,2 +1,84 @@
-//! config
+//! The config: from a YAML file to the snapshot that every request takes.
+//!
+//! ```text
+//!  file ──load──▶ text ──yaml──▶ tree ──file──▶ as written ──resolve──▶ Config
+//!                   └─ secrets, templates, NBPs, image files ─────▲
+//! ```
+//!
+//! [`load`] does the reading, [`resolve`] is pure and reports every [`Problem`] at once. A request
+//! holds one `Arc<Config>` from its start to its end; a reload swaps the `Arc` for the next ones.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::boot::Catalog;
+use crate::boot::script::Templates;
+
+pub mod fields;
+pub mod file;
+pub mod load;
+pub mod problem;
+pub mod reload;
+pub mod resolve;
 pub mod yaml;
+
+pub use problem::{Problem, Severity};
+
+/// Everything that a request needs to know, at one moment.
+#[derive(Debug)]
+pub struct Config {
+    /// Where and how we serve.
+    pub server: Server,
+    /// What there is to boot, and who boots it.
+    pub catalog: Catalog,
+    /// The boot scripts.
+    pub templates: Templates,
+    /// What is wrong but does not keep the rest from serving.
+    pub warnings: Vec<Problem>,
+}
+
+/// Where and how we serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where machines boot.
+    pub interfaces: Interfaces,
+    /// The address that machines are told, where it is not the interface's own first one.
+    pub advertise: Option<Ipv4Addr>,
+    /// proxyDHCP.
+    pub dhcp: Dhcp,
+    /// TFTP, unless it is off.
+    pub tftp: Option<Tftp>,
+    /// The TCP port that booting machines fetch from.
+    pub http_port: u16,
+    /// The folder for what is kept.
+    pub state: PathBuf,
+}
+
+/// Which interfaces are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interfaces {
+    /// The one that the default route goes through.
+    OfDefaultRoute,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// The UDP ports of proxyDHCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dhcp {
+    /// The DHCP server port, 67.
+    pub port: u16,
+    /// The PXE boot server port, 4011.
+    pub boot_server_port: u16,
+}
+
+/// The TFTP server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tftp {
+    /// The UDP port, 69.
+    pub port: u16,
+    /// Transfers at once, in all.
+    pub max_transfers: usize,
+    /// Transfers at once to one address.
+    pub max_per_address: usize,
+}

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::client::Client;
 use super::omni::Omni;
-use super::talos::TalosVersion;
+use super::talos::{TalosArch, TalosVersion};
 use super::{Arch, Mac};
 
 /// A known box.
@@ -67,8 +67,8 @@ pub struct Image {
     pub initrds: Vec<PathBuf>,
     /// Kernel arguments that this image needs.
     pub cmdline: Vec<String>,
-    /// The Talos version that these files are, where they are Talos.
-    pub talos: Option<TalosVersion>,
+    /// The Talos release that these files are, where that is known.
+    pub talos: Option<(TalosVersion, TalosArch)>,
 }
 
 /// How a machine is sent to its local disk; which one works is a matter of its firmware.
@@ -84,7 +84,7 @@ pub enum LocalBoot {
 /// A network bootstrap program: a file that firmware loads and runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nbp {
-    /// The name under which it is offered and served, at most 127 bytes.
+    /// The name under which it is offered and served; short enough for the BOOTP `file` field.
     pub name: String,
     /// Where it lies.
     pub path: PathBuf,

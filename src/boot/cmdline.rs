@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::catalog::{Image, Machine, Profile};
-use super::talos::TalosVersion;
+use super::talos::{TalosArch, TalosVersion};
 
 /// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
 /// its NUL, and iPXE adds a name or two of its own.
@@ -194,9 +194,9 @@ fn arguments<'a>(
     let mut line = of(Layer::Initrd, &image.name, &initrds);
     if profile.script == "talos" {
         let replaced = own.iter().any(|a| a.text.starts_with("console="));
-        let version = image.talos.unwrap_or(TalosVersion::NEWEST);
+        let (version, arch) = image.talos.unwrap_or((TalosVersion::NEWEST, TalosArch::Amd64));
         let base: Vec<String> = version
-            .default_cmdline()
+            .default_cmdline(arch)
             .into_iter()
             .filter(|argument| !(replaced && argument.starts_with("console=")))
             .map(str::to_owned)
@@ -233,7 +233,7 @@ mod tests {
             kernel: "/srv/vmlinuz".into(),
             initrds: vec!["/srv/initramfs.xz".into(), "/srv/more.xz".into()],
             cmdline: cmdline.iter().map(ToString::to_string).collect(),
-            talos: talos.map(|v| v.parse().unwrap()),
+            talos: talos.map(|v| (v.parse().unwrap(), TalosArch::Amd64)),
         }
     }
 

@@ -78,8 +78,8 @@ impl fmt::Display for Sent {
 pub enum Step {
     /// A DHCPOFFER went out.
     Offered {
-        /// The client's architecture.
-        arch: Arch,
+        /// The client's architecture, where it told one.
+        arch: Option<Arch>,
         /// How far the client is.
         stage: Stage,
         /// The file name or URL that it was given.
@@ -154,6 +154,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Offered { arch, stage, boot_file, interface } => {
+                let arch = arch.map_or_else(|| "?".to_owned(), |arch| arch.to_string());
                 write!(f, "offered {boot_file} ({arch}, {stage}, on {interface})")
             }
             Self::Leased { server: Some(server) } => write!(f, "takes its lease from {server}"),

@@ -67,6 +67,11 @@ pub enum Refusal {
     /// The kernel line cannot be served.
     #[error("{0}")]
     Cmdline(#[from] CmdlineError),
+    /// There is no such template.
+    #[error(
+        "there is no boot script `{0}`: none in the folder of `server.boot_scripts`, none built in"
+    )]
+    NoTemplate(String),
     /// The template cannot be used.
     #[error("{0}")]
     Template(String),
@@ -146,6 +151,9 @@ impl Templates {
     fn fill(&self, name: &str, values: &Value) -> Result<String, Refusal> {
         if let Some(reason) = self.broken.get(name) {
             return Err(Refusal::Template(reason.clone()));
+        }
+        if !self.knows(name) {
+            return Err(Refusal::NoTemplate(file_name(name)));
         }
         self.env
             .get_template(&file_name(name))

@@ -16,6 +16,16 @@ pub struct TalosVersion {
     pub minor: u16,
 }
 
+/// The processor that a Talos image is for, by the name that Talos gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TalosArch {
+    /// x86-64.
+    #[default]
+    Amd64,
+    /// 64-bit ARM.
+    Arm64,
+}
+
 /// Why a text is not a Talos version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not a Talos version; write it like v1.11.2")]
@@ -29,13 +39,15 @@ impl TalosVersion {
     /// The newest release whose arguments are known here.
     pub const NEWEST: Self = Self::new(1, 14);
 
-    /// The arguments of the metal platform on amd64, in the order of Talos' own image.
-    pub fn default_cmdline(self) -> Vec<&'static str> {
+    /// The arguments of the metal platform, in the order of Talos' own image.
+    pub fn default_cmdline(self, arch: TalosArch) -> Vec<&'static str> {
         let since = |minor| self >= Self::new(1, minor);
         let until = |minor| self < Self::new(1, minor);
+        let arm = arch == TalosArch::Arm64;
         [
             (true, "talos.platform=metal"),
-            (until(8), "console=ttyS0"),
+            (arm, "console=ttyAMA0"),
+            (!arm && until(8), "console=ttyS0"),
             (true, "console=tty0"),
             (until(14), "init_on_alloc=1"),
             (true, "slab_nomerge"),
@@ -92,7 +104,16 @@ mod tests {
         ];
         for (version, line) in table {
             let version: TalosVersion = version.parse().unwrap();
-            assert_eq!(version.default_cmdline().join(" "), line, "{version}");
+            assert_eq!(version.default_cmdline(TalosArch::Amd64).join(" "), line, "{version}");
+        }
+    }
+
+    #[test]
+    fn arm64_has_a_serial_console_of_its_own() {
+        for version in [TalosVersion::new(1, 7), TalosVersion::NEWEST] {
+            let line = version.default_cmdline(TalosArch::Arm64).join(" ");
+            let start = "talos.platform=metal console=ttyAMA0 console=tty0 ";
+            assert!(line.starts_with(start), "{line}");
         }
     }
 

@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn broken_yaml_is_told_with_its_place_and_quotes_no_line() {
         let table = [
-            ("a: 1\n\tb: 2\n", 2, "tab"),
+            ("a:\n\tb: 2\n", 2, "tab"),
             ("a: 1\nb: \"x\nc: 2\n", 2, "quote"),
             ("a: 1\na: 2\n", 2, "duplicate"),
             ("a: [1, 2\nb: 3\n", 2, ""),

@@ -1,0 +1,195 @@
+//! Reads the config file and what it names: secrets, templates, NBPs, image files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::Config;
+use super::fields::Problems;
+use super::file::{File, SecretSource};
+use super::problem::Problem;
+use super::resolve::{DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder};
+use crate::boot::cmdline::Flaw;
+use crate::nbps;
+
+/// Where the config comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This file.
+    File(PathBuf),
+    /// No file: the built-in defaults.
+    Defaults,
+}
+
+/// Why a config is not taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the config file {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// What it says is wrong. A line for each problem, warnings included.
+    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+}
+
+impl Source {
+    /// The file that was asked for by `--config` or `$REVEILLE_CONFIG`, else `./config.yaml`, else
+    /// `/etc/reveille/config.yaml`, else the defaults.
+    pub fn find(asked: Option<PathBuf>) -> Self {
+        let usual = ["./config.yaml", "/etc/reveille/config.yaml"];
+        let there = || usual.into_iter().map(PathBuf::from).find(|path| path.exists());
+        asked.or_else(there).map_or(Self::Defaults, Self::File)
+    }
+
+    /// Reads it, with everything that it names.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds errors. A missing secret, template, NBP or image file is a
+    /// warning in [`Config::warnings`].
+    pub fn load(&self) -> Result<Config, LoadError> {
+        let (path, text) = match self {
+            Self::Defaults => (PathBuf::new(), String::new()),
+            Self::File(path) => {
+                let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable {
+                    path: path.clone(),
+                    reason: reason(&error),
+                })?;
+                (path.clone(), text)
+            }
+        };
+        let mut problems = Problems::new(&path);
+        let file = File::parse(&text, &mut problems);
+        let found = survey(&file, path.parent().unwrap_or(Path::new("")));
+        resolve(file, found, problems).map_err(LoadError::Invalid)
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Defaults => f.write_str("the built-in defaults (there is no config file)"),
+        }
+    }
+}
+
+/// What an I/O error means to who set the path, and what would mend it.
+pub fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            let user = nix::unistd::geteuid();
+            format!("user {user} may not read it; see its owner and mode, and those of its folders")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Reads everything that the file names.
+fn survey(file: &File, base: &Path) -> Surroundings {
+    let state = state_folder(file, base, &default_state());
+    let mut unreadable = BTreeMap::new();
+    for path in file.image_files().map(|name| base.join(name)) {
+        if let Err(reason) = readable(&path) {
+            unreadable.insert(path, reason);
+        }
+    }
+
+    let folder = file.server.boot_scripts.as_ref();
+    let folder = base.join(folder.map_or(DEFAULT_BOOT_SCRIPTS, |at| at.value.as_str()));
+    let templates = templates(&folder).unwrap_or_else(|error| {
+        unreadable.insert(folder.clone(), reason(&error));
+        BTreeMap::new()
+    });
+
+    let named = file.server.nbps.as_ref();
+    let mut folders = vec![(state.join("nbps"), nbps::Absence::IsFine)];
+    match named {
+        Some(named) => folders
+            .extend(named.iter().map(|at| (base.join(&at.value), nbps::Absence::IsAProblem))),
+        None => folders
+            .extend(DEFAULT_NBPS.iter().map(|path| (PathBuf::from(path), nbps::Absence::IsFine))),
+    }
+    let (nbps, bad_nbps) = nbps::find(&folders);
+
+    Surroundings {
+        base: base.to_owned(),
+        state,
+        secrets: file
+            .secret_sources()
+            .map(|source| (source.clone(), secret(source, base)))
+            .collect(),
+        unreadable,
+        templates,
+        nbps,
+        bad_nbps,
+    }
+}
+
+/// `$STATE_DIRECTORY` where systemd made one, else `./state`.
+fn default_state() -> PathBuf {
+    std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("./state"), PathBuf::from)
+}
+
+/// Whether a file is there and may be read.
+///
+/// # Errors
+/// Why not, and what would mend it.
+pub fn readable(path: &Path) -> Result<(), String> {
+    let file = fs::File::open(path).map_err(|error| reason(&error))?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err("it is a folder, not a file".to_owned()),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
+fn templates(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut sources = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "ipxe")
+            && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+        {
+            sources.insert(name.to_owned(), fs::read_to_string(&path)?);
+        }
+    }
+    Ok(sources)
+}
+
+/// Reads one secret. The reason of a failure never repeats what was read.
+fn secret(source: &SecretSource, base: &Path) -> Result<SecretString, String> {
+    let from_file = |path: PathBuf| {
+        let read = fs::read_to_string(&path);
+        let read = read.map_err(|error| format!("{}: {}", path.display(), reason(&error)))?;
+        Ok::<_, String>((read, path.display().to_string()))
+    };
+    let (text, from) = match source {
+        SecretSource::File(path) => from_file(base.join(path))?,
+        SecretSource::Env(name) => {
+            let text = std::env::var(name)
+                .map_err(|_| format!("the environment variable {name} is not set"))?;
+            (text, format!("the environment variable {name}"))
+        }
+        SecretSource::Credential(name) => {
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(format!(
+                "there are no systemd credentials; add LoadCredential={name}:… to the unit"
+            ))?;
+            from_file(Path::new(&folder).join(name))?
+        }
+    };
+    let text = text.trim();
+    match Flaw::of(text) {
+        None => Ok(text.into()),
+        Some(Flaw::Empty) => Err(format!("{from} is empty")),
+        Some(flaw) => Err(format!("{from} holds no single token: it {flaw}")),
+    }
+}

@@ -1,0 +1,53 @@
+//! The running config: one snapshot at a time, the last good one on bad input.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::Config;
+use super::load::Source;
+
+/// Holds the source, and swaps the snapshot.
+#[derive(Debug)]
+pub struct Reloader {
+    source: Source,
+    snapshot: watch::Sender<Arc<Config>>,
+}
+
+impl Reloader {
+    /// Starts with a config that was loaded from `source`.
+    pub fn new(source: Source, config: Config) -> Self {
+        tell_warnings(&config);
+        let (snapshot, _) = watch::channel(Arc::new(config));
+        Self { source, snapshot }
+    }
+
+    /// A view of the running config; take the `Arc` once for each request.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Config>> {
+        self.snapshot.subscribe()
+    }
+
+    /// Reads the source again. What is bad changes nothing.
+    pub fn reload(&self) {
+        match self.source.load() {
+            Ok(config) => {
+                if config.server != self.snapshot.borrow().server {
+                    warn!("`server` has changed: its interfaces, ports and folders are taken up at the next start");
+                }
+                tell_warnings(&config);
+                self.snapshot.send_replace(Arc::new(config));
+                info!("config: reloaded from {}", self.source);
+            }
+            Err(reason) => {
+                error!("config: not reloaded, the last good one serves on:\n{reason}");
+            }
+        }
+    }
+}
+
+fn tell_warnings(config: &Config) {
+    for problem in &config.warnings {
+        warn!("config: {problem}");
+    }
+}

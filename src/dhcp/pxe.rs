@@ -1,0 +1,95 @@
+//! The PXE options of a request: who is asking, and how far its boot has come.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use uuid::Uuid;
+
+use super::packet::{Request, option};
+use crate::boot::{Arch, Client, Mac, Stage};
+
+/// Option 60 of a PXE client, and of every reply to one.
+pub const PXE_CLIENT: &str = "PXEClient";
+/// Option 60 of a UEFI HTTP Boot client, and of every reply to one.
+pub const HTTP_CLIENT: &str = "HTTPClient";
+
+/// Why a DHCP client is none of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOurs {
+    /// Option 60 is neither `PXEClient…` nor `HTTPClient…`.
+    #[error("it is no PXE client")]
+    NotPxe,
+    /// No code in option 93 has an NBP.
+    #[error("its architecture {0} (option 93) is not known")]
+    Arch(u16),
+}
+
+/// Says who sent a request.
+///
+/// # Errors
+/// It is not network booting, or on an architecture that nothing here runs on.
+pub fn client(request: &Request) -> Result<Client, NotOurs> {
+    let class = request.option(option::VENDOR_CLASS).unwrap_or_default();
+    let firmware = if class.starts_with(PXE_CLIENT.as_bytes()) {
+        Stage::Pxe
+    } else if class.starts_with(HTTP_CLIENT.as_bytes()) {
+        Stage::HttpBoot
+    } else {
+        return Err(NotOurs::NotPxe);
+    };
+    // A chainloaded iPXE can inherit either class from the firmware that loaded it.
+    let stage = if is_ipxe(request) { Stage::Ipxe } else { firmware };
+    Ok(Client {
+        mac: mac(request),
+        arch: Some(arch(request, class)?),
+        stage,
+        uuid: client_machine_id(request).and_then(uuid),
+        smbios: None,
+        choice: None,
+    })
+}
+
+/// The MAC address, where `chaddr` holds one.
+pub fn mac(request: &Request) -> Option<Mac> {
+    let [a, b, c, d, e, f, ..] = request.chaddr;
+    (request.hlen == 6).then(|| Mac::new([a, b, c, d, e, f]))
+}
+
+/// Whether iPXE asks. It sends its user class as four bare bytes; RFC 3004 has a length before each
+/// class, which other loaders put there. gPXE is its ancestor. Option 175 is iPXE's own.
+fn is_ipxe(request: &Request) -> bool {
+    let classes = request.option(option::USER_CLASS).unwrap_or_default();
+    let named = |name: &[u8]| {
+        classes == name || classes.windows(5).any(|w| w[0] == 4 && w[1..] == *name)
+    };
+    named(b"iPXE") || named(b"gPXE") || request.option(option::IPXE).is_some()
+}
+
+/// The first code of option 93 that is known; without one, what option 60 repeats
+/// (`PXEClient:Arch:00007:UNDI:003016`); without that, BIOS, as the PXE 2.1 ROMs were that lacked it.
+fn arch(request: &Request, class: &[u8]) -> Result<Arch, NotOurs> {
+    let codes: Vec<u16> = match request.option(option::CLIENT_ARCH) {
+        Some(data) => data.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect(),
+        None => Vec::new(),
+    };
+    let repeated = || {
+        let text = std::str::from_utf8(class).ok()?;
+        text.split(':').skip_while(|part| *part != "Arch").nth(1)?.parse().ok()
+    };
+    let first = codes.first().copied().or_else(repeated).unwrap_or(0);
+    codes
+        .into_iter()
+        .chain([first])
+        .find_map(Arch::from_iana)
+        .ok_or(NotOurs::Arch(first))
+}
+
+/// Option 97 as it must be echoed: type 0 and 16 bytes. A malformed one is left out of the reply.
+pub fn client_machine_id(request: &Request) -> Option<&[u8]> {
+    let data = request.option(option::CLIENT_MACHINE_ID)?;
+    (data.len() == 17 && data[0] == 0).then_some(data)
+}
+
+/// The UUID of option 97, unless the board reports none.
+fn uuid(data: &[u8]) -> Option<Uuid> {
+    let uuid = Uuid::from_slice(data.get(1..)?).ok()?;
+    (!uuid.is_nil() && !uuid.is_max()).then_some(uuid)
+}

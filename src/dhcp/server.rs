@@ -1,0 +1,137 @@
+//! The sockets of proxyDHCP, on ports 67 and 4011.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use super::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
+use crate::boot::{Event, Step};
+use crate::config::Config;
+use crate::interfaces::Served;
+use crate::registry::Registry;
+use crate::udp::{Received, Udp};
+
+/// One of our two ports, bound.
+#[derive(Debug)]
+pub struct Server {
+    port: Port,
+    socket: Udp,
+    config: watch::Receiver<Arc<Config>>,
+    served: watch::Receiver<Arc<Served>>,
+    registry: Registry,
+    malformed: Malformed,
+}
+
+impl Server {
+    /// Takes a bound socket.
+    pub fn new(
+        port: Port,
+        socket: Udp,
+        (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
+        registry: Registry,
+    ) -> Self {
+        Self { port, socket, config, served, registry, malformed: Malformed::default() }
+    }
+
+    /// Answers, for ever. What goes wrong with one datagram ends with that datagram.
+    pub async fn run(mut self) {
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        loop {
+            match self.socket.receive(&mut buffer).await {
+                Ok(received) => self.answer(&buffer[..received.len], received).await,
+                Err(error) => {
+                    // An ICMP error of an earlier reply, or a passing shortage.
+                    debug!("dhcp: receiving: {error}");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, datagram: &[u8], received: Received) {
+        let config = Arc::clone(&self.config.borrow());
+        let served = Arc::clone(&self.served.borrow());
+        let Some(interface) = served.at(received.interface) else {
+            return;
+        };
+        let query = match Query::read(datagram) {
+            Ok(query) => query,
+            Err(reason) => return self.ignore(reason, received, &interface.name),
+        };
+        let arrival = Arrival {
+            from: received.from,
+            port: self.port,
+            interface: interface.name.clone(),
+            local: interface.advertised,
+        };
+        let state = self.registry.state(query.mac());
+        match respond(&query, &arrival, &config, (&state, SystemTime::now())) {
+            Outcome::Reply { to, datagram, event } => {
+                let from = (interface.address, received.interface);
+                match self.socket.send(&datagram, to, from).await {
+                    Ok(()) => self.registry.record(event),
+                    Err(error) => error!(
+                        "dhcp: cannot send the answer for {} to {to} on {}: {}",
+                        event.subject,
+                        interface.name,
+                        explained(&error)
+                    ),
+                }
+            }
+            Outcome::Seen(event) => self.registry.record(event),
+            Outcome::Ignored(reason) => self.ignore(reason, received, &interface.name),
+        }
+    }
+
+    fn ignore(&mut self, reason: Ignored, received: Received, interface: &str) {
+        match reason {
+            Ignored::Malformed(malformed) => {
+                if let Some(count) = self.malformed.tell() {
+                    warn!(
+                        "dhcp: dropped a malformed datagram from {} on {interface}: {malformed} ({count} since the start)",
+                        received.from
+                    );
+                }
+            }
+            Ignored::Decided { subject, reason } => {
+                let step = Step::Ignored { reason: reason.to_string() };
+                self.registry.record(Event { subject, step });
+            }
+            Ignored::NotOurs(_) | Ignored::NotForThisPort | Ignored::OtherServer(_) => {
+                debug!("dhcp: not answered: {} on {interface}: {reason}", received.from);
+            }
+        }
+    }
+}
+
+/// Counts malformed datagrams, and says so at most once a minute.
+#[derive(Debug, Default)]
+struct Malformed {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Malformed {
+    fn tell(&mut self) -> Option<u64> {
+        self.count += 1;
+        let now = Instant::now();
+        let quiet = |told| now.duration_since(told) < Duration::from_mins(1);
+        if self.told.is_some_and(quiet) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(self.count)
+    }
+}
+
+fn explained(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; a firewall on this host drops it: allow UDP to port 68")
+        }
+        _ => error.to_string(),
+    }
+}

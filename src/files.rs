@@ -1,0 +1,119 @@
+//! From a name that a client sends to a file on this host: the only place where that happens, for
+//! TFTP and HTTP alike. A client's string is looked up among what is served; it never becomes a path.
+
+use std::path::PathBuf;
+
+use crate::boot::Catalog;
+use crate::boot::catalog::Image;
+use crate::boot::cmdline::initrd_name;
+use crate::config::load::readable;
+
+/// Why a name is not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing is served under it.
+    #[error("nothing is served under this name")]
+    Unknown,
+    /// It climbs out of its folder, or holds control characters.
+    #[error("this is no name of a file")]
+    NoName,
+}
+
+/// Which file an NBP's name means.
+///
+/// # Errors
+/// It is no name, or nothing is served under it.
+pub fn nbp(name: &[u8], catalog: &Catalog) -> Result<(String, PathBuf), Refusal> {
+    let name = cleaned(name)?;
+    let nbp = catalog.nbps.named(&name).ok_or(Refusal::Unknown)?;
+    Ok((nbp.name.clone(), nbp.path.clone()))
+}
+
+/// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …
+///
+/// # Errors
+/// There is no such image or part.
+pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf, Refusal> {
+    let image = catalog.images.get(image).ok_or(Refusal::Unknown)?;
+    if part == "kernel" {
+        return Ok(image.kernel.clone());
+    }
+    let initrd = |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
+    image.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
+}
+
+/// Whether every file of an image can be served now.
+///
+/// # Errors
+/// Which one cannot, why, and what would mend it.
+pub fn image_is_there(image: &Image) -> Result<(), String> {
+    for path in std::iter::once(&image.kernel).chain(&image.initrds) {
+        readable(path).map_err(|reason| {
+            format!("image {} has no {}: {reason}", image.name, path.display())
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes a served name of what firmware sends: `\` for `/`, a drive letter, `tftp://` and the host,
+/// leading slashes, and garbage behind the name (UEFI before 2014 and some Intel ROMs read past the
+/// end of option 67, up to the 0xff that ends the options).
+fn cleaned(name: &[u8]) -> Result<String, Refusal> {
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let printable = |byte: &u8| (0x20..0x7f).contains(byte);
+    let end = name.iter().rposition(printable).map_or(0, |last| last + 1);
+    let name = std::str::from_utf8(&name[..end]).map_err(|_| Refusal::Unknown)?;
+    if name.chars().any(char::is_control) {
+        return Err(Refusal::NoName);
+    }
+    let name = name.replace('\\', "/");
+    let name = match name.split_once("://") {
+        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+        None => &name,
+    };
+    let name = match name.as_bytes() {
+        [drive, b':', ..] if drive.is_ascii_alphabetic() => &name[2..],
+        _ => name,
+    };
+    let name = name.trim_start_matches('/');
+    if name.split('/').any(|part| part == "..") {
+        return Err(Refusal::NoName);
+    }
+    if name.is_empty() {
+        return Err(Refusal::Unknown);
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_in_which_firmware_spells_a_name_is_that_name() {
+        for name in [
+            &b"undionly.kpxe"[..],
+            b"/undionly.kpxe",
+            b"//undionly.kpxe",
+            b"\\undionly.kpxe",
+            b"C:\\undionly.kpxe",
+            b"tftp://10.0.0.2/undionly.kpxe",
+            b"tftp://10.0.0.2:69/undionly.kpxe",
+            b"undionly.kpxe\xff",
+            b"undionly.kpxe\xff\x00\x12junk",
+            b"undionly.kpxe\n",
+        ] {
+            assert_eq!(cleaned(name).as_deref(), Ok("undionly.kpxe"), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_climbs_is_no_name() {
+        for name in [&b"../etc/passwd"[..], b"a/../../x", b"..\\x", b"a\x01b"] {
+            assert_eq!(cleaned(name), Err(Refusal::NoName), "{name:?}");
+        }
+        for name in [&b""[..], b"/", b"\xff\xfe", b"caf\xe9.efi"] {
+            assert_eq!(cleaned(name), Err(Refusal::Unknown), "{name:?}");
+        }
+    }
+}

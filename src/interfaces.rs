@@ -1,0 +1,168 @@
+//! The network interfaces that machines boot on, and the address that each is told there.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use procfs::ProcResult;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::{Interfaces, Server};
+
+/// One served interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its first IPv4 address.
+    pub address: Ipv4Addr,
+    /// What machines on it are told: the address, unless `server.advertise` names another.
+    pub advertised: Ipv4Addr,
+}
+
+/// The served interfaces, by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served(BTreeMap<u32, Interface>);
+
+impl Served {
+    /// The served interface of this index.
+    pub fn at(&self, index: u32) -> Option<&Interface> {
+        self.0.get(&index)
+    }
+
+    /// The served interface that has this address.
+    pub fn with_address(&self, address: Ipv4Addr) -> Option<&Interface> {
+        self.0.values().find(|interface| interface.address == address)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Interface> {
+        self.0.values()
+    }
+}
+
+/// How often the interfaces are looked at again.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Follows the interfaces: an address that comes later, from the router's DHCP say, is served then.
+#[derive(Debug)]
+pub struct Watcher {
+    server: Server,
+    served: watch::Sender<Arc<Served>>,
+    told: String,
+}
+
+impl Watcher {
+    /// Looks for the interfaces that `server` names.
+    pub fn new(server: Server) -> Self {
+        let mut watcher = Self {
+            server,
+            served: watch::channel(Arc::default()).0,
+            told: String::new(),
+        };
+        watcher.look();
+        watcher
+    }
+
+    /// A view of the served interfaces.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Served>> {
+        self.served.subscribe()
+    }
+
+    /// Looks again and again, for ever.
+    pub async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let (served, missing) = look(&self.server);
+        if served != **self.served.borrow() {
+            let list: Vec<String> = served
+                .iter()
+                .map(|interface| format!("{} ({})", interface.name, interface.advertised))
+                .collect();
+            match list.is_empty() {
+                true => warn!("no interface is served any more"),
+                false => info!("serving machines on {}", list.join(", ")),
+            }
+            self.served.send_replace(Arc::new(served));
+        }
+        let missing = missing.join("; ");
+        if missing != self.told {
+            if !missing.is_empty() {
+                warn!("{missing}; looking again every {} s", LOOK.as_secs());
+            }
+            self.told = missing;
+        }
+    }
+}
+
+/// What is there to serve, and what is missing.
+fn look(server: &Server) -> (Served, Vec<String>) {
+    let mut missing = Vec::new();
+    let names = match &server.interfaces {
+        Interfaces::Named(names) => names.clone(),
+        Interfaces::OfDefaultRoute => match of_default_route() {
+            Ok(Some(name)) => vec![name],
+            Ok(None) => {
+                missing.push("there is no default route that would tell which interface machines boot on; name it in `server.interfaces`".to_owned());
+                Vec::new()
+            }
+            Err(error) => {
+                missing.push(format!("cannot read the default route from /proc/net/route: {error}; name the interface in `server.interfaces`"));
+                Vec::new()
+            }
+        },
+    };
+    let addresses = match addresses() {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            missing.push(format!("cannot list the interfaces: {error}"));
+            BTreeMap::new()
+        }
+    };
+    let mut served = Served::default();
+    for name in names {
+        match (if_nametoindex(name.as_str()), addresses.get(&name)) {
+            (Ok(index), Some(&address)) => {
+                let advertised = server.advertise.unwrap_or(address);
+                served.0.insert(index, Interface { name, address, advertised });
+            }
+            (Ok(_), None) => missing.push(format!("interface {name} has no IPv4 address")),
+            (Err(_), _) => {
+                let known: Vec<&str> = addresses.keys().map(String::as_str).collect();
+                missing.push(format!("there is no interface {name} (there is: {})", known.join(", ")));
+            }
+        }
+    }
+    (served, missing)
+}
+
+/// The first IPv4 address of each interface.
+fn addresses() -> nix::Result<BTreeMap<String, Ipv4Addr>> {
+    let mut first = BTreeMap::new();
+    for entry in getifaddrs()? {
+        let address = entry.address.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
+        if let Some(address) = address {
+            first.entry(entry.interface_name).or_insert(address);
+        }
+    }
+    Ok(first)
+}
+
+/// The interface of the default route with the lowest metric.
+fn of_default_route() -> ProcResult<Option<String>> {
+    let routes = procfs::net::route()?;
+    let default = routes
+        .into_iter()
+        .filter(|route| route.destination.is_unspecified() && route.mask.is_unspecified())
+        .min_by_key(|route| route.metrics);
+    Ok(default.map(|route| route.iface))
+}

@@ -1,0 +1,147 @@
+//! What is remembered about each machine: its [`MachineState`], and which address it has.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::boot::event::Subject;
+use crate::boot::{Event, Mac, MachineState};
+use crate::journal::Journal;
+
+/// How long an address is taken for the machine that leased it last.
+const PAIRING: Duration = Duration::from_hours(1);
+
+/// How many machines are remembered at once. A flood of invented MACs stops here: what is older than
+/// [`PAIRING`] makes room, and what finds none is served without being remembered.
+const MOST: usize = 100_000;
+
+/// The one handle to it. An event is applied first and published then.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    remembered: Arc<Mutex<Remembered>>,
+    journal: Journal,
+}
+
+#[derive(Debug, Default)]
+struct Remembered {
+    states: HashMap<Mac, (MachineState, SystemTime)>,
+    addresses: HashMap<Ipv4Addr, (Subject, SystemTime)>,
+}
+
+impl Registry {
+    /// Takes up an event, and publishes it.
+    pub fn record(&self, event: Event) {
+        let now = SystemTime::now();
+        self.remembered().apply(&event, now);
+        self.journal.publish(event);
+    }
+
+    /// What is remembered of a machine.
+    pub fn state(&self, mac: Option<Mac>) -> MachineState {
+        let remembered = self.remembered();
+        mac.and_then(|mac| remembered.states.get(&mac))
+            .map(|(state, _)| state.clone())
+            .unwrap_or_default()
+    }
+
+    /// Who has this address, as far as was seen.
+    pub fn subject_at(&self, address: Ipv4Addr) -> Subject {
+        let now = SystemTime::now();
+        let remembered = self.remembered();
+        let known = remembered.addresses.get(&address);
+        known
+            .filter(|(_, seen)| is_fresh(*seen, now))
+            .map(|(subject, _)| subject.clone())
+            .unwrap_or_else(|| Subject { address: Some(address), ..Subject::default() })
+    }
+
+    /// Every event from now on.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        // Every change below is whole before the lock is given back.
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    fn apply(&mut self, event: &Event, now: SystemTime) {
+        let Some(mac) = event.subject.mac else {
+            return;
+        };
+        if let Some(address) = event.subject.address {
+            make_room(&mut self.addresses, now);
+            if self.addresses.len() < MOST || self.addresses.contains_key(&address) {
+                self.addresses.insert(address, (event.subject.clone(), now));
+            }
+        }
+        let known = self.states.get(&mac).map(|(state, _)| state.clone());
+        let mut state = known.clone().unwrap_or_default();
+        state.apply(event, now);
+        if known.is_some() || state != MachineState::default() {
+            make_room(&mut self.states, now);
+            if self.states.len() < MOST || known.is_some() {
+                self.states.insert(mac, (state, now));
+            }
+        }
+    }
+}
+
+fn make_room<K, V>(map: &mut HashMap<K, (V, SystemTime)>, now: SystemTime) {
+    if map.len() >= MOST {
+        map.retain(|_, (_, seen)| is_fresh(*seen, now));
+    }
+}
+
+fn is_fresh(seen: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(seen).map_or(true, |age| age < PAIRING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::Step;
+
+    fn leased(mac: Mac, address: Ipv4Addr) -> Event {
+        Event {
+            subject: Subject { mac: Some(mac), name: None, address: Some(address) },
+            step: Step::Leased { server: None },
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_machine_that_leased_it_last() {
+        let registry = Registry::default();
+        let address = Ipv4Addr::new(10, 0, 0, 100);
+        let [old, new] = [1, 2].map(|n| Mac::new([2, 0, 0, 0, 0, n]));
+        assert_eq!(registry.subject_at(address).mac, None);
+        registry.record(leased(old, address));
+        registry.record(leased(new, address));
+        assert_eq!(registry.subject_at(address).mac, Some(new));
+    }
+
+    #[test]
+    fn a_pairing_of_yesterday_names_nobody() {
+        let registry = Registry::default();
+        let address = Ipv4Addr::new(10, 0, 0, 100);
+        let event = leased(Mac::new([2, 0, 0, 0, 0, 1]), address);
+        let yesterday = SystemTime::now() - Duration::from_hours(24);
+        registry.remembered().apply(&event, yesterday);
+        assert_eq!(registry.subject_at(address).mac, None);
+    }
+
+    #[test]
+    fn a_flood_of_invented_machines_is_bounded() {
+        let registry = Registry::default();
+        let now = SystemTime::now();
+        for n in 0..u32::try_from(MOST).unwrap() + 10 {
+            let [a, b, c, d] = n.to_be_bytes();
+            let event = leased(Mac::new([2, 0, a, b, c, d]), Ipv4Addr::from(n));
+            registry.remembered().apply(&event, now);
+        }
+        assert_eq!(registry.remembered().addresses.len(), MOST);
+    }
+}

@@ -1,0 +1,204 @@
+//! TFTP packets (RFC 1350 section 5, RFC 2347).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+const RRQ: u16 = 1;
+const WRQ: u16 = 2;
+const DATA: u16 = 3;
+const ACK: u16 = 4;
+const ERROR: u16 = 5;
+const OACK: u16 = 6;
+
+/// A packet from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// A read request.
+    Rrq(Rrq),
+    /// A write request, which is always refused.
+    Wrq,
+    /// The block number, as it stands on the wire.
+    Ack(u16),
+    /// The client gives up, with this code and text.
+    Error(u16, String),
+}
+
+/// A read request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rrq {
+    /// The file name, as it came: not always UTF-8, not always ended where it should be.
+    pub file: Vec<u8>,
+    /// The mode, in lower case.
+    pub mode: String,
+    /// Option names in lower case, and their values; of two with one name the first.
+    pub options: Vec<(String, String)>,
+}
+
+/// Why a datagram is no TFTP packet that a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no TFTP packet")]
+pub struct Malformed;
+
+impl Packet {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// It is cut short, or of a kind that only servers send.
+    pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
+        let (opcode, rest) = datagram.split_at_checked(2).ok_or(Malformed)?;
+        let number = |bytes: &[u8]| match bytes {
+            [high, low, ..] => Ok(u16::from_be_bytes([*high, *low])),
+            _ => Err(Malformed),
+        };
+        match number(opcode)? {
+            RRQ => Rrq::decode(rest).map(Self::Rrq),
+            WRQ => Ok(Self::Wrq),
+            ACK => number(rest).map(Self::Ack),
+            // Any code means that the client has gone: some send none that RFC 1350 knows.
+            ERROR => {
+                let text = rest.get(2..).unwrap_or_default();
+                let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+                Ok(Self::Error(number(rest)?, String::from_utf8_lossy(text).into_owned()))
+            }
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl Rrq {
+    fn decode(rest: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = rest.split(|byte| *byte == 0);
+        let file = fields.next().ok_or(Malformed)?.to_vec();
+        let mode = fields.next().filter(|mode| !mode.is_empty()).ok_or(Malformed)?;
+        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+        let mut options: Vec<(String, String)> = Vec::new();
+        // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            let name = text(name).to_ascii_lowercase();
+            if options.iter().all(|(known, _)| *known != name) {
+                options.push((name, text(value)));
+            }
+        }
+        Ok(Self { file, mode: text(mode).to_ascii_lowercase(), options })
+    }
+
+    /// The value of an option.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        let found = self.options.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Error codes (RFC 1350 section 5, RFC 2347).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// See the message.
+    Undefined = 0,
+    /// There is no such file.
+    NotFound = 1,
+    /// It may not be read.
+    AccessViolation = 2,
+    /// An operation that is none, or not this server's.
+    IllegalOperation = 4,
+    /// A packet that belongs to no transfer from there.
+    UnknownTransferId = 5,
+}
+
+/// An ERROR packet. The text is for the machine's console: short, and without a path of this host.
+pub fn error(code: ErrorCode, text: &str) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(5 + text.len());
+    packet.extend(ERROR.to_be_bytes());
+    packet.extend((code as u16).to_be_bytes());
+    packet.extend(text.as_bytes());
+    packet.push(0);
+    packet
+}
+
+/// An OACK packet.
+pub fn oack(options: &[(&'static str, u64)]) -> Vec<u8> {
+    let mut packet = OACK.to_be_bytes().to_vec();
+    for (name, value) in options {
+        packet.extend(name.as_bytes());
+        packet.push(0);
+        packet.extend(value.to_string().as_bytes());
+        packet.push(0);
+    }
+    packet
+}
+
+/// The four bytes before the data of a block.
+pub fn data_header(block: u64) -> [u8; 4] {
+    let [high, low] = on_the_wire(block).to_be_bytes();
+    [0, DATA as u8, high, low]
+}
+
+/// A block's number as the wire has it: 65535 is followed by 0.
+pub fn on_the_wire(block: u64) -> u16 {
+    (block & 0xffff) as u16
+}
+
+/// Which block an ACK means, when `lowest..=highest` are those that it can mean: none of them is
+/// more than a window away, so the 16 bits are enough.
+pub fn acknowledged(wire: u16, lowest: u64, highest: u64) -> Option<u64> {
+    let distance = u64::from(wire.wrapping_sub(on_the_wire(lowest)));
+    Some(lowest + distance).filter(|block| *block <= highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_of_edk2_is_read_whole() {
+        let packet = Packet::decode(
+            b"\0\x01snponly.efi\0octet\0tsize\x000\0blksize\x001468\0windowsize\x004\0",
+        );
+        let Ok(Packet::Rrq(rrq)) = packet else { panic!("{packet:?}") };
+        assert_eq!(rrq.file, b"snponly.efi");
+        assert_eq!(rrq.mode, "octet");
+        assert_eq!(rrq.option("tsize"), Some("0"));
+        assert_eq!(rrq.option("blksize"), Some("1468"));
+        assert_eq!(rrq.option("windowsize"), Some("4"));
+        assert_eq!(rrq.option("timeout"), None);
+    }
+
+    #[test]
+    fn names_and_modes_are_told_in_any_case_and_the_first_of_two_options_counts() {
+        let packet = Packet::decode(b"\0\x01x\0OCTET\0BLKSIZE\x00512\0blksize\x001024\0");
+        let Ok(Packet::Rrq(rrq)) = packet else { panic!("{packet:?}") };
+        assert_eq!((rrq.mode.as_str(), rrq.option("blksize")), ("octet", Some("512")));
+    }
+
+    #[test]
+    fn a_forgotten_last_nul_and_stray_bytes_are_forgiven() {
+        for bytes in [&b"\0\x01x\0octet\0tsize\x000"[..], b"\0\x01x\0octet\0tsize\x000\0\0"] {
+            let packet = Packet::decode(bytes);
+            let Ok(Packet::Rrq(rrq)) = packet else { panic!("{packet:?}") };
+            assert_eq!(rrq.option("tsize"), Some("0"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_packet_is_malformed() {
+        for bytes in [&b""[..], b"\0", b"\0\x01", b"\0\x01x", b"\0\x01x\0", b"\0\x04\0", b"\0\x09\0\0"] {
+            assert_eq!(Packet::decode(bytes), Err(Malformed), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn any_error_code_is_an_error() {
+        assert_eq!(
+            Packet::decode(b"\0\x05\0\x63gone\0"),
+            Ok(Packet::Error(99, "gone".into()))
+        );
+        assert_eq!(Packet::decode(b"\0\x05\0\x08"), Ok(Packet::Error(8, String::new())));
+    }
+
+    #[test]
+    fn sixteen_bits_name_the_block_across_the_rollover() {
+        assert_eq!(acknowledged(0, 65_530, 65_540), Some(65_536));
+        assert_eq!(acknowledged(65_535, 65_530, 65_540), Some(65_535));
+        assert_eq!(acknowledged(4, 65_530, 65_540), Some(65_540));
+        assert_eq!(acknowledged(5, 65_530, 65_540), None);
+        assert_eq!(acknowledged(65_529, 65_530, 65_540), None);
+        assert_eq!(acknowledged(0, 0, 1), Some(0));
+    }
+}

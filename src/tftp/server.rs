@@ -1,0 +1,318 @@
+//! The sockets of TFTP: port 69 for requests, and one of its own for each transfer.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::options::negotiate;
+use super::packet::{self, ErrorCode, Packet, Rrq, data_header};
+use super::transfer::{Action, Outcome, Transfer};
+use crate::boot::event::{Sent, Subject, Transport};
+use crate::boot::{Event, Step};
+use crate::config::load::reason;
+use crate::config::{Config, Tftp};
+use crate::files;
+use crate::interfaces::Served;
+use crate::registry::Registry;
+use crate::udp::{Received, Udp};
+
+/// Port 69, bound.
+#[derive(Debug)]
+pub struct Server {
+    socket: Udp,
+    limits: Tftp,
+    config: watch::Receiver<Arc<Config>>,
+    served: watch::Receiver<Arc<Served>>,
+    registry: Registry,
+    sessions: HashMap<SocketAddrV4, Session>,
+    transfers: JoinSet<(SocketAddrV4, u64)>,
+    count: u64,
+}
+
+/// A running transfer, as the request port knows it.
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    file: Vec<u8>,
+    proven: Arc<AtomicBool>,
+    repeated: mpsc::Sender<()>,
+}
+
+impl Server {
+    /// Takes the bound socket.
+    pub fn new(
+        socket: Udp,
+        limits: Tftp,
+        (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
+        registry: Registry,
+    ) -> Self {
+        Self {
+            socket,
+            limits,
+            config,
+            served,
+            registry,
+            sessions: HashMap::new(),
+            transfers: JoinSet::new(),
+            count: 0,
+        }
+    }
+
+    /// Serves, for ever.
+    pub async fn run(mut self) {
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        loop {
+            tokio::select! {
+                received = self.socket.receive(&mut buffer) => match received {
+                    Ok(received) => self.take(&buffer[..received.len], received).await,
+                    Err(error) => {
+                        debug!("tftp: receiving: {error}");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                },
+                Some(ended) = self.transfers.join_next() => {
+                    if let Ok((peer, number)) = ended
+                        && self.sessions.get(&peer).is_some_and(|session| session.number == number)
+                    {
+                        self.sessions.remove(&peer);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, datagram: &[u8], received: Received) {
+        let served = Arc::clone(&self.served.borrow());
+        if served.at(received.interface).is_none() {
+            return;
+        }
+        let from = received.from;
+        match Packet::decode(datagram) {
+            Ok(Packet::Rrq(rrq)) => self.request(rrq, received).await,
+            Ok(Packet::Wrq) => {
+                self.refuse(received, ErrorCode::IllegalOperation, "this server only reads").await;
+            }
+            Ok(Packet::Ack(_) | Packet::Error(..)) | Err(packet::Malformed) => {
+                debug!("tftp: dropped a datagram from {from} that is no request");
+            }
+        }
+    }
+
+    async fn request(&mut self, rrq: Rrq, received: Received) {
+        let peer = received.from;
+        if let Some(session) = self.sessions.get(&peer)
+            && session.file == rrq.file
+            && !session.proven.load(Ordering::Relaxed)
+        {
+            // One that is full has a repetition to send already.
+            session.repeated.try_send(()).ok();
+            return;
+        }
+        if rrq.mode != "octet" {
+            let text = "only mode octet is served";
+            return self.refuse(received, ErrorCode::IllegalOperation, text).await;
+        }
+        let config = Arc::clone(&self.config.borrow());
+        let subject = self.registry.subject_at(*peer.ip());
+        let asked = String::from_utf8_lossy(&rrq.file).escape_debug().to_string();
+        let (name, path) = match files::nbp(&rrq.file, &config.catalog) {
+            Ok(found) => found,
+            Err(refusal) => {
+                let code = match refusal {
+                    files::Refusal::Unknown => ErrorCode::NotFound,
+                    files::Refusal::NoName => ErrorCode::AccessViolation,
+                };
+                let text = refusal.to_string();
+                self.record_refusal(subject, asked, text.clone());
+                return self.refuse(received, code, &text).await;
+            }
+        };
+        if let Some(full) = self.is_full(*peer.ip()) {
+            self.record_refusal(subject, asked, full.to_owned());
+            return self.refuse(received, ErrorCode::Undefined, full).await;
+        }
+        let content = match read(&path).await {
+            Ok(content) => content,
+            Err(why) => {
+                self.record_refusal(subject, asked, format!("{}: {why}", path.display()));
+                let text = "the file cannot be read; the server's log says why";
+                return self.refuse(received, ErrorCode::AccessViolation, text).await;
+            }
+        };
+        let socket = match UdpSocket::bind(SocketAddrV4::new(received.local, 0)).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.record_refusal(subject, asked, format!("no port for the transfer: {error}"));
+                let text = "the server has no port for the transfer";
+                return self.refuse(received, ErrorCode::Undefined, text).await;
+            }
+        };
+        self.count += 1;
+        let number = self.count;
+        let (repeated, repetitions) = mpsc::channel(1);
+        let session = Session {
+            number,
+            file: rrq.file.clone(),
+            proven: Arc::default(),
+            repeated,
+        };
+        let granted = negotiate(&rrq, content.len() as u64);
+        let started = Instant::now();
+        let course = Course {
+            transfer: Transfer::accept(granted, content.len() as u64, started),
+            socket,
+            peer,
+            content,
+            proven: Arc::clone(&session.proven),
+            repetitions,
+        };
+        // A request from the same port for something else ends what was running there.
+        self.sessions.insert(peer, session);
+        let registry = self.registry.clone();
+        self.transfers.spawn(async move {
+            let ended = course.run().await;
+            registry.record(Event { subject, step: step(name, &ended, started.elapsed()) });
+            (peer, number)
+        });
+    }
+
+    fn is_full(&self, address: Ipv4Addr) -> Option<&'static str> {
+        let to_address = self.sessions.keys().filter(|peer| *peer.ip() == address).count();
+        if self.sessions.len() >= self.limits.max_transfers {
+            Some("the server is busy: `server.tftp.max_transfers` are running")
+        } else if to_address >= self.limits.max_per_address {
+            Some("too many transfers to this address: `server.tftp.max_per_address` are running")
+        } else {
+            None
+        }
+    }
+
+    fn record_refusal(&self, subject: Subject, what: String, reason: String) {
+        self.registry.record(Event { subject, step: Step::Refused { what, reason } });
+    }
+
+    async fn refuse(&self, received: Received, code: ErrorCode, text: &str) {
+        let from = (received.local, received.interface);
+        let error = packet::error(code, text);
+        if let Err(error) = self.socket.send(&error, received.from, from).await {
+            debug!("tftp: cannot refuse {}: {error}", received.from);
+        }
+    }
+}
+
+async fn read(path: &Path) -> Result<Arc<[u8]>, String> {
+    let content = tokio::fs::read(path).await.map_err(|error| reason(&error))?;
+    Ok(content.into())
+}
+
+/// A transfer with its socket and its file.
+struct Course {
+    transfer: Transfer,
+    socket: UdpSocket,
+    peer: SocketAddrV4,
+    content: Arc<[u8]>,
+    proven: Arc<AtomicBool>,
+    repetitions: mpsc::Receiver<()>,
+}
+
+/// A transfer that is over.
+struct Ended {
+    outcome: Outcome,
+    delivered: u64,
+    len: u64,
+}
+
+impl Course {
+    async fn run(mut self) -> Ended {
+        let mut buffer = [0; 1024];
+        let outcome = loop {
+            match self.transfer.poll(Instant::now()) {
+                Action::SendOack => self.send(&packet::oack(&self.transfer.granted().oack)).await,
+                Action::Send(blocks) => {
+                    for block in blocks {
+                        self.send_block(block).await;
+                    }
+                }
+                Action::Wait(until) => {
+                    tokio::select! {
+                        received = self.socket.recv_from(&mut buffer) => {
+                            if let Ok((len, from)) = received {
+                                self.take(&buffer[..len], from).await;
+                            }
+                        }
+                        Some(()) = self.repetitions.recv() => {
+                            self.transfer.handle_repeated_request();
+                        }
+                        () = tokio::time::sleep_until(until.into()) => {
+                            self.transfer.handle_timeout(Instant::now());
+                        }
+                    }
+                }
+                Action::Done(outcome) => break outcome,
+            }
+        };
+        Ended {
+            outcome,
+            delivered: self.transfer.delivered(),
+            len: self.content.len() as u64,
+        }
+    }
+
+    async fn take(&mut self, datagram: &[u8], from: std::net::SocketAddr) {
+        if from != self.peer.into() {
+            // RFC 1350 section 4: tell the stranger, and go on.
+            let error = packet::error(ErrorCode::UnknownTransferId, "this transfer is not yours");
+            self.socket.send_to(&error, from).await.ok();
+            return;
+        }
+        if let Ok(packet) = Packet::decode(datagram) {
+            self.transfer.handle(&packet, Instant::now());
+            self.proven.store(self.transfer.is_proven(), Ordering::Relaxed);
+        }
+    }
+
+    async fn send_block(&self, block: u64) {
+        let extent = self.transfer.extent(block);
+        let data = &self.content[extent.start as usize..extent.end as usize];
+        let mut packet = Vec::with_capacity(4 + data.len());
+        packet.extend(data_header(block));
+        packet.extend(data);
+        self.send(&packet).await;
+    }
+
+    /// A datagram that the kernel does not take is like one that is lost on the way: it is sent again.
+    async fn send(&self, packet: &[u8]) {
+        if let Err(error) = self.socket.send_to(packet, self.peer).await {
+            debug!("tftp: sending to {}: {error}", self.peer);
+        }
+    }
+}
+
+fn step(file: String, ended: &Ended, took: Duration) -> Step {
+    let sent = Sent { bytes: ended.delivered, took };
+    let broken_off = |reason: String| Step::BrokenOff {
+        file: file.clone(),
+        over: Transport::Tftp,
+        at: sent,
+        of: ended.len,
+        reason,
+    };
+    match &ended.outcome {
+        Outcome::Complete => Step::NbpSent { file, over: Transport::Tftp, sent },
+        Outcome::Probed => Step::Probed { file },
+        Outcome::Aborted { code, text } => {
+            broken_off(format!("the client ended it with error {code} `{}`", text.escape_debug()))
+        }
+        Outcome::GaveUp { block } => {
+            broken_off(format!("the client did not acknowledge block {block}"))
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The course of one transfer, without a socket, a file or a clock.
+//!
+//! The shell calls [`Transfer::poll`] until it says `Wait`, sends what it says, and hands in packets
+//! and time-outs. Blocks are numbered from 1 as `u64`; `packet` alone knows the 16 bits of the wire.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use super::options::Granted;
+use super::packet::{Packet, acknowledged};
+
+/// How long to wait for an ACK before anything was measured (RFC 6298 section 2.1).
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+/// The shortest wait once it was: firmware polls its card, some of it every few milliseconds.
+const MIN_TIMEOUT: Duration = Duration::from_millis(50);
+/// The longest wait: UEFI asks again every 4 s, and a lost window should not cost more.
+const MAX_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a client may be silent that has acknowledged something.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a client is sent something that has never acknowledged: its address may be forged.
+const UNPROVEN_SENDS: u32 = 5;
+
+/// What the shell should do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the OACK.
+    SendOack,
+    /// Send these blocks.
+    Send(RangeInclusive<u64>),
+    /// Nothing until a packet comes, or this moment.
+    Wait(Instant),
+    /// It is over.
+    Done(Outcome),
+}
+
+/// How a transfer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client has the whole file; or was sent all of it and left without its last ACK, which
+    /// iPXE sends once only.
+    Complete,
+    /// The client wanted to know the size.
+    Probed,
+    /// The client ended it.
+    Aborted {
+        /// The error code.
+        code: u16,
+        /// Its text.
+        text: String,
+    },
+    /// The client fell silent.
+    GaveUp {
+        /// The first block that it did not acknowledge; 0 is the OACK.
+        block: u64,
+    },
+}
+
+/// A transfer that was accepted.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    granted: Granted,
+    len: u64,
+    last: u64,
+    /// All blocks up to this one are acknowledged.
+    acked: u64,
+    /// The next block to send.
+    next: u64,
+    phase: Phase,
+    /// Whether the client has ever acknowledged anything.
+    proven: bool,
+    unproven_sends: u32,
+    heard: Instant,
+    deadline: Instant,
+    timeout: Duration,
+    round_trip: Option<Duration>,
+    /// The lowest block that never went out; 0 is the OACK.
+    unsent: u64,
+    /// The block whose first sending is being timed; none after a retransmission (Karn).
+    timed: Option<(u64, Instant)>,
+    resent: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The OACK is to be sent.
+    Oack,
+    /// ACK 0 is awaited.
+    Agreeing,
+    /// Blocks go out.
+    Sending,
+    /// It is over.
+    Ended(Outcome),
+}
+
+impl Transfer {
+    /// Begins a transfer of `len` bytes.
+    pub fn accept(granted: Granted, len: u64, now: Instant) -> Self {
+        let phase = if granted.oack.is_empty() { Phase::Sending } else { Phase::Oack };
+        Self {
+            // A file of whole blocks ends with an empty one.
+            last: len / granted.blksize + 1,
+            granted,
+            len,
+            acked: 0,
+            next: 1,
+            phase,
+            proven: false,
+            unproven_sends: 0,
+            heard: now,
+            deadline: now,
+            timeout: FIRST_TIMEOUT,
+            round_trip: None,
+            unsent: 0,
+            timed: None,
+            resent: 0,
+        }
+    }
+
+    /// What to do now.
+    pub fn poll(&mut self, now: Instant) -> Action {
+        match &self.phase {
+            Phase::Ended(outcome) => Action::Done(outcome.clone()),
+            Phase::Agreeing => Action::Wait(self.deadline),
+            Phase::Oack => {
+                self.phase = Phase::Agreeing;
+                self.sent(0, now);
+                Action::SendOack
+            }
+            Phase::Sending => {
+                let until = (self.acked + self.granted.windowsize).min(self.last);
+                if self.next > until {
+                    return Action::Wait(self.deadline);
+                }
+                let blocks = self.next..=until;
+                self.next = until + 1;
+                self.sent(until, now);
+                Action::Send(blocks)
+            }
+        }
+    }
+
+    /// Takes up a packet from the client.
+    pub fn handle(&mut self, packet: &Packet, now: Instant) {
+        match (packet, &self.phase) {
+            (_, Phase::Ended(_)) => {}
+            (Packet::Error(code, text), phase) => {
+                // UEFI ends its probe with code 8, BIOS ROMs and iPXE with 0.
+                let probe = *phase != Phase::Sending && matches!(code, 0 | 8);
+                self.phase = Phase::Ended(if probe {
+                    Outcome::Probed
+                } else {
+                    Outcome::Aborted { code: *code, text: text.clone() }
+                });
+            }
+            (Packet::Ack(0), Phase::Agreeing) => {
+                self.phase = Phase::Sending;
+                self.progressed(0, now);
+            }
+            (Packet::Ack(wire), Phase::Sending) => self.acknowledge(*wire, now),
+            (Packet::Ack(_), Phase::Oack | Phase::Agreeing) => {}
+            // The server takes requests on its own port, not on a transfer's.
+            (Packet::Rrq(_) | Packet::Wrq, _) => {}
+        }
+    }
+
+    fn acknowledge(&mut self, wire: u16, now: Instant) {
+        // A duplicate never makes us send: two copies of one ACK would double every block from there
+        // to the end (RFC 1123 section 4.2.3.1).
+        let Some(block) = acknowledged(wire, self.acked + 1, self.next - 1) else {
+            return;
+        };
+        self.acked = block;
+        self.progressed(block, now);
+        if block == self.last {
+            self.phase = Phase::Ended(Outcome::Complete);
+        } else if block + 1 < self.next {
+            // What came after it in the window is lost (RFC 7440 section 4).
+            self.resent += self.next - block - 1;
+            self.next = block + 1;
+            self.timed = None;
+        }
+    }
+
+    /// The time that [`Action::Wait`] named has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.deadline || matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        let silent = now.duration_since(self.heard) >= PATIENCE;
+        if silent || (!self.proven && self.unproven_sends >= UNPROVEN_SENDS) {
+            let all_sent = self.next > self.last && self.proven;
+            self.phase = Phase::Ended(match self.phase {
+                _ if all_sent => Outcome::Complete,
+                Phase::Oack | Phase::Agreeing => Outcome::GaveUp { block: 0 },
+                Phase::Sending | Phase::Ended(_) => Outcome::GaveUp { block: self.acked + 1 },
+            });
+            return;
+        }
+        self.timeout = (self.timeout * 2).min(MAX_TIMEOUT);
+        self.resend();
+    }
+
+    /// The client has repeated its request: what it waits for was lost. Only before its first ACK;
+    /// after that the request is a new one.
+    pub fn handle_repeated_request(&mut self) {
+        if !self.proven {
+            self.resend();
+        }
+    }
+
+    fn resend(&mut self) {
+        self.timed = None;
+        match self.phase {
+            Phase::Agreeing => {
+                self.phase = Phase::Oack;
+                self.resent += 1;
+            }
+            Phase::Sending => {
+                self.resent += self.next - self.acked - 1;
+                self.next = self.acked + 1;
+            }
+            Phase::Oack | Phase::Ended(_) => {}
+        }
+    }
+
+    fn sent(&mut self, up_to: u64, now: Instant) {
+        self.deadline = now + self.timeout;
+        if !self.proven {
+            self.unproven_sends += 1;
+        }
+        if up_to >= self.unsent {
+            self.unsent = up_to + 1;
+            self.timed.get_or_insert((up_to, now));
+        }
+    }
+
+    fn progressed(&mut self, block: u64, now: Instant) {
+        self.proven = true;
+        self.heard = now;
+        if let Some((_, at)) = self.timed.take_if(|(timed, _)| *timed <= block) {
+            let sample = now.duration_since(at);
+            let smoothed = self.round_trip.map_or(sample, |old| (old * 7 + sample) / 8);
+            self.round_trip = Some(smoothed);
+        }
+        self.timeout = self
+            .round_trip
+            .map_or(FIRST_TIMEOUT, |smoothed| (smoothed * 4).clamp(MIN_TIMEOUT, MAX_TIMEOUT));
+    }
+
+    /// Whether the client has ever acknowledged anything.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// What was agreed.
+    pub fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// The bytes of a block within the file.
+    pub fn extent(&self, block: u64) -> std::ops::Range<u64> {
+        let start = (block - 1) * self.granted.blksize;
+        start.min(self.len)..(start + self.granted.blksize).min(self.len)
+    }
+
+    /// How many bytes of the file the client has.
+    pub fn delivered(&self) -> u64 {
+        match &self.phase {
+            Phase::Ended(Outcome::Complete) => self.len,
+            _ => (self.acked * self.granted.blksize).min(self.len),
+        }
+    }
+
+    /// How many packets were sent again.
+    pub fn resent(&self) -> u64 {
+        self.resent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(blksize: u64, windowsize: u64, oack: bool) -> Granted {
+        let oack = if oack { vec![("blksize", blksize)] } else { vec![] };
+        Granted { blksize, windowsize, oack }
+    }
+
+    fn ms(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn lock_step_without_options_sends_block_after_block_and_an_empty_last_one() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 1024, t);
+        for block in 1..=3 {
+            assert_eq!(transfer.poll(t), Action::Send(block..=block));
+            assert!(matches!(transfer.poll(t), Action::Wait(_)));
+            transfer.handle(&Packet::Ack(block as u16), t);
+        }
+        assert_eq!(transfer.poll(t), Action::Done(Outcome::Complete));
+        assert_eq!(transfer.extent(2), 512..1024);
+        assert_eq!(transfer.extent(3), 1024..1024);
+        assert_eq!(transfer.delivered(), 1024);
+    }
+
+    #[test]
+    fn an_empty_file_is_one_empty_block() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 0, t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=1));
+        assert_eq!(transfer.extent(1), 0..0);
+        transfer.handle(&Packet::Ack(1), t);
+        assert_eq!(transfer.poll(t), Action::Done(Outcome::Complete));
+    }
+
+    #[test]
+    fn after_an_oack_data_waits_for_ack_0() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(1468, 1, true), 10, t);
+        assert_eq!(transfer.poll(t), Action::SendOack);
+        assert_eq!(transfer.poll(t), Action::Wait(ms(t, 1000)));
+        transfer.handle(&Packet::Ack(7), t);
+        assert!(matches!(transfer.poll(t), Action::Wait(_)));
+        transfer.handle(&Packet::Ack(0), t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=1));
+    }
+
+    #[test]
+    fn a_probe_for_the_size_is_no_failure() {
+        for code in [0, 8] {
+            let t = Instant::now();
+            let mut transfer = Transfer::accept(granted(1468, 4, true), 10, t);
+            assert_eq!(transfer.poll(t), Action::SendOack);
+            transfer.handle(&Packet::Error(code, "User aborted the transfer".into()), t);
+            assert_eq!(transfer.poll(t), Action::Done(Outcome::Probed));
+        }
+    }
+
+    #[test]
+    fn an_error_among_the_data_ends_it_at_once() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 1000, t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=1));
+        transfer.handle(&Packet::Error(3, "disk full".into()), t);
+        let text = "disk full".into();
+        assert_eq!(transfer.poll(t), Action::Done(Outcome::Aborted { code: 3, text }));
+    }
+
+    #[test]
+    fn a_window_goes_out_whole_and_an_ack_within_it_rewinds_once() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 4, false), 512 * 20, t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=4));
+        transfer.handle(&Packet::Ack(4), t);
+        assert_eq!(transfer.poll(t), Action::Send(5..=8));
+        transfer.handle(&Packet::Ack(6), t);
+        assert_eq!(transfer.poll(t), Action::Send(7..=10));
+        transfer.handle(&Packet::Ack(6), t);
+        assert!(matches!(transfer.poll(t), Action::Wait(_)));
+        assert_eq!(transfer.resent(), 2);
+    }
+
+    #[test]
+    fn duplicate_acks_never_double_the_data() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 512 * 50 - 1, t);
+        let mut sent = 0;
+        while let Action::Send(blocks) = transfer.poll(t) {
+            sent += 1;
+            let ack = Packet::Ack(*blocks.end() as u16);
+            transfer.handle(&ack, t);
+            transfer.handle(&ack, t);
+        }
+        assert_eq!(sent, 50);
+        assert_eq!(transfer.poll(t), Action::Done(Outcome::Complete));
+    }
+
+    #[test]
+    fn what_is_lost_is_sent_again_when_the_time_has_come_and_not_before() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 2000, t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=1));
+        transfer.handle_timeout(ms(t, 999));
+        assert_eq!(transfer.poll(ms(t, 999)), Action::Wait(ms(t, 1000)));
+        transfer.handle_timeout(ms(t, 1000));
+        assert_eq!(transfer.poll(ms(t, 1000)), Action::Send(1..=1));
+        assert_eq!(transfer.poll(ms(t, 1000)), Action::Wait(ms(t, 3000)));
+    }
+
+    #[test]
+    fn the_wait_follows_the_measured_round_trip() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 5000, t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=1));
+        transfer.handle(&Packet::Ack(1), ms(t, 20));
+        assert_eq!(transfer.poll(ms(t, 20)), Action::Send(2..=2));
+        assert_eq!(transfer.poll(ms(t, 20)), Action::Wait(ms(t, 100)));
+        transfer.handle_timeout(ms(t, 100));
+        assert_eq!(transfer.poll(ms(t, 100)), Action::Send(2..=2));
+        assert_eq!(transfer.poll(ms(t, 100)), Action::Wait(ms(t, 260)));
+    }
+
+    #[test]
+    fn who_never_answers_gets_a_handful_of_packets() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(1468, 16, true), 1 << 20, t);
+        let (mut now, mut sent) = (t, 0);
+        let outcome = loop {
+            match transfer.poll(now) {
+                Action::SendOack => sent += 1,
+                Action::Send(blocks) => panic!("{blocks:?} to a client that never agreed"),
+                Action::Wait(until) => {
+                    now = until;
+                    transfer.handle_timeout(now);
+                }
+                Action::Done(outcome) => break outcome,
+            }
+        };
+        assert_eq!((sent, outcome), (5, Outcome::GaveUp { block: 0 }));
+    }
+
+    #[test]
+    fn a_missing_last_ack_is_a_success() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(512, 1, false), 600, t);
+        assert_eq!(transfer.poll(t), Action::Send(1..=1));
+        transfer.handle(&Packet::Ack(1), t);
+        let mut now = t;
+        let outcome = loop {
+            match transfer.poll(now) {
+                Action::Wait(until) => {
+                    now = until;
+                    transfer.handle_timeout(now);
+                }
+                Action::Done(outcome) => break outcome,
+                Action::SendOack | Action::Send(_) => {}
+            }
+        };
+        assert_eq!((outcome, transfer.delivered()), (Outcome::Complete, 600));
+    }
+
+    #[test]
+    fn a_repeated_request_is_sent_the_same_again() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(1468, 1, true), 10, t);
+        assert_eq!(transfer.poll(t), Action::SendOack);
+        transfer.handle_repeated_request();
+        assert_eq!(transfer.poll(ms(t, 250)), Action::SendOack);
+        transfer.handle(&Packet::Ack(0), ms(t, 251));
+        transfer.handle_repeated_request();
+        assert_eq!(transfer.poll(ms(t, 251)), Action::Send(1..=1));
+        assert!(matches!(transfer.poll(ms(t, 251)), Action::Wait(_)));
+    }
+
+    #[test]
+    fn the_block_number_rolls_over_to_0() {
+        let t = Instant::now();
+        let mut transfer = Transfer::accept(granted(8, 1, false), 8 * 70_000, t);
+        let mut blocks = 0_u64;
+        while let Action::Send(range) = transfer.poll(t) {
+            blocks += 1;
+            assert_eq!(range, blocks..=blocks);
+            transfer.handle(&Packet::Ack((blocks & 0xffff) as u16), t);
+        }
+        assert_eq!(blocks, 70_001);
+        assert_eq!(transfer.poll(t), Action::Done(Outcome::Complete));
+    }
+}

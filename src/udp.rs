@@ -1,0 +1,115 @@
+//! UDP sockets that know on which interface and to which address a datagram came, and that send from
+//! there: a wildcard socket would answer from whatever address the kernel prefers, which a client
+//! that asked another one ignores.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd;
+
+use nix::libc::{in_addr, in_pktinfo};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Udp(UdpSocket);
+
+/// How a datagram came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its length.
+    pub len: usize,
+    /// Its sender.
+    pub from: SocketAddrV4,
+    /// The index of the interface that it came in on.
+    pub interface: u32,
+    /// Our address on that interface, which an answer is sent from.
+    pub local: Ipv4Addr,
+}
+
+impl Udp {
+    /// Binds a port on every address.
+    ///
+    /// # Errors
+    /// The port is taken, or this user may not have it.
+    pub fn bind(port: u16) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_broadcast(true)?;
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        Ok(Self(UdpSocket::from_std(socket.into())?))
+    }
+
+    /// The port that it is bound to.
+    ///
+    /// # Errors
+    /// None that a bound socket has.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.0.local_addr()?.port())
+    }
+
+    /// Waits for a datagram.
+    ///
+    /// # Errors
+    /// What the kernel reports, which may be the fate of a datagram that was sent before.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.0
+            .async_io(Interest::READABLE, || self.try_receive(buffer))
+            .await
+    }
+
+    fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut control = nix::cmsg_space!(in_pktinfo);
+        let mut slices = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<SockaddrIn>(
+            self.0.as_raw_fd(),
+            &mut slices,
+            Some(&mut control),
+            MsgFlags::empty(),
+        )?;
+        let from = message.address.ok_or_else(|| io::Error::other("a datagram without a sender"))?;
+        let info = message.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
+            _ => None,
+        });
+        let info = info.ok_or_else(|| io::Error::other("a datagram without IP_PKTINFO"))?;
+        Ok(Received {
+            len: message.bytes,
+            from: SocketAddrV4::new(from.ip(), from.port()),
+            interface: u32::try_from(info.ipi_ifindex).unwrap_or(0),
+            local: Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()),
+        })
+    }
+
+    /// Sends a datagram to `to` from `local`; a broadcast leaves on the interface `interface`.
+    ///
+    /// # Errors
+    /// What the kernel reports of this datagram.
+    pub async fn send(
+        &self,
+        datagram: &[u8],
+        to: SocketAddrV4,
+        (local, interface): (Ipv4Addr, u32),
+    ) -> io::Result<()> {
+        // A unicast reply goes where the routes say: behind a relay that may be another interface.
+        let interface = if to.ip().is_broadcast() { interface } else { 0 };
+        let info = in_pktinfo {
+            ipi_ifindex: i32::try_from(interface).unwrap_or(0),
+            ipi_spec_dst: in_addr { s_addr: u32::from_ne_bytes(local.octets()) },
+            ipi_addr: in_addr { s_addr: 0 },
+        };
+        let send = || {
+            let slices = [IoSlice::new(datagram)];
+            let control = [ControlMessage::Ipv4PacketInfo(&info)];
+            let to = SockaddrIn::from(to);
+            sendmsg(self.0.as_raw_fd(), &slices, &control, MsgFlags::empty(), Some(&to))?;
+            Ok(())
+        };
+        self.0.async_io(Interest::WRITABLE, send).await
+    }
+}
