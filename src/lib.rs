@@ -1,11 +1,48 @@
-//! reveille
-pub mod boot;
-pub mod config;
-pub mod nbps;
+//! reveille boots machines over the network.
+//!
+//! The journey of one machine, and where each step lives:
+//!
+//! ```text
+//!  machine                       reveille
+//!
+//!  power on
+//!   │ DHCPDISCOVER, PXEClient ──▶ dhcp   "load undionly.kpxe / snponly.efi from me"
+//!   │ RRQ snponly.efi ──────────▶ tftp   (UEFI HTTP Boot: GET /nbp/snponly.efi ▶ http)
+//!   ▼
+//!  iPXE
+//!   │ DHCPDISCOVER, iPXE ───────▶ dhcp   "your script is http://…/boot/<mac>.ipxe"
+//!   │ GET /boot/<mac>.ipxe ─────▶ http   its own script, with its own kernel line
+//!   │ GET /images/…/kernel ─────▶ http
+//!   │ GET /images/…/initrd ─────▶ http
+//!   ▼
+//!  Linux, with the join token on its command line
+//! ```
+//!
+//! At each step the protocol asks [`boot::decide`] what this client should load next; the answer
+//! comes from one snapshot of the [`config`], and each step leaves an [`boot::Event`] in the
+//! [`journal`].
+//!
+//! The parts, from the start of the program to the middle of it: [`cli`] reads the command line,
+//! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`tftp::server`], [`http`],
+//! [`interfaces`]). A shell decodes, looks up the machine in the [`registry`], and calls the pure
+//! logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows the config's types and
+//! [`boot`]; and [`boot`] knows nobody.
+
+pub mod cli;
+pub mod daemon;
+
 pub mod dhcp;
+pub mod http;
+pub mod tftp;
+
+pub mod files;
 pub mod interfaces;
 pub mod journal;
+pub mod nbps;
+pub mod ports;
 pub mod registry;
 pub mod udp;
-pub mod files;
-pub mod tftp;
+
+pub mod config;
+
+pub mod boot;

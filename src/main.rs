@@ -1,1 +1,16 @@
-fn main(){}
+//! The `reveille` command. The library holds everything; see its documentation.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use reveille::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reveille: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

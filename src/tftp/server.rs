@@ -248,9 +248,10 @@ impl Course {
                                 self.take(&buffer[..len], from).await;
                             }
                         }
-                        Some(()) = self.repetitions.recv() => {
-                            self.transfer.handle_repeated_request();
-                        }
+                        repeated = self.repetitions.recv() => match repeated {
+                            Some(()) => self.transfer.handle_repeated_request(),
+                            None => break Outcome::Aborted { code: 0, text: "asked for another".into() },
+                        },
                         () = tokio::time::sleep_until(until.into()) => {
                             self.transfer.handle_timeout(Instant::now());
                         }

@@ -1,0 +1,241 @@
+//! `/boot/<mac>.ipxe`, `/nbp/<name>` and `/images/<image>/<part>`.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+use uuid::Uuid;
+
+use super::tracked::{Progress, tracked};
+use super::{Arrival, Server};
+use crate::boot::client::Smbios;
+use crate::boot::decide::{Kind, Script};
+use crate::boot::event::{Sent, Subject, Transport};
+use crate::boot::script::{self, Scene};
+use crate::boot::{Answer, Client, Event, Mac, Stage, Step, decide};
+use crate::config::Config;
+use crate::config::load::readable;
+use crate::files;
+
+/// How much of a file is read at once: with 1 MiB a large one costs half the CPU of 64 KiB.
+const CHUNK: usize = 1 << 20;
+
+/// What a script's address may say of the machine.
+#[derive(Debug, Deserialize)]
+pub struct Facts {
+    uuid: Option<String>,
+    serial: Option<String>,
+    /// What somebody chose from the menu.
+    profile: Option<String>,
+}
+
+/// What an image's address says of the machine.
+#[derive(Debug, Deserialize)]
+pub struct Whose {
+    mac: Option<String>,
+}
+
+/// A machine's own script.
+pub async fn script(
+    State(server): State<Server>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    Path(file): Path<String>,
+    Query(facts): Query<Facts>,
+    method: Method,
+) -> Response {
+    let mac = file.strip_suffix(".ipxe").and_then(|name| name.parse::<Mac>().ok());
+    let Some((mac, address)) = mac.zip(server.advertised(arrival)) else {
+        return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
+    };
+    let config = Arc::clone(&server.config.borrow());
+    let client = client(mac, facts);
+    let subject = Subject {
+        mac: Some(mac),
+        name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
+        address: (!arrival.from.is_loopback()).then_some(arrival.from),
+    };
+    let state = server.registry.state(Some(mac));
+    let (text, step) = match decide(&client, &config.catalog, &state, SystemTime::now()) {
+        Answer::Script(script) => render(&config, &script, mac, address).await,
+        Answer::Ignore(reason) => {
+            let step = Step::Ignored { reason: reason.to_string() };
+            server.registry.record(Event { subject, step });
+            return not_found("nothing boots here; the config says `unknown: ignore`\n");
+        }
+        Answer::Nbp(_) => unreachable!("a client that fetches its script is given one"),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    let length = text.len() as u64;
+    let response = (headers, text).into_response();
+    if method == Method::HEAD {
+        return response;
+    }
+    let ended = move |progress: Progress| {
+        if progress.bytes == progress.of {
+            server.registry.record(Event { subject, step });
+        }
+    };
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(header::CONTENT_LENGTH, length.into());
+    Response::from_parts(parts, tracked(body, length, ended))
+}
+
+fn client(mac: Mac, facts: Facts) -> Client {
+    let given = |fact: &Option<String>| {
+        let fact = fact.as_deref().map(str::trim).filter(|fact| !fact.is_empty());
+        fact.map(str::to_owned)
+    };
+    let told = facts.uuid.is_some() || facts.serial.is_some();
+    Client {
+        mac: Some(mac),
+        arch: None,
+        stage: Stage::Script,
+        uuid: given(&facts.uuid).and_then(|uuid| Uuid::parse_str(&uuid).ok()),
+        smbios: told.then(|| Smbios { serial: given(&facts.serial) }),
+        choice: given(&facts.profile),
+    }
+}
+
+/// The script's text, and the step that serving it is.
+async fn render(config: &Config, script: &Script, mac: Mac, address: Ipv4Addr) -> (String, Step) {
+    let image = match &script.kind {
+        Kind::Profile(profile) => profile.image.clone(),
+        Kind::Menu | Kind::LocalDisk(_) | Kind::AskSmbios => None,
+    };
+    let there = match image {
+        Some(image) => tokio::task::spawn_blocking(move || files::image_is_there(&image))
+            .await
+            .unwrap_or_else(|error| Err(error.to_string())),
+        None => Ok(()),
+    };
+    let base = format!("http://{address}:{}", config.server.http_port);
+    let scene = Scene { mac, base: &base, image: &there };
+    match script::render(&config.templates, script, &config.catalog, scene) {
+        Ok(rendered) => (rendered.text, Step::ScriptServed { does: rendered.does }),
+        Err(refusal) => {
+            let reason = refusal.to_string();
+            let text = script::render_refusal(&config.templates, scene, &refusal);
+            (text, Step::Refused { what: "its boot".to_owned(), reason })
+        }
+    }
+}
+
+/// An NBP, for UEFI HTTP Boot.
+pub async fn nbp(
+    State(server): State<Server>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let config = Arc::clone(&server.config.borrow());
+    let subject = server.registry.subject_at(arrival.from);
+    match files::nbp(name.as_bytes(), &config.catalog) {
+        Ok((name, path)) => {
+            let uefi = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("efi"));
+            let kind = if uefi { "application/efi" } else { "application/octet-stream" };
+            let done = |file, sent| Step::NbpSent { file, over: Transport::Http, sent };
+            server.serve(subject, (name, path), (kind, done), request).await
+        }
+        Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
+    }
+}
+
+/// A kernel or an initrd.
+pub async fn image(
+    State(server): State<Server>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    Path((image, part)): Path<(String, String)>,
+    Query(whose): Query<Whose>,
+    request: Request,
+) -> Response {
+    let config = Arc::clone(&server.config.borrow());
+    let subject = match whose.mac.and_then(|mac| mac.parse::<Mac>().ok()) {
+        Some(mac) => Subject {
+            mac: Some(mac),
+            name: config.catalog.machine(mac).map(|machine| machine.name.clone()),
+            address: None,
+        },
+        None => server.registry.subject_at(arrival.from),
+    };
+    let name = format!("{image}/{part}");
+    match files::image_part(&image, &part, &config.catalog) {
+        Ok(path) => {
+            let done = |file, sent| Step::ImageSent { file, sent };
+            let kind = "application/octet-stream";
+            server.serve(subject, (name, path), (kind, done), request).await
+        }
+        Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
+    }
+}
+
+impl Server {
+    /// Serves a file, and records how that ended. A HEAD or a part of the file is no step of a boot.
+    async fn serve(
+        self,
+        subject: Subject,
+        (name, path): (String, PathBuf),
+        (kind, done): (&'static str, fn(String, Sent) -> Step),
+        request: Request,
+    ) -> Response {
+        let at = path.clone();
+        let checked = tokio::task::spawn_blocking(move || readable(&at)).await;
+        if let Ok(Err(reason)) = checked {
+            return self.refuse(subject, &name, &format!("{}: {reason}", path.display()));
+        }
+        let whole = request.method() == Method::GET;
+        let file = ServeFile::new(&path)
+            .with_buf_chunk_size(CHUNK)
+            .ignore_multi_range_requests(true);
+        let Ok(mut response) = file.oneshot(request).await;
+        if response.status().is_success() {
+            let kind = HeaderValue::from_static(kind);
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let (parts, body) = response.into_parts();
+        let body = Body::new(body);
+        let body = match length {
+            Some(length) if whole && parts.status == StatusCode::OK => {
+                tracked(body, length, move |progress| {
+                    let step = ended(name, done, progress);
+                    self.registry.record(Event { subject, step });
+                })
+            }
+            _ => body,
+        };
+        Response::from_parts(parts, body)
+    }
+
+    fn refuse(&self, subject: Subject, name: &str, reason: &str) -> Response {
+        let what = name.escape_debug().to_string();
+        let step = Step::Refused { what, reason: reason.to_owned() };
+        self.registry.record(Event { subject, step });
+        not_found("it cannot be served; the server's log says why\n")
+    }
+}
+
+fn ended(file: String, done: fn(String, Sent) -> Step, progress: Progress) -> Step {
+    let Progress { bytes, of, took } = progress;
+    let sent = Sent { bytes, took };
+    if bytes >= of {
+        return done(file, sent);
+    }
+    let reason = "the client closed the connection".to_owned();
+    Step::BrokenOff { file, over: Transport::Http, at: sent, of, reason }
+}
+
+fn not_found(text: &'static str) -> Response {
+    (StatusCode::NOT_FOUND, text).into_response()
+}

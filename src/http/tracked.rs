@@ -1,0 +1,81 @@
+//! A response body that knows when its last byte was taken, or that it never was.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
+
+/// How far a body came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// The bytes that were taken.
+    pub(super) bytes: u64,
+    /// The bytes that there were.
+    pub(super) of: u64,
+    /// Since the request.
+    pub(super) took: Duration,
+}
+
+/// Wraps `body`; `ended` is called once, when it is complete or when its connection is gone.
+pub(super) fn tracked(body: Body, of: u64, ended: impl FnOnce(Progress) + Send + 'static) -> Body {
+    Body::new(Tracked {
+        body,
+        bytes: 0,
+        of,
+        started: Instant::now(),
+        ended: Some(Box::new(ended)),
+    })
+}
+
+struct Tracked {
+    body: Body,
+    bytes: u64,
+    of: u64,
+    started: Instant,
+    ended: Option<Box<dyn FnOnce(Progress) + Send>>,
+}
+
+impl Tracked {
+    fn end(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            let Self { bytes, of, started, .. } = *self;
+            ended(Progress { bytes, of, took: started.elapsed() });
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        // With a known length nobody polls for the end.
+        if matches!(polled, Poll::Ready(None)) || self.bytes >= self.of {
+            self.end();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

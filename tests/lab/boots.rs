@@ -1,0 +1,159 @@
+//! Real firmware boots, beside each of the DHCP servers that OPNsense has, and its Linux comes up
+//! with exactly the command line that the config asks for.
+
+use std::fs;
+
+use crate::in_lab;
+use crate::support::appliance::Folder;
+use crate::support::guest::{initramfs, kernel};
+use crate::support::router::Ipv6;
+use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router};
+
+const TOKEN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
+
+const CONFIG: &str = "
+server:
+  nbps: [/usr/lib/ipxe]
+omni:
+  homelab:
+    api: https://lab.omni.example
+    join_token: { file: ./secrets/homelab.token }
+    tunnel: true
+images:
+  talos:
+    kernel: ./images/linux
+    initrd: ./images/initramfs.gz
+    talos: { version: v1.11.2 }
+    cmdline: [lab.image=1]
+profiles:
+  talos:
+    script: talos
+    image: talos
+    omni: homelab
+    cmdline: [console=ttyS0, quiet, lab.profile=a||b]
+machines:
+  bios:
+    mac: 52:54:00:77:00:01
+    profile: talos
+    cmdline: [talos.hostname=bios]
+  uefi:
+    mac: 52-54-00-77-00-02
+    profile: talos
+    cmdline: [talos.hostname=uefi]
+  http:
+    mac: 5254.0077.0003
+    profile: talos
+    cmdline: [talos.hostname=http]
+  chained:
+    mac: 52:54:00:77:00:04
+    profile: talos
+    replace_ipxe: true
+    cmdline: [talos.hostname=chained]
+";
+
+/// The kernel line that [`CONFIG`] asks for, written out.
+fn expected(host: &str) -> String {
+    format!(
+        "initrd=initrd talos.platform=metal init_on_alloc=1 slab_nomerge pti=on consoleblank=0 \
+         nvme_core.io_timeout=4294967295 printk.devkmsg=on selinux=1 \
+         siderolink.api=https://lab.omni.example?grpc_tunnel=true&jointoken=w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD%2B%2F%3D \
+         talos.events.sink=[fdae:41e4:649b:9303::1]:8090 \
+         talos.logging.kernel=tcp://[fdae:41e4:649b:9303::1]:8092 \
+         lab.image=1 console=ttyS0 quiet lab.profile=a||b talos.hostname={host}"
+    )
+}
+
+fn appliance() -> (Folder, Appliance) {
+    let folder = Folder::new();
+    folder.write("config.yaml", CONFIG);
+    folder.write("secrets/homelab.token", format!("{TOKEN}\n"));
+    fs::create_dir_all(folder.path().join("images")).unwrap();
+    fs::copy(kernel(), folder.path().join("images/linux")).unwrap();
+    initramfs(&folder.path().join("images"));
+    let appliance = Appliance::start(&folder);
+    (folder, appliance)
+}
+
+/// The three firmwares, switched on together.
+fn three_boot(lan: &Lan, dhcp: Dhcp) {
+    let _router = Router::start(dhcp, Ipv6::Announced);
+    let (_folder, mut appliance) = appliance();
+    let bios = Guest::power_on(lan, Machine::Bios, "52:54:00:77:00:01");
+    let uefi = Guest::power_on(lan, Machine::Uefi, "52:54:00:77:00:02");
+    let http = Guest::power_on(lan, Machine::UefiHttp, "52:54:00:77:00:03");
+    assert_eq!(bios.command_line(), expected("bios"));
+    // The EFI stub sees the image's name as the first word.
+    assert_eq!(uefi.command_line(), format!("kernel {}", expected("uefi")));
+    assert_eq!(http.command_line(), format!("kernel {}", expected("http")));
+    journey_without_token(&appliance.log());
+}
+
+fn journey_without_token(log: &str) {
+    for token in [TOKEN, "w7uVuW3z"] {
+        assert!(!log.contains(token), "the token stands in the log");
+    }
+    let steps = |machine: &str| -> Vec<String> {
+        let marker = format!(" {machine} (");
+        log.lines()
+            .filter_map(|line| line.split_once(&marker)?.1.split_once("): "))
+            .map(|(_, step)| step.split([' ', ':']).take(2).collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    let contains_in_order = |machine: &str, wanted: &[&str]| {
+        let steps = steps(machine);
+        let mut rest = steps.iter();
+        for step in wanted {
+            assert!(rest.any(|s| s == step), "{machine}: no `{step}` in its order in {steps:#?}");
+        }
+    };
+    contains_in_order("bios", &[
+        "offered http", "takes its", "runs its", "fetched talos/kernel", "fetched talos/initrd",
+    ]);
+    contains_in_order("uefi", &[
+        "offered snponly.efi", "takes its", "acknowledged snponly.efi", "fetched snponly.efi",
+        "offered http", "takes its", "runs its", "fetched talos/kernel", "fetched talos/initrd",
+    ]);
+    contains_in_order("http", &[
+        "offered http", "takes its", "fetched snponly.efi", "offered http", "takes its",
+        "runs its", "fetched talos/kernel", "fetched talos/initrd",
+    ]);
+}
+
+#[test]
+fn bios_uefi_and_http_boot_beside_dnsmasq() {
+    in_lab!(|lan| { three_boot(&lan, Dhcp::Dnsmasq) });
+}
+
+#[test]
+fn bios_uefi_and_http_boot_beside_kea() {
+    in_lab!(|lan| { three_boot(&lan, Dhcp::Kea) });
+}
+
+#[test]
+fn bios_uefi_and_http_boot_beside_isc() {
+    in_lab!(|lan| { three_boot(&lan, Dhcp::Isc) });
+}
+
+#[test]
+fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let (_folder, mut appliance) = appliance();
+        let guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:04");
+        assert_eq!(guest.command_line(), expected("chained"));
+        let log = appliance.log();
+        let fetched = log.matches("fetched undionly.kpxe over TFTP: 74213 bytes").count();
+        assert_eq!(fetched, 1, "the NBP was to be fetched once");
+        assert_eq!(log.matches("runs its script").count(), 1, "and the script after it");
+    });
+}
+
+#[test]
+fn a_lan_without_ipv6_only_takes_longer() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Kea, Ipv6::Silent);
+        let (_folder, _appliance) = appliance();
+        let guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
+        assert_eq!(guest.command_line(), expected("bios"));
+    });
+}

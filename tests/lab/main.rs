@@ -1,0 +1,12 @@
+//! The lab: real firmware in QEMU, and simulated firmware, against the built daemon on a LAN of
+//! network namespaces with a real DHCP server for a router.
+//!
+//! Each test runs itself again inside namespaces of its own, so it needs no root where the kernel
+//! allows user namespaces, leaves nothing behind, and sends nothing outside.
+
+mod support;
+
+mod bad_input;
+mod boots;
+mod fetching;
+mod journey;

@@ -1,0 +1,123 @@
+//! The appliance: the built daemon in its namespace.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::inside;
+
+/// How long something may take that takes a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with a config and what it names, for the daemon to serve.
+#[derive(Debug)]
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder for the appliance"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Writes a file into it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("it is writable");
+        fs::write(&path, content).expect("it is writable");
+        path
+    }
+}
+
+/// The running daemon.
+#[derive(Debug)]
+pub struct Appliance {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Appliance {
+    /// Starts the daemon in the folder, on its `config.yaml` where there is one, and waits until it
+    /// serves.
+    pub fn start(folder: &Folder) -> Self {
+        let mut appliance = Self::launch(folder);
+        appliance.wait_for("ready");
+        appliance
+    }
+
+    /// Starts the daemon, ready or not.
+    pub fn launch(folder: &Folder) -> Self {
+        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+        command.arg("serve").current_dir(folder.path());
+        Self::spawn(command)
+    }
+
+    /// Starts any command that runs the daemon.
+    pub fn spawn(mut command: Command) -> Self {
+        command.env_remove("REVEILLE_CONFIG").env("REVEILLE_LOG", "debug");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon starts");
+        let (sender, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                println!("reveille: {line}");
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line of the log that has `text` in it, and returns it.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("no line with `{text}` in the log: {error}"),
+            }
+        }
+    }
+
+    /// The log up to now.
+    pub fn log(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        super::run("kill", &[&format!("-{name}"), &self.child.id().to_string()]);
+    }
+
+    /// Waits for its end: its exit code, and its whole log.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it was started");
+        self.seen.extend(self.lines.iter());
+        (status.code(), self.seen.join("\n"))
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

@@ -1,0 +1,150 @@
+//! A machine in QEMU that boots from its network card, until its Linux prints its command line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::{Lan, PATH, packaged, run};
+
+/// How long a boot may take, in seconds: it takes 8 to 35 here, alone.
+const PATIENCE: &str = "240";
+
+/// The kinds of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// SeaBIOS; the card's ROM is an iPXE.
+    Bios,
+    /// OVMF's PXE client; the card has no ROM.
+    Uefi,
+    /// OVMF's HTTP Boot.
+    UefiHttp,
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Guest {
+    qemu: Child,
+    console: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Guest {
+    /// Switches a machine on.
+    pub fn power_on(lan: &Lan, machine: Machine, mac: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the machine");
+        let console = folder.path().join("console");
+        let tap = format!("tap{}", mac.replace(':', "").split_off(6));
+        lan.tap(&tap);
+        packaged("/usr/bin/qemu-system-x86_64", "qemu-system-x86");
+        // Under KVM the firmware hangs on some hosts; interpreted it never does.
+        let mut qemu = Command::new("timeout");
+        qemu.env("PATH", PATH)
+            .args(["-k", "5", PATIENCE, "qemu-system-x86_64"])
+            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-nodefaults"])
+            .args(["-display", "none", "-no-reboot", "-monitor", "none"])
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .arg("-netdev")
+            .arg(format!("tap,id=n0,ifname={tap},script=no,downscript=no"));
+        match machine {
+            Machine::Bios => {
+                packaged("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu");
+                qemu.args(["-m", "192", "-device"]);
+                qemu.arg(format!("virtio-net-pci,netdev=n0,mac={mac}"));
+            }
+            Machine::Uefi => uefi(&mut qemu, folder.path(), mac),
+            Machine::UefiHttp => {
+                uefi(&mut qemu, folder.path(), mac);
+                for pxe in ["IPv4PXESupport", "IPv6PXESupport"] {
+                    qemu.arg("-fw_cfg").arg(format!("name=opt/org.tianocore/{pxe},string=n"));
+                }
+            }
+        }
+        let qemu = qemu
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("timeout (package coreutils) starts");
+        Self { qemu, console, _folder: folder }
+    }
+
+    /// Waits until the machine has switched itself off, and returns the command line that its kernel
+    /// was started with.
+    pub fn command_line(mut self) -> String {
+        self.qemu.wait().expect("it was started");
+        let console = self.console();
+        let line = console.split("LAB-CMDLINE-BEGIN").nth(1);
+        let line = line.and_then(|rest| rest.split("LAB-CMDLINE-END").next());
+        let Some(line) = line else {
+            panic!("the machine did not reach its init; its console:\n{console}");
+        };
+        line.trim().to_owned()
+    }
+
+    /// What stands on its serial console.
+    pub fn console(&self) -> String {
+        let console = fs::read(&self.console).unwrap_or_default();
+        String::from_utf8_lossy(&console).into_owned()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.qemu.kill().ok();
+        self.qemu.wait().ok();
+    }
+}
+
+fn uefi(qemu: &mut Command, folder: &Path, mac: &str) {
+    let code = packaged("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
+    let variables = folder.join("variables");
+    fs::copy(packaged("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"), &variables)
+        .expect("the machine's folder is writable");
+    qemu.args(["-m", "256", "-device"]);
+    qemu.arg(format!("virtio-net-pci,netdev=n0,mac={mac},romfile="));
+    let flash = "if=pflash,format=raw";
+    qemu.arg("-drive").arg(format!("{flash},unit=0,readonly=on,file={}", code.display()));
+    qemu.arg("-drive").arg(format!("{flash},unit=1,file={}", variables.display()));
+}
+
+/// Debian's installer kernel.
+pub fn kernel() -> PathBuf {
+    let images = Path::new("/usr/lib/debian-installer/images");
+    let found = fs::read_dir(images).into_iter().flatten().flatten().find_map(|entry| {
+        let kernel = entry.path().join("amd64/text/debian-installer/amd64/linux");
+        kernel.exists().then_some(kernel)
+    });
+    found.expect("apt-get install debian-installer-12-netboot-amd64 (make setup does it)")
+}
+
+/// What the machine runs: it prints its command line and switches itself off.
+const INIT: &str = "#!/bin/busybox sh
+B=/bin/busybox
+$B mkdir -p /proc
+$B mount -t proc proc /proc
+echo
+echo LAB-CMDLINE-BEGIN
+$B cat /proc/cmdline
+echo LAB-CMDLINE-END
+$B ls /extra 2>/dev/null
+$B poweroff -f
+";
+
+/// Builds the initramfs.
+pub fn initramfs(folder: &Path) -> PathBuf {
+    let root = folder.join("root");
+    fs::create_dir_all(root.join("bin")).expect("the folder is writable");
+    let busybox = packaged("/usr/bin/busybox", "busybox-static");
+    fs::copy(busybox, root.join("bin/busybox")).expect("the folder is writable");
+    fs::write(root.join("init"), INIT).expect("the folder is writable");
+    run("chmod", &["755", &root.join("init").display().to_string()]);
+    packed(&root, &folder.join("initramfs.gz"))
+}
+
+/// Packs a folder as the kernel unpacks it.
+pub fn packed(root: &Path, into: &Path) -> PathBuf {
+    packaged("/usr/bin/cpio", "cpio");
+    let pack = "cd \"$1\" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1n > \"$2\"";
+    let (root, target) = (root.display().to_string(), into.display().to_string());
+    run("sh", &["-ec", pack, "sh", &root, &target]);
+    into.to_owned()
+}

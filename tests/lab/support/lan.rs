@@ -1,0 +1,104 @@
+//! A LAN of network namespaces: a bridge, a router (10.77.0.1) and our appliance (10.77.0.2) on it.
+
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use super::{PATH, run};
+
+/// Set inside the namespaces.
+const INSIDE: &str = "REVEILLE_LAB";
+
+/// One lab at a time: each boots machines, which take all the CPU there is.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs the calling test inside namespaces of its own: `in_lab!(|lan| { … })`.
+#[macro_export]
+macro_rules! in_lab {
+    (|$lan:ident| $body:block) => {{
+        fn here() {}
+        let name = std::any::type_name_of_val(&here);
+        $crate::support::in_lab(name, |$lan: $crate::support::Lan| $body)
+    }};
+}
+
+/// Runs `body` inside, or the whole test again from outside. `name` is the path of a function in the
+/// test, as `lab::boots::a_test::here`.
+pub fn in_lab(name: &str, body: impl FnOnce(Lan)) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body(Lan::new());
+    }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let test = name.trim_start_matches("lab::").trim_end_matches("::here");
+    let output = unshare()
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(std::env::current_exe().expect("a test has a binary"))
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .env("PATH", PATH)
+        .output()
+        .expect("unshare (package util-linux) runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    println!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "the test failed inside its namespaces, see above");
+    assert!(stdout.contains("1 passed"), "the test `{test}` did not run inside its namespaces");
+}
+
+/// `unshare` with a user namespace where the kernel allows one, else as root.
+fn unshare() -> Command {
+    let user = ["--user", "--map-root-user"];
+    let works = |arguments: &[&str]| {
+        let probe = Command::new("unshare").args(arguments).args(["--net", "true"]).output();
+        probe.is_ok_and(|output| output.status.success())
+    };
+    let mut command = Command::new("unshare");
+    if works(&user) {
+        command.args(user);
+    } else {
+        assert!(
+            works(&[]),
+            "the lab needs network namespaces: run as root, or allow user namespaces \
+             (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, \
+             kernel.apparmor_restrict_unprivileged_userns=0)"
+        );
+    }
+    command
+}
+
+/// The LAN. Guests attach to it with a tap interface each.
+#[derive(Debug)]
+pub struct Lan {
+    _private: (),
+}
+
+impl Lan {
+    fn new() -> Self {
+        run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
+        std::fs::create_dir("/run/netns").expect("/run is ours");
+        run("ip", &["link", "set", "lo", "up"]);
+        let bridge = "link add lan type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
+        run("ip", &bridge.split(' ').collect::<Vec<_>>());
+        run("ip", &["link", "set", "lan", "up"]);
+        let lan = Self { _private: () };
+        lan.attach("router", "10.77.0.1/24");
+        run("ip", &["-n", "router", "addr", "add", "fd77::1/64", "dev", "eth0", "nodad"]);
+        lan.attach("appliance", "10.77.0.2/24");
+        run("ip", &["-n", "appliance", "route", "add", "default", "via", "10.77.0.1"]);
+        lan
+    }
+
+    /// Puts a host onto the LAN: a namespace with `eth0`.
+    pub fn attach(&self, name: &str, address: &str) {
+        run("ip", &["netns", "add", name]);
+        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
+        run("ip", &["link", "set", name, "master", "lan", "up"]);
+        run("ip", &["-n", name, "link", "set", "lo", "up"]);
+        run("ip", &["-n", name, "addr", "add", address, "brd", "+", "dev", "eth0"]);
+        run("ip", &["-n", name, "link", "set", "eth0", "up"]);
+    }
+
+    /// Makes a tap interface on the LAN, for QEMU.
+    pub fn tap(&self, name: &str) {
+        run("ip", &["tuntap", "add", "dev", name, "mode", "tap"]);
+        run("ip", &["link", "set", name, "master", "lan", "up"]);
+    }
+}

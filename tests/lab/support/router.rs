@@ -1,0 +1,151 @@
+//! The router: a real DHCP server that knows nothing of network booting.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{inside, packaged};
+
+/// The DHCP servers that OPNsense has.
+#[derive(Clone, Copy, Debug)]
+pub enum Dhcp {
+    Dnsmasq,
+    Kea,
+    Isc,
+}
+
+/// Whether the router announces IPv6. Old iPXE waits 15 s for it where nobody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6 {
+    Announced,
+    Silent,
+}
+
+/// The running router.
+#[derive(Debug)]
+pub struct Router {
+    servers: Vec<Child>,
+    _folder: TempDir,
+}
+
+const ANNOUNCE: &[&str] = &["--enable-ra", "--dhcp-range=::,constructor:eth0,ra-only,64"];
+
+impl Router {
+    pub fn start(dhcp: Dhcp, ipv6: Ipv6) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        let mut servers = vec![match dhcp {
+            Dhcp::Dnsmasq => dnsmasq(folder.path(), ipv6),
+            Dhcp::Kea => kea(folder.path()),
+            Dhcp::Isc => isc(folder.path()),
+        }];
+        if ipv6 == Ipv6::Announced && !matches!(dhcp, Dhcp::Dnsmasq) {
+            let command = bare_dnsmasq(folder.path(), ANNOUNCE);
+            servers.push(ready(command, "router advertisement enabled"));
+        }
+        Self { servers, _folder: folder }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            server.kill().ok();
+            server.wait().ok();
+        }
+    }
+}
+
+fn dnsmasq(folder: &Path, ipv6: Ipv6) -> Child {
+    let mut arguments = vec![
+        "--no-ping",
+        "--dhcp-authoritative",
+        "--dhcp-range=10.77.0.100,10.77.0.200,1h",
+        "--dhcp-option=option:router,10.77.0.1",
+    ];
+    if ipv6 == Ipv6::Announced {
+        arguments.extend(ANNOUNCE);
+    }
+    ready(bare_dnsmasq(folder, &arguments), "DHCP, sockets bound exclusively")
+}
+
+/// `-d` keeps it root: in a user namespace with one user it cannot change to another.
+fn bare_dnsmasq(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = inside("router", &packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
+    command
+        .args(["-d", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=eth0"])
+        .args(["--bind-interfaces", "--pid-file=", "--log-facility=-"])
+        .arg(format!("--dhcp-leasefile={}/dnsmasq.leases", folder.display()))
+        .args(arguments);
+    command
+}
+
+fn kea(folder: &Path) -> Child {
+    let config = folder.join("kea.json");
+    let json = r#"{"Dhcp4": {
+        "interfaces-config": {"interfaces": ["eth0"], "dhcp-socket-type": "raw"},
+        "lease-database": {"type": "memfile", "persist": false},
+        "valid-lifetime": 3600,
+        "subnet4": [{
+            "id": 1, "subnet": "10.77.0.0/24", "interface": "eth0",
+            "pools": [{"pool": "10.77.0.100 - 10.77.0.200"}],
+            "option-data": [{"name": "routers", "data": "10.77.0.1"}]
+        }],
+        "loggers": [{"name": "kea-dhcp4", "severity": "INFO",
+                     "output_options": [{"output": "stdout", "flush": true}]}]
+    }}"#;
+    fs::write(&config, json).expect("the router's folder is writable");
+    let mut command = inside("router", &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
+    command.env("KEA_PIDFILE_DIR", folder).env("KEA_LOCKFILE_DIR", folder).arg("-c").arg(config);
+    ready(command, "DHCP4_STARTED")
+}
+
+fn isc(folder: &Path) -> Child {
+    let config = folder.join("dhcpd.conf");
+    let text = "default-lease-time 3600; authoritative; ping-check false; ddns-update-style none;\n\
+                subnet 10.77.0.0 netmask 255.255.255.0 {\n\
+                \x20 range 10.77.0.100 10.77.0.200; option routers 10.77.0.1;\n}\n";
+    fs::write(&config, text).expect("the router's folder is writable");
+    let leases = folder.join("dhcpd.leases");
+    File::create(&leases).expect("the router's folder is writable");
+    let mut command = inside("router", &unconfined("/usr/sbin/dhcpd", "isc-dhcp-server", folder));
+    command.args(["-f", "-d", "-4", "-cf"]).arg(config).arg("-lf").arg(leases);
+    command.arg("-pf").arg(folder.join("dhcpd.pid")).arg("eth0");
+    ready(command, "Server starting service")
+}
+
+/// A copy under another path: Debian's AppArmor profiles hold these servers, by path, to folders of
+/// the host.
+fn unconfined(program: &str, package: &str, folder: &Path) -> std::path::PathBuf {
+    let original = packaged(program, package);
+    let copy = folder.join(original.file_name().expect("a program has a name"));
+    fs::copy(&original, &copy).expect("the router's folder is writable");
+    copy
+}
+
+/// Starts a server and waits for the line that says it serves; its further lines go to the test's
+/// output.
+fn ready(mut command: Command, line: &str) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    // Some log to one, some to the other: both go through a shell into one pipe.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(command.get_program());
+    shell.args(command.get_args()).stdin(Stdio::null()).stdout(Stdio::piped());
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    let mut child = shell.spawn().expect("a shell starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut seen = Vec::new();
+    loop {
+        match lines.next() {
+            Some(Ok(text)) if text.contains(line) => break,
+            Some(Ok(text)) => seen.push(text),
+            _ => panic!("{command:?} ended before it served:\n{}", seen.join("\n")),
+        }
+    }
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|text| println!("router: {text}")));
+    child
+}
