@@ -4,13 +4,12 @@
 //!  Stage::Pxe ──────── Nbp ───┐                      BIOS ROM, UEFI PXE
 //!  Stage::HttpBoot ─── Nbp ───┤                      UEFI HTTP Boot
 //!                             ▼
-//!  Stage::Ipxe ────── Script (its URL)               iPXE, ours or the card's own
-//!                             ▼
-//!  Stage::Script ──── Script (its text) ──▶ kernel, initrd ──▶ Linux
+//!  Stage::Ipxe ───── Script ──▶ kernel, initrd ──▶ Linux   iPXE, ours or the card's own
 //! ```
 //!
-//! [`decide`] answers the one question, "what should this [`Client`] load next?", from the
-//! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered). [`script`] and
+//! [`decide()`] answers the one question, "what should this [`Client`] load next?", from the
+//! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered);
+//! [`decide_script`] says which script that is. [`script`] and
 //! [`cmdline`] turn a decided script into text. [`event`] has the words for what happened.
 
 pub mod arch;
@@ -28,7 +27,7 @@ pub mod talos;
 pub use arch::{Arch, Firmware};
 pub use catalog::Catalog;
 pub use client::{Client, Stage};
-pub use decide::{Answer, decide};
+pub use decide::{Answer, decide, decide_script};
 pub use event::{Event, Step};
 pub use mac::Mac;
 pub use state::MachineState;

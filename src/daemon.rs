@@ -28,7 +28,7 @@ pub async fn serve(source: Source) -> Result<()> {
     let dhcp_socket = udp(server.dhcp.port, "server.dhcp.port")?;
     let boot_server_socket = udp(server.dhcp.boot_server_port, "server.dhcp.boot_server_port")?;
     let tftp_socket = match &server.tftp {
-        Some(limits) => Some((udp(limits.port, "server.tftp.port")?, limits.clone())),
+        Some(limits) => Some((udp(limits.port, "server.tftp.port")?, *limits)),
         None => None,
     };
     let http_port = server.http_port;

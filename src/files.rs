@@ -38,7 +38,8 @@ pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf,
     if part == "kernel" {
         return Ok(image.kernel.clone());
     }
-    let initrd = |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
+    let initrd =
+        |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
     image.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
 }
 

@@ -59,11 +59,8 @@ pub struct Watcher {
 impl Watcher {
     /// Looks for the interfaces that `server` names.
     pub fn new(server: Server) -> Self {
-        let mut watcher = Self {
-            server,
-            served: watch::channel(Arc::default()).0,
-            told: String::new(),
-        };
+        let mut watcher =
+            Self { server, served: watch::channel(Arc::default()).0, told: String::new() };
         watcher.look();
         watcher
     }
@@ -138,7 +135,8 @@ fn look(server: &Server) -> (Served, Vec<String>) {
             (Ok(_), None) => missing.push(format!("interface {name} has no IPv4 address")),
             (Err(_), _) => {
                 let known: Vec<&str> = addresses.keys().map(String::as_str).collect();
-                missing.push(format!("there is no interface {name} (there is: {})", known.join(", ")));
+                missing
+                    .push(format!("there is no interface {name} (there is: {})", known.join(", ")));
             }
         }
     }

@@ -1,29 +1,33 @@
-//! Recent events, for people: each is a line in the log, and goes to whoever follows.
+//! Events as people see them: each is one line of the log.
 
-use tokio::sync::broadcast;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use tracing::{debug, info, warn};
 
+use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 
-/// How many events a slow follower may fall behind before it misses some.
-const BACKLOG: usize = 4096;
+/// How long a machine that is not answered stays untold: firmware asks every few seconds, for ever.
+const QUIET: Duration = Duration::from_mins(10);
+/// How many of them are remembered at once.
+const MOST: usize = 1000;
 
 /// The one place where events become visible.
-#[derive(Clone, Debug)]
-pub struct Journal(broadcast::Sender<Event>);
-
-impl Default for Journal {
-    fn default() -> Self {
-        Self(broadcast::channel(BACKLOG).0)
-    }
+#[derive(Debug, Default)]
+pub struct Journal {
+    told: Mutex<HashMap<(Subject, String), Instant>>,
 }
 
 impl Journal {
     /// Writes an event down.
-    pub fn publish(&self, event: Event) {
-        let Event { subject, step } = &event;
+    pub fn publish(&self, Event { subject, step }: &Event) {
         match step {
-            Step::Refused { .. } | Step::BrokenOff { .. } | Step::Ignored { .. } => {
+            Step::Ignored { reason } if self.was_told(subject, reason) => {
+                debug!("{subject}: {step}");
+            }
+            Step::Ignored { .. } | Step::Refused { .. } | Step::BrokenOff { .. } => {
                 warn!("{subject}: {step}");
             }
             Step::Probed { .. } => debug!("{subject}: {step}"),
@@ -34,12 +38,19 @@ impl Journal {
             | Step::ScriptServed { .. }
             | Step::ImageSent { .. } => info!("{subject}: {step}"),
         }
-        // Nobody following is no error.
-        self.0.send(event).ok();
     }
 
-    /// Every event from now on.
-    pub fn follow(&self) -> broadcast::Receiver<Event> {
-        self.0.subscribe()
+    fn was_told(&self, subject: &Subject, reason: &str) -> bool {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (subject.clone(), reason.to_owned());
+        if told.get(&key).is_some_and(|at| now.duration_since(*at) < QUIET) {
+            return true;
+        }
+        if told.len() >= MOST {
+            told.clear();
+        }
+        told.insert(key, now);
+        false
     }
 }

@@ -18,7 +18,7 @@
 //!  Linux, with the join token on its command line
 //! ```
 //!
-//! At each step the protocol asks [`boot::decide`] what this client should load next; the answer
+//! At each step the protocol asks [`boot::decide()`] what this client should load next; the answer
 //! comes from one snapshot of the [`config`], and each step leaves an [`boot::Event`] in the
 //! [`journal`].
 //!

@@ -32,7 +32,9 @@ pub fn find(folders: &[(PathBuf, Absence)]) -> (Nbps, Vec<(PathBuf, String)>) {
     let mut bad = Vec::new();
     for (folder, absence) in folders {
         match look_through(folder, "", &mut nbps, &mut bad) {
-            Err(error) if *absence == Absence::IsAProblem || error.kind() != io::ErrorKind::NotFound => {
+            Err(error)
+                if *absence == Absence::IsAProblem || error.kind() != io::ErrorKind::NotFound =>
+            {
                 bad.push((folder.clone(), reason(&error)));
             }
             Ok(()) | Err(_) => {}

@@ -40,16 +40,20 @@ pub fn explain(protocol: Protocol, port: u16, key: &str, error: &io::Error) -> S
 /// Who holds a port, as far as this user may see.
 fn holder(protocol: Protocol, port: u16) -> Option<String> {
     let inode = match protocol {
-        Protocol::Udp => procfs::net::udp()
-            .ok()?
-            .into_iter()
-            .find(|entry| entry.local_address.port() == port)?
-            .inode,
-        Protocol::Tcp => procfs::net::tcp()
-            .ok()?
-            .into_iter()
-            .find(|entry| entry.local_address.port() == port && entry.inode != 0)?
-            .inode,
+        Protocol::Udp => {
+            procfs::net::udp()
+                .ok()?
+                .into_iter()
+                .find(|entry| entry.local_address.port() == port)?
+                .inode
+        }
+        Protocol::Tcp => {
+            procfs::net::tcp()
+                .ok()?
+                .into_iter()
+                .find(|entry| entry.local_address.port() == port && entry.inode != 0)?
+                .inode
+        }
     };
     for process in all_processes().ok()?.flatten() {
         let mut fds = process.fd().into_iter().flatten().flatten();

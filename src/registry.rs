@@ -1,6 +1,7 @@
 //! What is remembered about each machine: its [`MachineState`], and which address it has.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -9,24 +10,28 @@ use crate::boot::event::Subject;
 use crate::boot::{Event, Mac, MachineState};
 use crate::journal::Journal;
 
-/// How long an address is taken for the machine that leased it last.
-const PAIRING: Duration = Duration::from_hours(1);
+/// How long something is remembered: an address is taken for the machine that leased it last, and a
+/// boot is long over.
+const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// How many machines are remembered at once. A flood of invented MACs stops here: what is older than
-/// [`PAIRING`] makes room, and what finds none is served without being remembered.
+/// [`REMEMBERED`] makes room, and what finds none is served without being remembered.
 const MOST: usize = 100_000;
+
+/// How often room is made at most, since that looks at every entry.
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// The one handle to it. An event is applied first and published then.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     remembered: Arc<Mutex<Remembered>>,
-    journal: Journal,
+    journal: Arc<Journal>,
 }
 
 #[derive(Debug, Default)]
 struct Remembered {
-    states: HashMap<Mac, (MachineState, SystemTime)>,
-    addresses: HashMap<Ipv4Addr, (Subject, SystemTime)>,
+    states: Bounded<Mac, MachineState>,
+    addresses: Bounded<Ipv4Addr, Subject>,
 }
 
 impl Registry {
@@ -34,31 +39,21 @@ impl Registry {
     pub fn record(&self, event: Event) {
         let now = SystemTime::now();
         self.remembered().apply(&event, now);
-        self.journal.publish(event);
+        self.journal.publish(&event);
     }
 
     /// What is remembered of a machine.
     pub fn state(&self, mac: Option<Mac>) -> MachineState {
         let remembered = self.remembered();
-        mac.and_then(|mac| remembered.states.get(&mac))
-            .map(|(state, _)| state.clone())
-            .unwrap_or_default()
+        let known = mac.and_then(|mac| remembered.states.get(&mac, SystemTime::now()));
+        known.cloned().unwrap_or_default()
     }
 
     /// Who has this address, as far as was seen.
     pub fn subject_at(&self, address: Ipv4Addr) -> Subject {
-        let now = SystemTime::now();
         let remembered = self.remembered();
-        let known = remembered.addresses.get(&address);
-        known
-            .filter(|(_, seen)| is_fresh(*seen, now))
-            .map(|(subject, _)| subject.clone())
-            .unwrap_or_else(|| Subject { address: Some(address), ..Subject::default() })
-    }
-
-    /// Every event from now on.
-    pub fn journal(&self) -> &Journal {
-        &self.journal
+        let known = remembered.addresses.get(&address, SystemTime::now());
+        known.cloned().unwrap_or_else(|| Subject { address: Some(address), ..Subject::default() })
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
@@ -73,31 +68,49 @@ impl Remembered {
             return;
         };
         if let Some(address) = event.subject.address {
-            make_room(&mut self.addresses, now);
-            if self.addresses.len() < MOST || self.addresses.contains_key(&address) {
-                self.addresses.insert(address, (event.subject.clone(), now));
-            }
+            self.addresses.keep(address, event.subject.clone(), now);
         }
-        let known = self.states.get(&mac).map(|(state, _)| state.clone());
-        let mut state = known.clone().unwrap_or_default();
+        let known = self.states.get(&mac, now);
+        let mut state = known.cloned().unwrap_or_default();
         state.apply(event, now);
         if known.is_some() || state != MachineState::default() {
-            make_room(&mut self.states, now);
-            if self.states.len() < MOST || known.is_some() {
-                self.states.insert(mac, (state, now));
-            }
+            self.states.keep(mac, state, now);
         }
     }
 }
 
-fn make_room<K, V>(map: &mut HashMap<K, (V, SystemTime)>, now: SystemTime) {
-    if map.len() >= MOST {
-        map.retain(|_, (_, seen)| is_fresh(*seen, now));
+/// A map that forgets what is older than [`REMEMBERED`], and never grows beyond [`MOST`].
+#[derive(Debug)]
+struct Bounded<K, V> {
+    entries: HashMap<K, (V, SystemTime)>,
+    swept: SystemTime,
+}
+
+impl<K, V> Default for Bounded<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), swept: SystemTime::UNIX_EPOCH }
     }
 }
 
-fn is_fresh(seen: SystemTime, now: SystemTime) -> bool {
-    now.duration_since(seen).map_or(true, |age| age < PAIRING)
+impl<K: Eq + Hash, V> Bounded<K, V> {
+    fn get(&self, key: &K, now: SystemTime) -> Option<&V> {
+        let (value, seen) = self.entries.get(key)?;
+        is_fresh(*seen, now, REMEMBERED).then_some(value)
+    }
+
+    fn keep(&mut self, key: K, value: V, now: SystemTime) {
+        if self.entries.len() >= MOST && !is_fresh(self.swept, now, SWEEP) {
+            self.entries.retain(|_, (_, seen)| is_fresh(*seen, now, REMEMBERED));
+            self.swept = now;
+        }
+        if self.entries.len() < MOST || self.entries.contains_key(&key) {
+            self.entries.insert(key, (value, now));
+        }
+    }
+}
+
+fn is_fresh(seen: SystemTime, now: SystemTime, within: Duration) -> bool {
+    now.duration_since(seen).map_or(true, |age| age < within)
 }
 
 #[cfg(test)]
@@ -142,6 +155,6 @@ mod tests {
             let event = leased(Mac::new([2, 0, a, b, c, d]), Ipv4Addr::from(n));
             registry.remembered().apply(&event, now);
         }
-        assert_eq!(registry.remembered().addresses.len(), MOST);
+        assert_eq!(registry.remembered().addresses.entries.len(), MOST);
     }
 }

@@ -8,7 +8,8 @@ use std::os::fd::AsRawFd;
 
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
+    sockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -58,9 +59,7 @@ impl Udp {
     /// # Errors
     /// What the kernel reports, which may be the fate of a datagram that was sent before.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        self.0
-            .async_io(Interest::READABLE, || self.try_receive(buffer))
-            .await
+        self.0.async_io(Interest::READABLE, || self.try_receive(buffer)).await
     }
 
     fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
@@ -72,7 +71,8 @@ impl Udp {
             Some(&mut control),
             MsgFlags::empty(),
         )?;
-        let from = message.address.ok_or_else(|| io::Error::other("a datagram without a sender"))?;
+        let from =
+            message.address.ok_or_else(|| io::Error::other("a datagram without a sender"))?;
         let info = message.cmsgs()?.find_map(|message| match message {
             ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
             _ => None,

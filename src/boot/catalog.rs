@@ -167,11 +167,7 @@ pub struct Menu {
 
 impl Default for Menu {
     fn default() -> Self {
-        Self {
-            default: None,
-            timeout: Duration::from_secs(30),
-            profiles: Vec::new(),
-        }
+        Self { default: None, timeout: Duration::from_secs(30), profiles: Vec::new() }
     }
 }
 
@@ -225,9 +221,7 @@ impl Catalog {
     pub fn identify(&self, client: &Client) -> Option<&Arc<Machine>> {
         let by_uuid = |uuid: Uuid| {
             let swapped = Uuid::from_bytes(uuid.to_bytes_le());
-            self.by_uuid
-                .get(&uuid)
-                .or_else(|| self.by_uuid.get(&swapped))
+            self.by_uuid.get(&uuid).or_else(|| self.by_uuid.get(&swapped))
         };
         client
             .mac

@@ -14,10 +14,8 @@ pub enum Stage {
     Pxe,
     /// UEFI HTTP Boot (option 60 `HTTPClient`).
     HttpBoot,
-    /// An iPXE that asks DHCP where its script is (option 77 `iPXE`).
+    /// An iPXE: it asks DHCP where its script is (option 77 `iPXE`), or HTTP for the script itself.
     Ipxe,
-    /// An iPXE that fetches its script.
-    Script,
 }
 
 impl fmt::Display for Stage {
@@ -25,7 +23,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Pxe => "PXE",
             Self::HttpBoot => "HTTP Boot",
-            Self::Ipxe | Self::Script => "iPXE",
+            Self::Ipxe => "iPXE",
         })
     }
 }

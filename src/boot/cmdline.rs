@@ -155,20 +155,16 @@ pub fn kernel_line(
     let arguments = arguments(profile, image, machine)?;
     for argument in &arguments {
         if let Some(flaw) = Flaw::of(&argument.text) {
-            return Err(CmdlineError::Argument {
-                argument: argument.to_string(),
-                flaw,
-            });
+            return Err(CmdlineError::Argument { argument: argument.to_string(), flaw });
         }
     }
     let words: Vec<&str> = arguments.iter().map(|a| a.text.as_str()).collect();
     let line = words.join(" ");
     let len = KERNEL_NAME.len() + 1 + line.len();
     match arguments.iter().max_by_key(|a| a.text.len()) {
-        Some(longest) if len > MAX_LEN => Err(CmdlineError::TooLong {
-            len,
-            longest: shortened(longest),
-        }),
+        Some(longest) if len > MAX_LEN => {
+            Err(CmdlineError::TooLong { len, longest: shortened(longest) })
+        }
         _ => Ok(line),
     }
 }
@@ -188,9 +184,8 @@ fn arguments<'a>(
         own.extend(of(Layer::Machine, &machine.name, &machine.cmdline));
     }
 
-    let initrds: Vec<String> = (0..image.initrds.len())
-        .map(|index| format!("initrd={}", initrd_name(index)))
-        .collect();
+    let initrds: Vec<String> =
+        (0..image.initrds.len()).map(|index| format!("initrd={}", initrd_name(index))).collect();
     let mut line = of(Layer::Initrd, &image.name, &initrds);
     if profile.script == "talos" {
         let replaced = own.iter().any(|a| a.text.starts_with("console="));
@@ -275,10 +270,7 @@ mod tests {
 
     #[test]
     fn the_order_is_talos_then_omni_then_image_profile_machine() {
-        let profile = Profile {
-            omni: omni(Ok("abcd")),
-            ..profile("talos", &["intel_iommu=off"])
-        };
+        let profile = Profile { omni: omni(Ok("abcd")), ..profile("talos", &["intel_iommu=off"]) };
         let machine = machine(self::profile("talos", &[]), &["talos.hostname=oden"]);
         let line = kernel_line(&profile, &image(&["panic=10"], Some("v1.14.0")), Some(&machine));
         assert_eq!(
@@ -378,10 +370,7 @@ mod tests {
 
     #[test]
     fn a_missing_token_is_the_reason() {
-        let profile = Profile {
-            omni: omni(Err("no join token")),
-            ..profile("talos", &[])
-        };
+        let profile = Profile { omni: omni(Err("no join token")), ..profile("talos", &[]) };
         let error = kernel_line(&profile, &image(&[], None), None).unwrap_err();
         assert_eq!(error.to_string(), "no join token");
     }

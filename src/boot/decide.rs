@@ -1,24 +1,25 @@
 //! The one decision: what should this client load next?
 //!
-//! DHCP, TFTP and HTTP all ask it here. The answer says *what*; the protocol that asks knows
-//! *where* that is to be had.
+//! DHCP asks with [`decide`], and HTTP, where an iPXE has come for its script, with
+//! [`decide_script`], which is the second half of the same decision. The answer says *what*; the
+//! protocol that asks knows *where* that is to be had.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Arch;
 use super::catalog::{Catalog, LocalBoot, Machine, Nbp, Profile, Unknown};
 use super::client::{Client, Stage};
 use super::state::MachineState;
+use super::{Arch, Mac};
 
 /// What a client should load next.
 #[derive(Clone, Debug)]
 pub enum Answer<'a> {
     /// This network bootstrap program.
     Nbp(&'a Nbp),
-    /// Its iPXE script.
-    Script(Script),
+    /// Its own iPXE script, which is fetched by this MAC.
+    Script(Mac),
     /// Nothing: it gets no answer.
     Ignore(Ignored),
 }
@@ -77,7 +78,7 @@ pub fn decide<'a>(
     now: SystemTime,
 ) -> Answer<'a> {
     let machine = catalog.identify(client);
-    if machine.is_none() && stays_ignored(client, catalog) {
+    if stays_ignored(client, machine, catalog) {
         return Answer::Ignore(Ignored::UnknownMachine);
     }
     match client.stage {
@@ -85,14 +86,38 @@ pub fn decide<'a>(
         Stage::Ipxe if replaces_ipxe(machine, catalog) && !state.runs_our_nbp(now) => {
             nbp(client, catalog)
         }
-        Stage::Ipxe if client.mac.is_none() => Answer::Ignore(Ignored::NoMac),
-        Stage::Ipxe | Stage::Script => Answer::Script(script(client, machine, catalog)),
+        Stage::Ipxe => match client.mac {
+            Some(mac) => Answer::Script(mac),
+            None => Answer::Ignore(Ignored::NoMac),
+        },
     }
 }
 
+/// Decides which script an iPXE runs that has come for it.
+///
+/// # Errors
+/// It gets none.
+pub fn decide_script(client: &Client, catalog: &Catalog) -> Result<Script, Ignored> {
+    let machine = catalog.identify(client);
+    if stays_ignored(client, machine, catalog) {
+        return Err(Ignored::UnknownMachine);
+    }
+    let kind = match machine {
+        Some(machine) => of_profile(&machine.profile, machine.local_boot),
+        None if client.smbios.is_none() && catalog.needs_smbios() => Kind::AskSmbios,
+        None => match &catalog.unknown {
+            Unknown::Menu => Kind::Menu,
+            Unknown::Local | Unknown::Ignore => Kind::LocalDisk(LocalBoot::default()),
+            Unknown::Profile(profile) => of_profile(profile, None),
+        },
+    };
+    Ok(Script { kind: choose(kind, client, catalog), machine: machine.cloned() })
+}
+
 /// A stranger is ignored at once, unless facts that only its iPXE can tell may yet name it.
-fn stays_ignored(client: &Client, catalog: &Catalog) -> bool {
-    matches!(catalog.unknown, Unknown::Ignore)
+fn stays_ignored(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
+    machine.is_none()
+        && matches!(catalog.unknown, Unknown::Ignore)
         && (client.smbios.is_some() || !catalog.needs_smbios())
 }
 
@@ -111,26 +136,7 @@ fn replaces_ipxe(machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
         Unknown::Profile(profile) => profile.replace_ipxe,
         Unknown::Menu | Unknown::Local | Unknown::Ignore => None,
     };
-    machine
-        .map_or(stranger, |m| m.replace_ipxe.or(m.profile.replace_ipxe))
-        .unwrap_or(false)
-}
-
-fn script(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Catalog) -> Script {
-    let kind = match machine {
-        Some(machine) => of_profile(&machine.profile, machine.local_boot),
-        None if client.smbios.is_none() && catalog.needs_smbios() => Kind::AskSmbios,
-        None => match &catalog.unknown {
-            Unknown::Menu => Kind::Menu,
-            // A stranger that `unknown: ignore` does not name is turned away before this.
-            Unknown::Local | Unknown::Ignore => Kind::LocalDisk(LocalBoot::default()),
-            Unknown::Profile(profile) => of_profile(profile, None),
-        },
-    };
-    Script {
-        kind: choose(kind, client, catalog),
-        machine: machine.cloned(),
-    }
+    machine.map_or(stranger, |m| m.replace_ipxe.or(m.profile.replace_ipxe)).unwrap_or(false)
 }
 
 fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {

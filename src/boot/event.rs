@@ -18,7 +18,7 @@ pub struct Event {
 }
 
 /// As much as is known of who an event is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// The hardware address.
     pub mac: Option<Mac>,

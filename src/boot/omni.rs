@@ -10,11 +10,7 @@ pub const DEFAULT_EVENTS: &str = "[fdae:41e4:649b:9303::1]:8090";
 pub const DEFAULT_KERNEL_LOG: &str = "tcp://[fdae:41e4:649b:9303::1]:8092";
 
 /// What Go's `url.QueryEscape` leaves as it is, so that the argument is the one that Omni prints.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// One Omni instance.
 #[derive(Debug)]

@@ -84,9 +84,9 @@ impl Default for Templates {
 }
 
 impl Templates {
-    /// Compiles the built-in templates, and over them `own`: template name to source. One that does
-    /// not compile is kept as broken; only the boots that need it are refused.
-    pub fn new(own: BTreeMap<String, String>) -> Self {
+    /// Compiles the built-in templates, and over them `own`: template name to source, or why it cannot
+    /// be read. A broken one is kept as such; only the boots that need it are refused.
+    pub fn new(own: BTreeMap<String, Result<String, String>>) -> Self {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         let syntax = SyntaxConfig::builder()
@@ -113,14 +113,18 @@ impl Templates {
         env.add_filter("words", words);
 
         let mut broken = BTreeMap::new();
-        let mut sources: BTreeMap<String, String> = BUILT_IN
+        let mut sources: BTreeMap<String, Result<String, String>> = BUILT_IN
             .iter()
-            .map(|(name, source)| ((*name).to_owned(), (*source).to_owned()))
+            .map(|(name, source)| ((*name).to_owned(), Ok((*source).to_owned())))
             .collect();
         sources.extend(own);
         for (name, source) in sources {
-            if let Err(error) = env.add_template_owned(file_name(&name), source) {
-                broken.insert(name, told(&error));
+            let compiled = source.and_then(|source| {
+                let added = env.add_template_owned(file_name(&name), source);
+                added.map_err(|error| told(&error))
+            });
+            if let Err(reason) = compiled {
+                broken.insert(name, reason);
             }
         }
         Self { env, broken }
@@ -316,10 +320,9 @@ fn words(text: &str) -> Result<Value, minijinja::Error> {
 
 /// A template error with its place. Never minijinja's own debug print: that shows every variable.
 fn told(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(
-        || error.kind().to_string(),
-        |detail| format!("{}: {detail}", error.kind()),
-    );
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     match (error.name(), error.line()) {
         (Some(file), Some(line)) => format!("boot script {file}:{line}: {what}"),
         (Some(file), None) => format!("boot script {file}: {what}"),

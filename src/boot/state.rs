@@ -36,9 +36,7 @@ impl MachineState {
 
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
     pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
-        self.nbp_fetched.is_some_and(|at| {
-            now.duration_since(at)
-                .is_ok_and(|passed| passed < NBP_IS_STARTING)
-        })
+        self.nbp_fetched
+            .is_some_and(|at| now.duration_since(at).is_ok_and(|passed| passed < NBP_IS_STARTING))
     }
 }

@@ -90,7 +90,11 @@ impl<'a> Fields<'a> {
             let path = fields.path(&field.text);
             let name = field.text.as_str();
             if keys.later.contains(&name) {
-                problems.error(&path, field.place, "this version of reveille does not have this key yet");
+                problems.error(
+                    &path,
+                    field.place,
+                    "this version of reveille does not have this key yet",
+                );
             } else if !keys.known.contains(&name) {
                 let known = || keys.known.iter().copied();
                 problems.error(&path, field.place, unknown("key", name, known()));
@@ -122,7 +126,8 @@ impl<'a> Fields<'a> {
                 let path = self.path(&key.text);
                 let name = &key.text;
                 if name.is_empty() || !name.chars().all(plain) || name.starts_with('.') {
-                    let message = format!("`{name}` is not a name: letters, digits, `-`, `_` and `.`");
+                    let message =
+                        format!("`{name}` is not a name: letters, digits, `-`, `_` and `.`");
                     problems.error(&path, key.place, message);
                 }
                 let located = Located { value: name.clone(), key: path, place: key.place };
@@ -189,8 +194,7 @@ impl<'a> Fields<'a> {
 
     /// A field that is a UDP or TCP port.
     pub fn port(&self, field: &str, problems: &mut Problems) -> Option<u16> {
-        self.number(field, 1..=65535, problems)
-            .and_then(|port| u16::try_from(port).ok())
+        self.number(field, 1..=65535, problems).and_then(|port| u16::try_from(port).ok())
     }
 
     /// A field that is `true` or `false`.
@@ -260,7 +264,11 @@ where
         Ok(value) => Some(text.map(|_| value)),
         Err(error) => {
             let error = error.to_string();
-            let told = if error.contains(&text.value) { error } else { format!("`{}`: {error}", text.value) };
+            let told = if error.contains(&text.value) {
+                error
+            } else {
+                format!("`{}`: {error}", text.value)
+            };
             problems.error(&text.key, text.place, told);
             None
         }
@@ -270,11 +278,9 @@ where
 /// A node that must be one text.
 pub fn scalar(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<String>> {
     match &node.value {
-        Value::Scalar(text) => Some(Located {
-            value: text.clone(),
-            key: key.to_owned(),
-            place: node.place,
-        }),
+        Value::Scalar(text) => {
+            Some(Located { value: text.clone(), key: key.to_owned(), place: node.place })
+        }
         Value::Null | Value::List(_) | Value::Map(_) => {
             let message = format!("a single value belongs here, not {}", node.describe());
             problems.error(key, node.place, message);

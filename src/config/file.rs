@@ -37,14 +37,32 @@ const IMAGE_TALOS: Keys = Keys { known: &["version", "arch"], later: &["extensio
 const PROFILE: Keys = Keys {
     known: &["script", "image", "omni", "cmdline", "local_boot", "replace_ipxe"],
     later: &[
-        "boot", "nbp", "nbp_ladder", "talos", "files", "option_43", "answer_request_67", "vars",
+        "boot",
+        "nbp",
+        "nbp_ladder",
+        "talos",
+        "files",
+        "option_43",
+        "answer_request_67",
+        "vars",
     ],
 };
 const MACHINE: Keys = Keys {
     known: &["mac", "uuid", "serial", "profile", "cmdline", "local_boot", "replace_ipxe"],
     later: &[
-        "ip", "gateway", "nic", "hostname", "dns", "boot", "nbp", "nbp_ladder", "talos", "files",
-        "option_43", "answer_request_67", "vars",
+        "ip",
+        "gateway",
+        "nic",
+        "hostname",
+        "dns",
+        "boot",
+        "nbp",
+        "nbp_ladder",
+        "talos",
+        "files",
+        "option_43",
+        "answer_request_67",
+        "vars",
     ],
 };
 const MENU: Keys = Keys { known: &["default", "timeout", "profiles"], later: &[] };
@@ -234,10 +252,8 @@ fn each<T>(
 impl Server {
     fn read(node: &Node, problems: &mut Problems) -> Self {
         let fields = Fields::of(node, "server", SERVER, problems);
-        let (dhcp_port, boot_server_port) = fields
-            .node("dhcp")
-            .map(|node| dhcp(node, problems))
-            .unwrap_or_default();
+        let (dhcp_port, boot_server_port) =
+            fields.node("dhcp").map(|node| dhcp(node, problems)).unwrap_or_default();
         let tftp = fields.node("tftp").map(|node| Tftp::read(node, problems));
         let http_port = fields.node("http").and_then(|node| {
             Fields::of(node, "server.http", HTTP, problems).port("port", problems)
@@ -295,7 +311,10 @@ impl Omni {
         if let Some(api) = &api {
             let schemes = ["https://", "http://", "grpc://"];
             if !schemes.iter().any(|scheme| api.value.starts_with(scheme)) {
-                let message = format!("`{}` is not the address of a machine API; write it like https://example.omni.siderolabs.io", api.value);
+                let message = format!(
+                    "`{}` is not the address of a machine API; write it like https://example.omni.siderolabs.io",
+                    api.value
+                );
                 problems.error(&api.key, api.place, message);
             } else if api.value.contains('?') {
                 let message = "the address ends before its `?`: the token comes from `join_token`";
@@ -309,7 +328,11 @@ impl Omni {
         let join_token = match fields.node("join_token") {
             Some(node) => SecretSource::read(node, &fields.path("join_token"), problems),
             None => {
-                problems.error(key, node.place, "`join_token` is missing: { file: … }, { env: … } or { credential: … }");
+                problems.error(
+                    key,
+                    node.place,
+                    "`join_token` is missing: { file: … }, { env: … } or { credential: … }",
+                );
                 None
             }
         };
@@ -403,7 +426,8 @@ impl Image {
 fn local(at: Option<Located<String>>, problems: &mut Problems) -> Option<Located<String>> {
     let at = at?;
     if at.value.contains("://") {
-        let message = format!("this version of reveille cannot fetch `{}` yet; name a file", at.value);
+        let message =
+            format!("this version of reveille cannot fetch `{}` yet; name a file", at.value);
         problems.error(&at.key, at.place, message);
         return None;
     }
@@ -419,7 +443,11 @@ impl Profile {
         let fields = Fields::of(node, key, PROFILE, problems);
         let script = fields.text("script", problems);
         if script.is_none() {
-            problems.error(key, node.place, "`script` is missing: talos, linux, local-disk, menu, or a template of your own");
+            problems.error(
+                key,
+                node.place,
+                "`script` is missing: talos, linux, local-disk, menu, or a template of your own",
+            );
         }
         Self {
             script,
@@ -439,7 +467,11 @@ impl Machine {
         let uuid = fields.text("uuid", problems);
         let serial = fields.text("serial", problems);
         if macs.is_empty() && uuid.is_none() && serial.is_none() {
-            problems.error(key, node.place, "a machine needs at least one of `mac`, `uuid` and `serial`");
+            problems.error(
+                key,
+                node.place,
+                "a machine needs at least one of `mac`, `uuid` and `serial`",
+            );
         }
         let profile = fields.text("profile", problems);
         if profile.is_none() {

@@ -67,7 +67,10 @@ impl Source {
         };
         let mut problems = Problems::new(&path);
         let file = File::parse(&text, &mut problems);
-        let found = survey(&file, path.parent().unwrap_or(Path::new("")));
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let base = std::path::absolute(folder.unwrap_or(Path::new(".")));
+        let base = base.map_err(|error| LoadError::Unreadable { path, reason: reason(&error) })?;
+        let found = survey(&file, &base);
         resolve(file, found, problems).map_err(LoadError::Invalid)
     }
 }
@@ -105,16 +108,17 @@ fn survey(file: &File, base: &Path) -> Surroundings {
 
     let folder = file.server.boot_scripts.as_ref();
     let folder = base.join(folder.map_or(DEFAULT_BOOT_SCRIPTS, |at| at.value.as_str()));
-    let templates = templates(&folder).unwrap_or_else(|error| {
-        unreadable.insert(folder.clone(), reason(&error));
-        BTreeMap::new()
-    });
+    let (templates, no_templates) = match templates(&folder) {
+        Ok(templates) => (templates, None),
+        Err(error) => (BTreeMap::new(), Some(reason(&error))),
+    };
 
     let named = file.server.nbps.as_ref();
     let mut folders = vec![(state.join("nbps"), nbps::Absence::IsFine)];
     match named {
-        Some(named) => folders
-            .extend(named.iter().map(|at| (base.join(&at.value), nbps::Absence::IsAProblem))),
+        Some(named) => {
+            folders.extend(named.iter().map(|at| (base.join(&at.value), nbps::Absence::IsAProblem)))
+        }
         None => folders
             .extend(DEFAULT_NBPS.iter().map(|path| (PathBuf::from(path), nbps::Absence::IsFine))),
     }
@@ -129,6 +133,7 @@ fn survey(file: &File, base: &Path) -> Surroundings {
             .collect(),
         unreadable,
         templates,
+        no_templates,
         nbps,
         bad_nbps,
     }
@@ -152,14 +157,16 @@ pub fn readable(path: &Path) -> Result<(), String> {
     }
 }
 
-fn templates(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String>>> {
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "ipxe")
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
-            sources.insert(name.to_owned(), fs::read_to_string(&path)?);
+            let source = fs::read_to_string(&path);
+            let source = source.map_err(|error| format!("{}: {}", path.display(), reason(&error)));
+            sources.insert(name.to_owned(), source);
         }
     }
     Ok(sources)

@@ -33,7 +33,9 @@ impl Reloader {
         match self.source.load() {
             Ok(config) => {
                 if config.server != self.snapshot.borrow().server {
-                    warn!("`server` has changed: its interfaces, ports and folders are taken up at the next start");
+                    warn!(
+                        "`server` has changed: its interfaces, ports and folders are taken up at the next start"
+                    );
                 }
                 tell_warnings(&config);
                 self.snapshot.send_replace(Arc::new(config));

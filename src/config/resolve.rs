@@ -30,8 +30,10 @@ pub struct Surroundings {
     pub secrets: BTreeMap<SecretSource, Result<SecretString, String>>,
     /// Paths that cannot be read, and why.
     pub unreadable: BTreeMap<PathBuf, String>,
-    /// The templates in the folder of `server.boot_scripts`: name to source.
-    pub templates: BTreeMap<String, String>,
+    /// The templates in the folder of `server.boot_scripts`: name to source, or why it cannot be read.
+    pub templates: BTreeMap<String, Result<String, String>>,
+    /// Why that folder cannot be read.
+    pub no_templates: Option<String>,
     /// The NBPs that were found.
     pub nbps: Nbps,
     /// Folders and files that hold no NBP although they should: path, and why.
@@ -80,9 +82,12 @@ pub fn resolve(
     let server = server(&file, &found, &mut problems);
     let templates = Templates::new(found.templates.clone());
     for (name, reason) in templates.broken() {
-        problems.warning(&format!("boot script {name}"), Place::default(), reason.clone());
+        let message =
+            format!("{reason}; boots that need `{name}` are refused until that is mended");
+        problems.warning("server.boot_scripts", Place::default(), message);
     }
-    let catalog = Linker { found: &found, templates: &templates, problems: &mut problems }.link(file);
+    let catalog =
+        Linker { found: &found, templates: &templates, problems: &mut problems }.link(file);
 
     let found = problems.sorted();
     if found.iter().any(|problem| problem.severity == Severity::Error) {
@@ -119,9 +124,10 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         problems.warning("server.nbps", place, "no NBP was found in any folder, so no firmware can be answered; install Debian's package ipxe, or name a folder with undionly.kpxe and snponly.efi");
     }
     if let Some(at) = &written.boot_scripts
-        && let Some(reason) = found.unreadable.get(&found.base.join(&at.value))
+        && let Some(reason) = &found.no_templates
     {
-        let message = format!("{}: {reason}; the built-in templates serve", at.value);
+        let folder = found.base.join(&at.value);
+        let message = format!("{}: {reason}; the built-in templates serve", folder.display());
         problems.warning(&at.key, at.place, message);
     }
     let tftp = &written.tftp;
@@ -158,9 +164,8 @@ impl Linker<'_> {
     fn link(mut self, file: File) -> Catalog {
         let omni = by_name(file.omni, |name, omni| self.omni(name, omni));
         let images = by_name(file.images, |name, image| self.image(name, image));
-        let profiles = by_name(file.profiles, |name, profile| {
-            self.profile(name, profile, &images, &omni)
-        });
+        let profiles =
+            by_name(file.profiles, |name, profile| self.profile(name, profile, &images, &omni));
         let mut catalog = Catalog::default();
         catalog.unknown = self.unknown(file.unknown, &profiles);
         catalog.menu = self.menu(file.menu, &profiles);
@@ -186,7 +191,10 @@ impl Linker<'_> {
             self.problems.warning(
                 &source.key,
                 source.place,
-                format!("no join token: {reason}; boots that join {} are refused until then", name.value),
+                format!(
+                    "no join token: {reason}; boots that join {} are refused until then",
+                    name.value
+                ),
             );
             format!("no join token for omni {}: {reason}", name.value)
         });
@@ -204,7 +212,11 @@ impl Linker<'_> {
         for at in image.kernel.iter().chain(&image.initrds) {
             let path = self.found.base.join(&at.value);
             if let Some(reason) = self.found.unreadable.get(&path) {
-                let message = format!("{}: {reason}; boots of image {} are refused until it is there", path.display(), name.value);
+                let message = format!(
+                    "{}: {reason}; boots of image {} are refused until it is there",
+                    path.display(),
+                    name.value
+                );
                 self.problems.warning(&at.key, at.place, message);
             }
         }
@@ -229,7 +241,8 @@ impl Linker<'_> {
         if !self.templates.knows(&script.value) {
             let names = self.templates.names();
             let known = no_such("boot script", &script.value, names.iter().map(String::as_str));
-            let message = format!("{known}; boots of profile {} are refused until it is there", name.value);
+            let message =
+                format!("{known}; boots of profile {} are refused until it is there", name.value);
             self.problems.warning(&script.key, script.place, message);
         }
         let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
@@ -259,7 +272,11 @@ impl Linker<'_> {
     ) -> Option<Machine> {
         for (identity, key, place) in identities(&machine) {
             if let Some(other) = taken.get(&identity) {
-                self.problems.error(key, place, format!("machine {other} has this {identity} already"));
+                self.problems.error(
+                    key,
+                    place,
+                    format!("machine {other} has this {identity} already"),
+                );
             } else {
                 taken.insert(identity, name.value.clone());
             }
@@ -282,7 +299,12 @@ impl Linker<'_> {
     }
 
     /// Says now what would be refused at the boot. A missing token has been told already.
-    fn try_kernel_line(&mut self, name: &Located<String>, profile: &Profile, machine: Option<&Machine>) {
+    fn try_kernel_line(
+        &mut self,
+        name: &Located<String>,
+        profile: &Profile,
+        machine: Option<&Machine>,
+    ) {
         let tokenless = profile.omni.as_ref().is_some_and(|omni| omni.join_token.is_err());
         let Some(image) = profile.image.as_ref().filter(|_| !tokenless) else {
             return;
@@ -293,7 +315,11 @@ impl Linker<'_> {
         }
     }
 
-    fn unknown(&mut self, at: Option<Located<String>>, profiles: &BTreeMap<String, Arc<Profile>>) -> Unknown {
+    fn unknown(
+        &mut self,
+        at: Option<Located<String>>,
+        profiles: &BTreeMap<String, Arc<Profile>>,
+    ) -> Unknown {
         let Some(at) = at else {
             return Unknown::default();
         };
@@ -324,14 +350,15 @@ impl Linker<'_> {
             }
             None => profiles.values().cloned().collect(),
         };
-        Menu {
-            default,
-            timeout: menu.timeout.unwrap_or(Menu::default().timeout),
-            profiles: chosen,
-        }
+        Menu { default, timeout: menu.timeout.unwrap_or(Menu::default().timeout), profiles: chosen }
     }
 
-    fn named<T>(&mut self, what: &str, at: &Located<String>, all: &BTreeMap<String, Arc<T>>) -> Option<Arc<T>> {
+    fn named<T>(
+        &mut self,
+        what: &str,
+        at: &Located<String>,
+        all: &BTreeMap<String, Arc<T>>,
+    ) -> Option<Arc<T>> {
         let found = all.get(&at.value).cloned();
         if found.is_none() {
             let message = no_such(what, &at.value, all.keys().map(String::as_str));
@@ -372,8 +399,9 @@ impl std::fmt::Display for Identity {
 fn identities(machine: &file::Machine) -> Vec<(Identity, &str, Place)> {
     let macs = machine.macs.iter().map(|at| (Identity::Mac(at.value), at.key.as_str(), at.place));
     let uuid = machine.uuid.iter().map(|at| (Identity::Uuid(at.value), at.key.as_str(), at.place));
-    let serial = machine.serial.iter().map(|at| {
-        (Identity::Serial(at.value.trim().to_owned()), at.key.as_str(), at.place)
-    });
+    let serial = machine
+        .serial
+        .iter()
+        .map(|at| (Identity::Serial(at.value.trim().to_owned()), at.key.as_str(), at.place));
     macs.chain(uuid).chain(serial).collect()
 }

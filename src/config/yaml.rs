@@ -140,10 +140,7 @@ fn spelling(location: Location, source: &str) -> String {
 }
 
 fn place(location: Location) -> Place {
-    Place {
-        line: location.line().max(1),
-        column: location.column().max(1),
-    }
+    Place { line: location.line().max(1), column: location.column().max(1) }
 }
 
 /// The library's message without the `at line 3, column 4` that [`SyntaxError::place`] says.
@@ -273,11 +270,10 @@ mod tests {
     fn nested_values_and_nulls_keep_their_order() {
         let node = parse("b:\n  - x\n  - y: 1\na:\nc: [z, ~]\n").unwrap();
         let entries = map(&node);
-        assert_eq!(entries.iter().map(|e| (e.0, e.1, e.2)).collect::<Vec<_>>(), [
-            ("b", 1, 1),
-            ("a", 4, 1),
-            ("c", 5, 1)
-        ]);
+        assert_eq!(
+            entries.iter().map(|e| (e.0, e.1, e.2)).collect::<Vec<_>>(),
+            [("b", 1, 1), ("a", 4, 1), ("c", 5, 1)]
+        );
         assert!(matches!(entries[1].3.value, Value::Null));
         let Value::List(items) = &entries[2].3.value else { panic!() };
         assert_eq!(scalar(&items[0]), ("z", 5, 5));
@@ -289,7 +285,8 @@ mod tests {
         let node = parse("base: &b {n: 1.10}\nx: *b\ny:\n  <<: *b\n  m: 2\n").unwrap();
         let entries = map(&node);
         assert_eq!(scalar(map(entries[1].3)[0].3).0, "1.10");
-        let merged: Vec<_> = map(entries[2].3).iter().map(|(k, _, _, v)| (*k, scalar(v).0)).collect();
+        let merged: Vec<_> =
+            map(entries[2].3).iter().map(|(k, _, _, v)| (*k, scalar(v).0)).collect();
         assert!(merged.contains(&("n", "1.10")) && merged.contains(&("m", "2")), "{merged:?}");
     }
 

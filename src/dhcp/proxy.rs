@@ -10,8 +10,9 @@ use std::time::SystemTime;
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
 use crate::boot::event::Subject;
-use crate::boot::{Answer, Arch, Client, Event, MachineState, Stage, Step, decide};
-use crate::boot::{Mac, decide as decision};
+use crate::boot::{
+    Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision,
+};
 use crate::config::Config;
 
 /// Which of our two ports a datagram came to.
@@ -126,18 +127,12 @@ pub fn respond(
         return Outcome::Ignored(Ignored::OtherServer(server));
     }
     let subject = subject(query, config);
-    let boot_file = match decide(client, &config.catalog, state, now) {
+    let boot_file = match decision::decide(client, &config.catalog, state, now) {
         Answer::Nbp(nbp) if client.stage == Stage::HttpBoot => {
             format!("http://{}:{}/nbp/{}", arrival.local, config.server.http_port, nbp.name)
         }
         Answer::Nbp(nbp) => nbp.name.clone(),
-        Answer::Script(_) => match client.mac {
-            Some(mac) => script_url(arrival.local, config.server.http_port, mac),
-            None => {
-                let reason = decision::Ignored::NoMac;
-                return Outcome::Ignored(Ignored::Decided { subject, reason });
-            }
-        },
+        Answer::Script(mac) => script_url(arrival.local, config.server.http_port, mac),
         Answer::Ignore(reason) => {
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
@@ -183,7 +178,7 @@ const JUST_DOWNLOAD: [u8; 4] = [6, 1, 8, 0xff];
 fn vendor_options(client: &Client) -> Option<Vec<u8>> {
     match (client.stage, client.arch) {
         (Stage::Pxe, Some(Arch::Bios)) => Some(JUST_DOWNLOAD.to_vec()),
-        (Stage::Pxe | Stage::HttpBoot | Stage::Ipxe | Stage::Script, _) => None,
+        (Stage::Pxe | Stage::HttpBoot | Stage::Ipxe, _) => None,
     }
 }
 
@@ -219,10 +214,8 @@ fn step(kind: ReplyKind, client: &Client, boot_file: String, arrival: &Arrival) 
 /// A machine takes its lease: the address is what its later TFTP requests are known by.
 fn leased(query: &Query, config: &Config) -> Event {
     let Query { request, .. } = query;
-    let subject = Subject {
-        address: request.address(option::REQUESTED_ADDRESS),
-        ..subject(query, config)
-    };
+    let subject =
+        Subject { address: request.address(option::REQUESTED_ADDRESS), ..subject(query, config) };
     let server = request.address(option::SERVER_ID);
     Event { subject, step: Step::Leased { server } }
 }

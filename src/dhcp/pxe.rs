@@ -57,9 +57,8 @@ pub fn mac(request: &Request) -> Option<Mac> {
 /// class, which other loaders put there. gPXE is its ancestor. Option 175 is iPXE's own.
 fn is_ipxe(request: &Request) -> bool {
     let classes = request.option(option::USER_CLASS).unwrap_or_default();
-    let named = |name: &[u8]| {
-        classes == name || classes.windows(5).any(|w| w[0] == 4 && w[1..] == *name)
-    };
+    let named =
+        |name: &[u8]| classes == name || classes.windows(5).any(|w| w[0] == 4 && w[1..] == *name);
     named(b"iPXE") || named(b"gPXE") || request.option(option::IPXE).is_some()
 }
 
@@ -75,11 +74,7 @@ fn arch(request: &Request, class: &[u8]) -> Result<Arch, NotOurs> {
         text.split(':').skip_while(|part| *part != "Arch").nth(1)?.parse().ok()
     };
     let first = codes.first().copied().or_else(repeated).unwrap_or(0);
-    codes
-        .into_iter()
-        .chain([first])
-        .find_map(Arch::from_iana)
-        .ok_or(NotOurs::Arch(first))
+    codes.into_iter().chain([first]).find_map(Arch::from_iana).ok_or(NotOurs::Arch(first))
 }
 
 /// Option 97 as it must be echoed: type 0 and 16 bytes. A malformed one is left out of the reply.

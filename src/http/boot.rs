@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
@@ -20,7 +19,7 @@ use crate::boot::client::Smbios;
 use crate::boot::decide::{Kind, Script};
 use crate::boot::event::{Sent, Subject, Transport};
 use crate::boot::script::{self, Scene};
-use crate::boot::{Answer, Client, Event, Mac, Stage, Step, decide};
+use crate::boot::{Client, Event, Mac, Stage, Step, decide_script};
 use crate::config::Config;
 use crate::config::load::readable;
 use crate::files;
@@ -62,20 +61,16 @@ pub async fn script(
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
-    let state = server.registry.state(Some(mac));
-    let (text, step) = match decide(&client, &config.catalog, &state, SystemTime::now()) {
-        Answer::Script(script) => render(&config, &script, mac, address).await,
-        Answer::Ignore(reason) => {
+    let (text, step) = match decide_script(&client, &config.catalog) {
+        Ok(script) => render(&config, &script, mac, address).await,
+        Err(reason) => {
             let step = Step::Ignored { reason: reason.to_string() };
             server.registry.record(Event { subject, step });
             return not_found("nothing boots here; the config says `unknown: ignore`\n");
         }
-        Answer::Nbp(_) => unreachable!("a client that fetches its script is given one"),
     };
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     let length = text.len() as u64;
     let response = (headers, text).into_response();
     if method == Method::HEAD {
@@ -100,7 +95,7 @@ fn client(mac: Mac, facts: Facts) -> Client {
     Client {
         mac: Some(mac),
         arch: None,
-        stage: Stage::Script,
+        stage: Stage::Ipxe,
         uuid: given(&facts.uuid).and_then(|uuid| Uuid::parse_str(&uuid).ok()),
         smbios: told.then(|| Smbios { serial: given(&facts.serial) }),
         choice: given(&facts.profile),
@@ -194,9 +189,8 @@ impl Server {
             return self.refuse(subject, &name, &format!("{}: {reason}", path.display()));
         }
         let whole = request.method() == Method::GET;
-        let file = ServeFile::new(&path)
-            .with_buf_chunk_size(CHUNK)
-            .ignore_multi_range_requests(true);
+        let file =
+            ServeFile::new(&path).with_buf_chunk_size(CHUNK).ignore_multi_range_requests(true);
         let Ok(mut response) = file.oneshot(request).await;
         if response.status().is_success() {
             let kind = HeaderValue::from_static(kind);

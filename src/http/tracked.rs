@@ -20,13 +20,7 @@ pub(super) struct Progress {
 
 /// Wraps `body`; `ended` is called once, when it is complete or when its connection is gone.
 pub(super) fn tracked(body: Body, of: u64, ended: impl FnOnce(Progress) + Send + 'static) -> Body {
-    Body::new(Tracked {
-        body,
-        bytes: 0,
-        of,
-        started: Instant::now(),
-        ended: Some(Box::new(ended)),
-    })
+    Body::new(Tracked { body, bytes: 0, of, started: Instant::now(), ended: Some(Box::new(ended)) })
 }
 
 struct Tracked {

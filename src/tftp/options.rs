@@ -26,11 +26,7 @@ pub struct Granted {
 /// Grants what can be granted of a request for a file of `len` bytes. A value that is none (a
 /// blksize of 7, a timeout of 0) is as if the client had not asked.
 pub fn negotiate(rrq: &Rrq, len: u64) -> Granted {
-    let mut granted = Granted {
-        blksize: DEFAULT_BLKSIZE,
-        windowsize: 1,
-        oack: Vec::new(),
-    };
+    let mut granted = Granted { blksize: DEFAULT_BLKSIZE, windowsize: 1, oack: Vec::new() };
     for (name, value) in &rrq.options {
         let Ok(value) = value.parse::<u64>() else {
             continue;

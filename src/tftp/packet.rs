@@ -178,17 +178,16 @@ mod tests {
 
     #[test]
     fn what_is_no_packet_is_malformed() {
-        for bytes in [&b""[..], b"\0", b"\0\x01", b"\0\x01x", b"\0\x01x\0", b"\0\x04\0", b"\0\x09\0\0"] {
+        for bytes in
+            [&b""[..], b"\0", b"\0\x01", b"\0\x01x", b"\0\x01x\0", b"\0\x04\0", b"\0\x09\0\0"]
+        {
             assert_eq!(Packet::decode(bytes), Err(Malformed), "{bytes:?}");
         }
     }
 
     #[test]
     fn any_error_code_is_an_error() {
-        assert_eq!(
-            Packet::decode(b"\0\x05\0\x63gone\0"),
-            Ok(Packet::Error(99, "gone".into()))
-        );
+        assert_eq!(Packet::decode(b"\0\x05\0\x63gone\0"), Ok(Packet::Error(99, "gone".into())));
         assert_eq!(Packet::decode(b"\0\x05\0\x08"), Ok(Packet::Error(8, String::new())));
     }
 

@@ -91,7 +91,7 @@ impl Server {
 
     async fn take(&mut self, datagram: &[u8], received: Received) {
         let served = Arc::clone(&self.served.borrow());
-        if served.at(received.interface).is_none() {
+        if served.at(received.interface).is_none() && !received.local.is_loopback() {
             return;
         }
         let from = received.from;
@@ -158,12 +158,7 @@ impl Server {
         self.count += 1;
         let number = self.count;
         let (repeated, repetitions) = mpsc::channel(1);
-        let session = Session {
-            number,
-            file: rrq.file.clone(),
-            proven: Arc::default(),
-            repeated,
-        };
+        let session = Session { number, file: rrq.file.clone(), proven: Arc::default(), repeated };
         let granted = negotiate(&rrq, content.len() as u64);
         let started = Instant::now();
         let course = Course {
@@ -260,11 +255,7 @@ impl Course {
                 Action::Done(outcome) => break outcome,
             }
         };
-        Ended {
-            outcome,
-            delivered: self.transfer.delivered(),
-            len: self.content.len() as u64,
-        }
+        Ended { outcome, delivered: self.transfer.delivered(), len: self.content.len() as u64 }
     }
 
     async fn take(&mut self, datagram: &[u8], from: std::net::SocketAddr) {

@@ -287,13 +287,18 @@ mod tests {
         Granted { blksize, windowsize, oack }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a trace starts at some moment, no matter which")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn ms(start: Instant, ms: u64) -> Instant {
         start + Duration::from_millis(ms)
     }
 
     #[test]
     fn lock_step_without_options_sends_block_after_block_and_an_empty_last_one() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 1024, t);
         for block in 1..=3 {
             assert_eq!(transfer.poll(t), Action::Send(block..=block));
@@ -308,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_one_empty_block() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 0, t);
         assert_eq!(transfer.poll(t), Action::Send(1..=1));
         assert_eq!(transfer.extent(1), 0..0);
@@ -318,7 +323,7 @@ mod tests {
 
     #[test]
     fn after_an_oack_data_waits_for_ack_0() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(1468, 1, true), 10, t);
         assert_eq!(transfer.poll(t), Action::SendOack);
         assert_eq!(transfer.poll(t), Action::Wait(ms(t, 1000)));
@@ -331,7 +336,7 @@ mod tests {
     #[test]
     fn a_probe_for_the_size_is_no_failure() {
         for code in [0, 8] {
-            let t = Instant::now();
+            let t = start();
             let mut transfer = Transfer::accept(granted(1468, 4, true), 10, t);
             assert_eq!(transfer.poll(t), Action::SendOack);
             transfer.handle(&Packet::Error(code, "User aborted the transfer".into()), t);
@@ -341,7 +346,7 @@ mod tests {
 
     #[test]
     fn an_error_among_the_data_ends_it_at_once() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 1000, t);
         assert_eq!(transfer.poll(t), Action::Send(1..=1));
         transfer.handle(&Packet::Error(3, "disk full".into()), t);
@@ -351,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_window_goes_out_whole_and_an_ack_within_it_rewinds_once() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 4, false), 512 * 20, t);
         assert_eq!(transfer.poll(t), Action::Send(1..=4));
         transfer.handle(&Packet::Ack(4), t);
@@ -365,7 +370,7 @@ mod tests {
 
     #[test]
     fn duplicate_acks_never_double_the_data() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 512 * 50 - 1, t);
         let mut sent = 0;
         while let Action::Send(blocks) = transfer.poll(t) {
@@ -380,7 +385,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_sent_again_when_the_time_has_come_and_not_before() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 2000, t);
         assert_eq!(transfer.poll(t), Action::Send(1..=1));
         transfer.handle_timeout(ms(t, 999));
@@ -392,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_wait_follows_the_measured_round_trip() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 5000, t);
         assert_eq!(transfer.poll(t), Action::Send(1..=1));
         transfer.handle(&Packet::Ack(1), ms(t, 20));
@@ -405,7 +410,7 @@ mod tests {
 
     #[test]
     fn who_never_answers_gets_a_handful_of_packets() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(1468, 16, true), 1 << 20, t);
         let (mut now, mut sent) = (t, 0);
         let outcome = loop {
@@ -424,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_missing_last_ack_is_a_success() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(512, 1, false), 600, t);
         assert_eq!(transfer.poll(t), Action::Send(1..=1));
         transfer.handle(&Packet::Ack(1), t);
@@ -444,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_repeated_request_is_sent_the_same_again() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(1468, 1, true), 10, t);
         assert_eq!(transfer.poll(t), Action::SendOack);
         transfer.handle_repeated_request();
@@ -457,7 +462,7 @@ mod tests {
 
     #[test]
     fn the_block_number_rolls_over_to_0() {
-        let t = Instant::now();
+        let t = start();
         let mut transfer = Transfer::accept(granted(8, 1, false), 8 * 70_000, t);
         let mut blocks = 0_u64;
         while let Action::Send(range) = transfer.poll(t) {

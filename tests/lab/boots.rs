@@ -106,17 +106,37 @@ fn journey_without_token(log: &str) {
             assert!(rest.any(|s| s == step), "{machine}: no `{step}` in its order in {steps:#?}");
         }
     };
-    contains_in_order("bios", &[
-        "offered http", "takes its", "runs its", "fetched talos/kernel", "fetched talos/initrd",
-    ]);
-    contains_in_order("uefi", &[
-        "offered snponly.efi", "takes its", "acknowledged snponly.efi", "fetched snponly.efi",
-        "offered http", "takes its", "runs its", "fetched talos/kernel", "fetched talos/initrd",
-    ]);
-    contains_in_order("http", &[
-        "offered http", "takes its", "fetched snponly.efi", "offered http", "takes its",
-        "runs its", "fetched talos/kernel", "fetched talos/initrd",
-    ]);
+    contains_in_order(
+        "bios",
+        &["offered http", "takes its", "runs its", "fetched talos/kernel", "fetched talos/initrd"],
+    );
+    contains_in_order(
+        "uefi",
+        &[
+            "offered snponly.efi",
+            "takes its",
+            "acknowledged snponly.efi",
+            "fetched snponly.efi",
+            "offered http",
+            "takes its",
+            "runs its",
+            "fetched talos/kernel",
+            "fetched talos/initrd",
+        ],
+    );
+    contains_in_order(
+        "http",
+        &[
+            "offered http",
+            "takes its",
+            "fetched snponly.efi",
+            "offered http",
+            "takes its",
+            "runs its",
+            "fetched talos/kernel",
+            "fetched talos/initrd",
+        ],
+    );
 }
 
 #[test]

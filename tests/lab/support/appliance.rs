@@ -63,11 +63,8 @@ impl Appliance {
     /// Starts any command that runs the daemon.
     pub fn spawn(mut command: Command) -> Self {
         command.env_remove("REVEILLE_CONFIG").env("REVEILLE_LOG", "debug");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the daemon starts");
+        let mut child =
+            command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the daemon starts");
         let (sender, lines) = channel();
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         std::thread::spawn(move || {

@@ -60,10 +60,7 @@ impl Guest {
                 }
             }
         }
-        let qemu = qemu
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("timeout (package coreutils) starts");
+        let qemu = qemu.stdin(Stdio::null()).spawn().expect("timeout (package coreutils) starts");
         Self { qemu, console, _folder: folder }
     }
 
@@ -143,7 +140,8 @@ pub fn initramfs(folder: &Path) -> PathBuf {
 /// Packs a folder as the kernel unpacks it.
 pub fn packed(root: &Path, into: &Path) -> PathBuf {
     packaged("/usr/bin/cpio", "cpio");
-    let pack = "cd \"$1\" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1n > \"$2\"";
+    let pack =
+        "cd \"$1\" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1n > \"$2\"";
     let (root, target) = (root.display().to_string(), into.display().to_string());
     run("sh", &["-ec", pack, "sh", &root, &target]);
     into.to_owned()

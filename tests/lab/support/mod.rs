@@ -32,11 +32,10 @@ pub fn packaged(path: &str, package: &str) -> PathBuf {
 
 /// Runs a command to its end; it must succeed.
 pub fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("PATH", PATH)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run {program}: {error} (make setup installs it)"));
+    let output =
+        Command::new(program).args(arguments).env("PATH", PATH).output().unwrap_or_else(|error| {
+            panic!("cannot run {program}: {error} (make setup installs it)")
+        });
     assert!(
         output.status.success(),
         "{program} {} failed: {}",

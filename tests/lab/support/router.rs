@@ -97,7 +97,8 @@ fn kea(folder: &Path) -> Child {
                      "output_options": [{"output": "stdout", "flush": true}]}]
     }}"#;
     fs::write(&config, json).expect("the router's folder is writable");
-    let mut command = inside("router", &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
+    let mut command =
+        inside("router", &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
     command.env("KEA_PIDFILE_DIR", folder).env("KEA_LOCKFILE_DIR", folder).arg("-c").arg(config);
     ready(command, "DHCP4_STARTED")
 }
@@ -146,6 +147,8 @@ fn ready(mut command: Command, line: &str) -> Child {
             _ => panic!("{command:?} ended before it served:\n{}", seen.join("\n")),
         }
     }
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|text| println!("router: {text}")));
+    std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|text| println!("router: {text}"))
+    });
     child
 }
