@@ -18,3 +18,6 @@ pub mod packet;
 pub mod proxy;
 pub mod pxe;
 pub mod server;
+
+#[cfg(test)]
+mod testing;

@@ -229,3 +229,197 @@ fn subject(query: &Query, config: &Config) -> Subject {
         address: (!address.is_unspecified()).then_some(address),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::testing::{captured, options, request};
+    use super::*;
+    use crate::boot::catalog::{Nbp, Nbps};
+    use crate::config::fields::Problems;
+    use crate::config::file::File;
+    use crate::config::resolve::{Surroundings, resolve};
+
+    const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+
+    fn config(yaml: &str) -> Config {
+        let mut nbps = Nbps::default();
+        for (name, arch) in [
+            ("undionly.kpxe", Arch::Bios),
+            ("snponly.efi", Arch::UefiX64),
+            ("arm64/snponly.efi", Arch::UefiArm64),
+        ] {
+            nbps.add(Nbp { name: name.into(), path: name.into(), arch });
+        }
+        let found = Surroundings { nbps, ..Surroundings::default() };
+        let mut problems = Problems::new(Path::new("config.yaml"));
+        let file = File::parse(yaml, &mut problems);
+        resolve(file, found, problems).unwrap()
+    }
+
+    fn arrival(port: Port, from: (Ipv4Addr, u16)) -> Arrival {
+        Arrival {
+            from: SocketAddrV4::new(from.0, from.1),
+            port,
+            interface: "eth0".into(),
+            local: US,
+        }
+    }
+
+    fn answer(datagram: &[u8], arrival: &Arrival, config: &Config) -> Outcome {
+        let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
+        match Query::read(datagram) {
+            Ok(query) => respond(&query, arrival, config, state),
+            Err(ignored) => Outcome::Ignored(ignored),
+        }
+    }
+
+    /// Where a reply went, its `file`, and its options without 53, 54 and 97.
+    fn reply(outcome: Outcome) -> (String, String, Vec<(u8, Vec<u8>)>) {
+        let Outcome::Reply { to, datagram, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(datagram[16..20], [0; 4], "yiaddr: never a lease");
+        assert_eq!(datagram[20..24], US.octets(), "siaddr");
+        let file = datagram[108..236].split(|byte| *byte == 0).next().unwrap();
+        let mut options = options(&datagram);
+        assert!(options.iter().any(|(code, data)| *code == 54 && *data == US.octets()));
+        options.retain(|(code, _)| ![53, 54, 97].contains(code));
+        (to.to_string(), String::from_utf8(file.to_vec()).unwrap(), options)
+    }
+
+    fn pxe_client() -> (u8, Vec<u8>) {
+        (60, b"PXEClient".to_vec())
+    }
+
+    #[test]
+    fn t1_a_bios_rom_is_told_to_just_download_undionly() {
+        let bios = request(1, &[(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])]);
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let (to, file, options) = reply(answer(&bios, &arrival, &config("")));
+        assert_eq!((to.as_str(), file.as_str()), ("255.255.255.255:68", "undionly.kpxe"));
+        assert_eq!(options, [(43, vec![6, 1, 8, 255]), pxe_client()]);
+    }
+
+    #[test]
+    fn t2_uefi_gets_its_nbp_and_no_option_43() {
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let datagram = captured!("ovmf-pxe-discover");
+        let outcome = answer(&datagram, &arrival, &config(""));
+        let Outcome::Reply { datagram: offer, .. } = &outcome else { panic!("{outcome:?}") };
+        let id = |datagram: &[u8]| {
+            super::super::testing::options(datagram).into_iter().find(|(code, _)| *code == 97)
+        };
+        assert_eq!(id(offer), id(&datagram), "option 97 is echoed");
+        let (_, file, options) = reply(outcome);
+        assert_eq!(file, "snponly.efi");
+        assert_eq!(options, [pxe_client()]);
+    }
+
+    #[test]
+    fn t3_on_port_4011_the_answer_goes_back_to_where_the_request_came_from() {
+        let config = config("");
+        let uefi = captured!("ovmf-pxe-request-4011");
+        let (to, file, options) =
+            reply(answer(&uefi, &arrival(Port::BootServer, (CLIENT, 4011)), &config));
+        assert_eq!((to.as_str(), file.as_str()), ("10.77.0.100:4011", "snponly.efi"));
+        assert_eq!(options, [pxe_client()]);
+
+        // iPXE listens on 68, and sets its broadcast flag although it has an address.
+        let mut ipxe = request(3, &[(60, b"PXEClient"), (77, b"iPXE"), (54, &US.octets())]);
+        ipxe[10] = 0x80;
+        ipxe[12..16].copy_from_slice(&CLIENT.octets());
+        let (to, file, _) = reply(answer(&ipxe, &arrival(Port::BootServer, (CLIENT, 68)), &config));
+        assert_eq!(to, "10.77.0.100:68");
+        assert_eq!(file, "http://10.77.0.2:8080/boot/52-54-00-00-00-01.ipxe");
+    }
+
+    #[test]
+    fn t4_ipxe_is_told_its_script_with_priority_over_a_routers_file_name() {
+        let config = config("");
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        for datagram in [
+            captured!("bios-rom-ipxe-discover"),
+            captured!("bios-undionly-chained-discover"),
+            captured!("snponly-from-pxe-discover"),
+        ] {
+            let (_, file, options) = reply(answer(&datagram, &arrival, &config));
+            assert!(file.starts_with("http://10.77.0.2:8080/boot/52-54-00-77-00-0"), "{file}");
+            assert_eq!(options, [pxe_client(), (175, vec![1, 1, 1])]);
+        }
+    }
+
+    #[test]
+    fn t5_http_boot_gets_a_url_that_ends_in_efi() {
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let datagram = captured!("ovmf-http-discover");
+        let (_, file, options) = reply(answer(&datagram, &arrival, &config("")));
+        assert_eq!(file, "http://10.77.0.2:8080/nbp/snponly.efi");
+        assert_eq!(options, [(60, b"HTTPClient".to_vec())]);
+    }
+
+    #[test]
+    fn a_request_on_67_is_watched_and_never_answered() {
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let outcome = answer(&captured!("ovmf-pxe-request-main"), &arrival, &config(""));
+        let Outcome::Seen(event) = outcome else { panic!("{outcome:?}") };
+        assert!(event.subject.address.is_some());
+        assert!(matches!(event.step, Step::Leased { server: Some(_) }));
+    }
+
+    #[test]
+    fn what_is_meant_for_another_server_is_not_answered() {
+        let request = request(3, &[(60, b"PXEClient"), (54, &[10, 77, 0, 9])]);
+        let outcome = answer(&request, &arrival(Port::BootServer, (CLIENT, 4011)), &config(""));
+        let other = Ipv4Addr::new(10, 77, 0, 9);
+        assert_eq!(outcome, Outcome::Ignored(Ignored::OtherServer(other)));
+    }
+
+    #[test]
+    fn a_relays_request_is_answered_to_the_relay() {
+        let mut discover = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
+        discover[24..28].copy_from_slice(&[10, 1, 2, 1]);
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::new(10, 1, 2, 1), 67));
+        let (to, ..) = reply(answer(&discover, &arrival, &config("")));
+        assert_eq!(to, "10.1.2.1:67");
+    }
+
+    #[test]
+    fn a_client_without_an_nbp_or_that_is_ignored_gets_no_answer_and_the_reason_is_told() {
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let arm = request(1, &[(60, b"PXEClient"), (93, &[0, 10])]);
+        let told = |yaml, datagram: &[u8]| match answer(datagram, &arrival, &config(yaml)) {
+            Outcome::Ignored(reason @ Ignored::Decided { .. }) => reason.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(told("", &arm).starts_with("no NBP for UEFI arm32 was found"));
+        let x64 = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
+        assert!(told("unknown: ignore", &x64).contains("`unknown: ignore`"));
+    }
+
+    #[test]
+    fn an_ipxe_that_is_to_be_replaced_gets_the_nbp_until_it_has_fetched_it() {
+        let config = config(
+            "profiles: {p: {script: menu}}\n\
+             machines: {m: {mac: 52:54:00:00:00:01, profile: p, replace_ipxe: true}}",
+        );
+        let datagram = request(1, &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])]);
+        let query = Query::read(&datagram).unwrap();
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let now = SystemTime::UNIX_EPOCH;
+        let mut state = MachineState::default();
+        let file =
+            |state: &MachineState, now| reply(respond(&query, &arrival, &config, (state, now))).1;
+        let script = "http://10.77.0.2:8080/boot/52-54-00-00-00-01.ipxe";
+        assert_eq!(file(&state, now), "undionly.kpxe");
+        assert_eq!(file(&state, now), "undionly.kpxe", "a repeated DISCOVER");
+
+        let step = |step| Event { subject: Subject::default(), step };
+        let sent = crate::boot::event::Sent { bytes: 1, took: std::time::Duration::ZERO };
+        let over = crate::boot::event::Transport::Tftp;
+        state.apply(&step(Step::NbpSent { file: "undionly.kpxe".into(), over, sent }), now);
+        assert_eq!(file(&state, now), script, "the NBP asks");
+        state.apply(&step(Step::ScriptServed { does: "boot".into() }), now);
+        assert_eq!(file(&state, now), "undionly.kpxe", "the next power-on");
+    }
+}

@@ -88,3 +88,86 @@ fn uuid(data: &[u8]) -> Option<Uuid> {
     let uuid = Uuid::from_slice(data.get(1..)?).ok()?;
     (!uuid.is_nil() && !uuid.is_max()).then_some(uuid)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{captured, request};
+    use super::*;
+
+    fn read(options: &[(u8, &[u8])]) -> Result<Client, NotOurs> {
+        client(&Request::decode(&request(1, options)).unwrap())
+    }
+
+    fn stage_and_arch(datagram: &[u8]) -> (Stage, Option<Arch>) {
+        let client = client(&Request::decode(datagram).unwrap()).unwrap();
+        (client.stage, client.arch)
+    }
+
+    #[test]
+    fn real_firmware_is_recognised() {
+        let table = [
+            (captured!("bios-rom-ipxe-discover"), Stage::Ipxe, Arch::Bios),
+            (captured!("bios-undionly-chained-discover"), Stage::Ipxe, Arch::Bios),
+            (captured!("ovmf-pxe-discover"), Stage::Pxe, Arch::UefiX64),
+            (captured!("ovmf-pxe-request-4011"), Stage::Pxe, Arch::UefiX64),
+            (captured!("ovmf-http-discover"), Stage::HttpBoot, Arch::UefiX64),
+            (captured!("snponly-from-pxe-discover"), Stage::Ipxe, Arch::UefiX64),
+            (captured!("snponly-from-http-discover"), Stage::Ipxe, Arch::UefiX64),
+        ];
+        for (datagram, stage, arch) in table {
+            assert_eq!(stage_and_arch(&datagram), (stage, Some(arch)));
+        }
+    }
+
+    #[test]
+    fn who_does_not_network_boot_is_none_of_ours() {
+        for class in [&b"MSFT 5.0"[..], b"AAPLBSDPC", b"udhcp 1.36.1", b"pxeclient", b""] {
+            assert_eq!(read(&[(60, class)]), Err(NotOurs::NotPxe), "{class:?}");
+        }
+        assert_eq!(read(&[]), Err(NotOurs::NotPxe));
+    }
+
+    #[test]
+    fn the_first_known_architecture_counts_and_option_60_helps_where_93_is_missing() {
+        let arch = |options: &[(u8, &[u8])]| {
+            let class: [(u8, &[u8]); 1] = [(60, b"PXEClient")];
+            read(&[&class, options].concat()).map(|client| client.arch.unwrap())
+        };
+        assert_eq!(arch(&[(93, &[0, 7, 0, 16])]), Ok(Arch::UefiX64));
+        assert_eq!(arch(&[(93, &[0, 99, 0, 11])]), Ok(Arch::UefiArm64));
+        assert_eq!(arch(&[(93, &[0, 99])]), Err(NotOurs::Arch(99)));
+        assert_eq!(arch(&[(93, &[7])]), Ok(Arch::Bios));
+        assert_eq!(arch(&[]), Ok(Arch::Bios));
+        let client = read(&[(60, b"PXEClient:Arch:00007:UNDI:003016")]).unwrap();
+        assert_eq!(client.arch, Some(Arch::UefiX64));
+    }
+
+    #[test]
+    fn an_ipxe_is_known_by_either_spelling_of_its_class_or_by_its_own_options() {
+        let table: [(u8, &[u8]); 5] =
+            [(77, b"iPXE"), (77, b"\x04iPXE"), (77, b"\x03foo\x04iPXE"), (77, b"gPXE"), (175, b"")];
+        for option in table {
+            let client = read(&[(60, b"PXEClient"), option]).unwrap();
+            assert_eq!(client.stage, Stage::Ipxe, "{option:?}");
+        }
+        let client = read(&[(60, b"HTTPClient"), (77, b"iPXE")]).unwrap();
+        assert_eq!(client.stage, Stage::Ipxe);
+        let client = read(&[(60, b"PXEClient"), (77, b"\x06iPXE-X")]).unwrap();
+        assert_eq!(client.stage, Stage::Pxe);
+    }
+
+    #[test]
+    fn a_malformed_or_empty_machine_id_is_none() {
+        let id = |data: &[u8]| {
+            let datagram = request(1, &[(60, b"PXEClient"), (97, data)]);
+            let request = Request::decode(&datagram).unwrap();
+            (client_machine_id(&request).is_some(), client(&request).unwrap().uuid)
+        };
+        assert_eq!(id(&[0; 16]), (false, None));
+        assert_eq!(id(&[1; 17]), (false, None));
+        assert_eq!(id(&[0; 17]), (true, None), "echoed, but it names nobody");
+        let mut real = [7; 17];
+        real[0] = 0;
+        assert_eq!(id(&real), (true, Some(Uuid::from_bytes([7; 16]))));
+    }
+}
