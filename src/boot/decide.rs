@@ -155,3 +155,216 @@ fn choose(kind: Kind, client: &Client, catalog: &Catalog) -> Kind {
         (Kind::Menu | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskSmbios, _) => kind,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::catalog::Nbps;
+    use super::super::client::Smbios;
+    use super::super::event::{Event, Sent, Step, Subject, Transport};
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+    const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+    const UUID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+    const UUID_SWAPPED: &str = "33221100-5544-7766-8899-aabbccddeeff";
+
+    fn profile(name: &str, script: &str) -> Arc<Profile> {
+        Arc::new(Profile {
+            name: name.into(),
+            script: script.into(),
+            image: None,
+            omni: None,
+            cmdline: vec![],
+            replace_ipxe: None,
+            local_boot: None,
+        })
+    }
+
+    fn machine(profile: &Arc<Profile>) -> Machine {
+        Machine {
+            name: "oden".into(),
+            macs: vec![],
+            uuid: None,
+            serial: None,
+            profile: Arc::clone(profile),
+            cmdline: vec![],
+            replace_ipxe: None,
+            local_boot: None,
+        }
+    }
+
+    fn catalog(unknown: Unknown, machines: Vec<Machine>) -> Catalog {
+        let mut catalog = Catalog::default();
+        catalog.unknown = unknown;
+        let mut nbps = Nbps::default();
+        for (name, arch) in [
+            ("ipxe.pxe", Arch::Bios),
+            ("undionly.kpxe", Arch::Bios),
+            ("ipxe.efi", Arch::UefiX64),
+            ("snponly.efi", Arch::UefiX64),
+            ("bin-arm64-efi/ipxe.efi", Arch::UefiArm64),
+        ] {
+            nbps.add(Nbp { name: name.into(), path: name.into(), arch });
+        }
+        catalog.nbps = nbps;
+        for machine in machines {
+            catalog.add(machine);
+        }
+        catalog
+    }
+
+    fn client(stage: Stage, arch: Arch) -> Client {
+        Client { mac: Some(MAC), arch: Some(arch), stage, uuid: None, smbios: None, choice: None }
+    }
+
+    fn told(answer: &Answer<'_>) -> String {
+        match answer {
+            Answer::Nbp(nbp) => nbp.name.clone(),
+            Answer::Script(mac) => format!("script {mac}"),
+            Answer::Ignore(reason) => format!("ignored: {reason}"),
+        }
+    }
+
+    fn kind(client: &Client, catalog: &Catalog) -> String {
+        match decide_script(client, catalog).map(|script| script.kind) {
+            Ok(Kind::Profile(profile)) => profile.name.clone(),
+            Ok(Kind::Menu) => "menu".into(),
+            Ok(Kind::LocalDisk(method)) => format!("disk by {method:?}"),
+            Ok(Kind::AskSmbios) => "ask".into(),
+            Err(reason) => reason.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_stage_and_architecture_gets_what_it_can_run() {
+        let catalog = catalog(Unknown::Menu, vec![]);
+        let state = MachineState::default();
+        let decided = |stage, arch| told(&decide(&client(stage, arch), &catalog, &state, NOW));
+        for stage in [Stage::Pxe, Stage::HttpBoot] {
+            assert_eq!(decided(stage, Arch::Bios), "undionly.kpxe");
+            assert_eq!(decided(stage, Arch::UefiX64), "snponly.efi");
+            assert_eq!(decided(stage, Arch::UefiArm64), "bin-arm64-efi/ipxe.efi");
+            for arch in [Arch::UefiX86, Arch::UefiArm32, Arch::UefiRiscv64] {
+                assert!(decided(stage, arch).starts_with(&format!("ignored: no NBP for {arch}")));
+            }
+        }
+        for arch in Arch::ALL {
+            assert_eq!(decided(Stage::Ipxe, arch), "script 52:54:00:00:00:01");
+        }
+    }
+
+    #[test]
+    fn a_machine_is_known_by_mac_then_uuid_in_either_byte_order_then_serial() {
+        let [by_mac, by_uuid, by_serial] = ["mac", "uuid", "serial"].map(|n| profile(n, "linux"));
+        let catalog = catalog(
+            Unknown::Menu,
+            vec![
+                Machine { macs: vec![MAC], ..machine(&by_mac) },
+                Machine { uuid: UUID.parse().ok(), ..machine(&by_uuid) },
+                Machine { serial: Some("CZ1".into()), ..machine(&by_serial) },
+            ],
+        );
+        let stranger = Client { mac: Some(Mac::new([2; 6])), ..client(Stage::Ipxe, Arch::Bios) };
+        let with_uuid =
+            |text: &str| Client { uuid: Uuid::parse_str(text).ok(), ..stranger.clone() };
+        let serial = |serial: &str| Some(Smbios { serial: Some(serial.into()) });
+        assert_eq!(kind(&client(Stage::Ipxe, Arch::Bios), &catalog), "mac");
+        assert_eq!(kind(&with_uuid(UUID), &catalog), "uuid");
+        assert_eq!(kind(&with_uuid(UUID_SWAPPED), &catalog), "uuid");
+        assert_eq!(kind(&Client { smbios: serial("CZ1"), ..stranger.clone() }, &catalog), "serial");
+        assert_eq!(kind(&stranger, &catalog), "ask", "its SMBIOS facts may yet name it");
+        assert_eq!(kind(&Client { smbios: serial("CZ9"), ..stranger }, &catalog), "menu");
+    }
+
+    #[test]
+    fn where_the_mac_decides_nobody_is_asked_for_more() {
+        let catalog = catalog(
+            Unknown::Local,
+            vec![Machine { macs: vec![Mac::new([2; 6])], ..machine(&profile("p", "linux")) }],
+        );
+        assert_eq!(kind(&client(Stage::Ipxe, Arch::Bios), &catalog), "disk by Exit");
+    }
+
+    #[test]
+    fn a_stranger_gets_what_unknown_says() {
+        let client = client(Stage::Ipxe, Arch::Bios);
+        let table = [
+            (Unknown::Menu, "menu"),
+            (Unknown::Local, "disk by Exit"),
+            (Unknown::Profile(profile("rescue", "linux")), "rescue"),
+            (Unknown::Ignore, "it is not in the config, which says `unknown: ignore`"),
+        ];
+        for (unknown, expected) in table {
+            assert_eq!(kind(&client, &catalog(unknown, vec![])), expected);
+        }
+    }
+
+    #[test]
+    fn an_ignored_stranger_gets_nothing_unless_its_smbios_facts_may_yet_name_it() {
+        let state = MachineState::default();
+        let client = client(Stage::Pxe, Arch::Bios);
+        let ignoring = catalog(Unknown::Ignore, vec![]);
+        let answer = told(&decide(&client, &ignoring, &state, NOW));
+        assert!(answer.starts_with("ignored: it is not in the config"), "{answer}");
+        let by_serial = Machine { serial: Some("CZ1".into()), ..machine(&profile("p", "linux")) };
+        let may_yet = catalog(Unknown::Ignore, vec![by_serial]);
+        assert_eq!(told(&decide(&client, &may_yet, &state, NOW)), "undionly.kpxe");
+    }
+
+    #[test]
+    fn only_who_is_shown_the_menu_may_choose_from_it_and_only_what_it_offers() {
+        let offered = profile("rescue", "linux");
+        let mut catalog = catalog(
+            Unknown::Menu,
+            vec![Machine { macs: vec![Mac::new([2; 6])], ..machine(&profile("fixed", "linux")) }],
+        );
+        catalog.menu.profiles = vec![offered];
+        let choosing = |mac, choice: &str| Client {
+            mac: Some(mac),
+            choice: Some(choice.into()),
+            ..client(Stage::Ipxe, Arch::Bios)
+        };
+        assert_eq!(kind(&choosing(MAC, "rescue"), &catalog), "rescue");
+        assert_eq!(kind(&choosing(MAC, "fixed"), &catalog), "menu");
+        assert_eq!(kind(&choosing(Mac::new([2; 6]), "rescue"), &catalog), "fixed");
+    }
+
+    #[test]
+    fn the_machines_way_to_its_disk_comes_before_its_profiles() {
+        let disk = Arc::new(Profile {
+            local_boot: Some(LocalBoot::Sanboot),
+            ..Arc::into_inner(profile("disk", "local-disk")).unwrap()
+        });
+        let of = |own| {
+            let machine = Machine { macs: vec![MAC], local_boot: own, ..machine(&disk) };
+            kind(&client(Stage::Ipxe, Arch::Bios), &catalog(Unknown::Menu, vec![machine]))
+        };
+        assert_eq!(of(None), "disk by Sanboot");
+        assert_eq!(of(Some(LocalBoot::Exit)), "disk by Exit");
+    }
+
+    #[test]
+    fn replacing_ends_when_the_nbp_runs_and_begins_anew_minutes_later() {
+        let catalog = catalog(
+            Unknown::Menu,
+            vec![Machine {
+                macs: vec![MAC],
+                replace_ipxe: Some(true),
+                ..machine(&profile("p", "linux"))
+            }],
+        );
+        let ipxe = client(Stage::Ipxe, Arch::Bios);
+        let mut state = MachineState::default();
+        assert_eq!(told(&decide(&ipxe, &catalog, &state, NOW)), "undionly.kpxe");
+        let sent = Sent { bytes: 1, took: std::time::Duration::ZERO };
+        let step = Step::NbpSent { file: "undionly.kpxe".into(), over: Transport::Tftp, sent };
+        state.apply(&Event { subject: Subject::default(), step }, NOW);
+        let later = |seconds| NOW + std::time::Duration::from_secs(seconds);
+        let decided = |seconds| told(&decide(&ipxe, &catalog, &state, later(seconds)));
+        assert_eq!(decided(3), "script 52:54:00:00:00:01");
+        assert_eq!(decided(119), "script 52:54:00:00:00:01");
+        assert_eq!(decided(120), "undionly.kpxe");
+    }
+}

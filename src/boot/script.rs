@@ -329,3 +329,188 @@ fn told(error: &minijinja::Error) -> String {
         (None, _) => what,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
+    use super::*;
+
+    const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
+    const READY: Result<(), String> = Ok(());
+
+    fn scene() -> Scene<'static> {
+        Scene { mac: MAC, base: "http://192.168.1.2:8080", image: &READY }
+    }
+
+    fn profile(script: &str) -> Profile {
+        Profile {
+            name: "blade".into(),
+            script: script.into(),
+            image: Some(Arc::new(Image {
+                name: "rack".into(),
+                kernel: "/srv/vmlinuz".into(),
+                initrds: vec!["/srv/initramfs.xz".into(), "/srv/firmware.cpio".into()],
+                cmdline: vec![],
+                talos: None,
+            })),
+            omni: Some(Arc::new(Omni {
+                name: "homelab".into(),
+                api: "https://x.omni.siderolabs.io".into(),
+                join_token: Ok("abcd".into()),
+                tunnel: false,
+                events: DEFAULT_EVENTS.into(),
+                kernel_log: DEFAULT_KERNEL_LOG.into(),
+            })),
+            cmdline: vec!["console=ttyS1,115200n8".into()],
+            replace_ipxe: None,
+            local_boot: None,
+        }
+    }
+
+    fn oden(profile: Arc<Profile>) -> Arc<Machine> {
+        Arc::new(Machine {
+            name: "oden".into(),
+            macs: vec![MAC],
+            uuid: None,
+            serial: None,
+            profile,
+            cmdline: vec!["talos.hostname=oden".into()],
+            replace_ipxe: None,
+            local_boot: None,
+        })
+    }
+
+    fn of_profile(profile: Profile) -> Script {
+        let profile = Arc::new(profile);
+        Script { machine: Some(oden(Arc::clone(&profile))), kind: Kind::Profile(profile) }
+    }
+
+    fn rendered(script: &Script, catalog: &Catalog) -> String {
+        render(&Templates::default(), script, catalog, scene()).unwrap().text
+    }
+
+    #[test]
+    fn talos() {
+        insta::assert_snapshot!(rendered(&of_profile(profile("talos")), &Catalog::default()));
+    }
+
+    #[test]
+    fn linux() {
+        let profile = Profile { omni: None, ..profile("linux") };
+        insta::assert_snapshot!(rendered(&of_profile(profile), &Catalog::default()));
+    }
+
+    #[test]
+    fn local_disk() {
+        for method in [LocalBoot::Exit, LocalBoot::Sanboot] {
+            let script = Script { kind: Kind::LocalDisk(method), machine: None };
+            insta::assert_snapshot!(
+                format!("local_disk_{}", method.word()),
+                rendered(&script, &Catalog::default())
+            );
+        }
+    }
+
+    #[test]
+    fn menu() {
+        let script = Script { kind: Kind::Menu, machine: None };
+        insta::assert_snapshot!("menu_empty", rendered(&script, &Catalog::default()));
+        let mut catalog = Catalog::default();
+        let [first, second] = ["talos", "rescue"]
+            .map(|name| Arc::new(Profile { name: name.into(), ..profile("linux") }));
+        catalog.menu.default = Some(Arc::clone(&second));
+        catalog.menu.profiles = vec![first, second];
+        insta::assert_snapshot!("menu", rendered(&script, &catalog));
+    }
+
+    #[test]
+    fn ask_smbios() {
+        let script = Script { kind: Kind::AskSmbios, machine: None };
+        insta::assert_snapshot!(rendered(&script, &Catalog::default()));
+    }
+
+    #[test]
+    fn refused() {
+        let refusal = Refusal::Image("image rack has no /srv/vmlinuz: ${x} is || gone".into());
+        insta::assert_snapshot!(render_refusal(&Templates::default(), scene(), &refusal));
+    }
+
+    #[test]
+    fn every_script_starts_as_ipxe_wants_and_each_initrd_goes_by_the_name_on_the_kernel_line() {
+        let text = rendered(&of_profile(profile("talos")), &Catalog::default());
+        assert!(text.starts_with("#!ipxe\n"), "{text}");
+        for name in ["initrd", "initrd.1"] {
+            assert!(text.contains(&format!(" initrd={name} ")), "{text}");
+            assert!(text.contains(&format!("\ninitrd --name {name} http://")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_image_a_missing_template_and_a_bad_line_are_refused_with_their_reason() {
+        let missing = Err("image rack has no /srv/vmlinuz".to_owned());
+        let no_image = Scene { image: &missing, ..scene() };
+        let refused = |script: &Script, scene| {
+            let catalog = Catalog::default();
+            render(&Templates::default(), script, &catalog, scene).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(&of_profile(profile("talos")), no_image),
+            "image rack has no /srv/vmlinuz"
+        );
+        assert_eq!(
+            refused(&of_profile(profile("coreos")), scene()),
+            "there is no boot script `coreos.ipxe`: none in the folder of `server.boot_scripts`, none built in"
+        );
+        let bad = Profile { cmdline: vec!["&&".into()], ..profile("linux") };
+        assert_eq!(
+            refused(&of_profile(bad), scene()),
+            "argument `&&` of profile `blade` is an operator to iPXE, which would end the kernel line there"
+        );
+    }
+
+    fn own(source: &str) -> Templates {
+        Templates::new([("own".to_owned(), Ok(source.to_owned()))].into())
+    }
+
+    #[test]
+    fn a_value_cannot_break_out_of_its_place() {
+        for value in ["x\nshell", "||", "${uuid}", "#", "a b", "x\\"] {
+            let templates = own("#!ipxe\necho {{ profile.name }}\n");
+            let script = of_profile(Profile { name: value.into(), ..profile("own") });
+            let error = render(&templates, &script, &Catalog::default(), scene()).unwrap_err();
+            let error = error.to_string();
+            assert!(error.starts_with("boot script own.ipxe:2: "), "{value:?}: {error}");
+            assert!(!error.contains("shell"), "the value is not repeated: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_template_is_told_with_its_line_and_without_any_value() {
+        let table = [
+            ("#!ipxe\necho {{ machin.name }}\n", "boot script own.ipxe:2: undefined value"),
+            ("#!ipxe\n\n{% if %}\n", "boot script own.ipxe:3: syntax error"),
+            (
+                "#!ipxe\n{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+                "boot script own.ipxe:2: engine ran out of fuel",
+            ),
+        ];
+        for (source, expected) in table {
+            let templates = own(source);
+            let script = of_profile(profile("own"));
+            let error = render(&templates, &script, &Catalog::default(), scene()).unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+            assert!(!error.to_string().contains("abcd"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_own_template_comes_before_the_built_in_one() {
+        let mine = ("talos".to_owned(), Ok("#!ipxe\necho mine\n".to_owned()));
+        let templates = Templates::new([mine].into());
+        let script = of_profile(profile("talos"));
+        let text = render(&templates, &script, &Catalog::default(), scene()).unwrap().text;
+        assert_eq!(text, "#!ipxe\necho mine\n");
+    }
+}
