@@ -19,6 +19,9 @@ use tokio::net::UdpSocket;
 #[derive(Debug)]
 pub struct Udp(UdpSocket);
 
+/// Room for some thousand requests that wait, in bytes.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
 /// How a datagram came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -41,6 +44,8 @@ impl Udp {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
+        // A whole rack that is switched on at once; the kernel may grant less, which is no error.
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
         Ok(Self(UdpSocket::from_std(socket.into())?))

@@ -405,3 +405,147 @@ fn identities(machine: &file::Machine) -> Vec<(Identity, &str, Place)> {
         .map(|at| (Identity::Serial(at.value.trim().to_owned()), at.key.as_str(), at.place));
     macs.chain(uuid).chain(serial).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::talos::{TalosArch, TalosVersion};
+    use crate::config::Interfaces;
+
+    /// A host where every file is there and every secret can be read.
+    fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
+        let mut problems = Problems::new(Path::new("config.yaml"));
+        let file = File::parse(yaml, &mut problems);
+        let mut nbps = Nbps::default();
+        nbps.add(crate::boot::catalog::Nbp {
+            name: "undionly.kpxe".into(),
+            path: "/usr/lib/ipxe/undionly.kpxe".into(),
+            arch: crate::boot::Arch::Bios,
+        });
+        let found = Surroundings {
+            base: "/etc/reveille".into(),
+            state: "/var/lib/reveille".into(),
+            secrets: file.secret_sources().map(|s| (s.clone(), Ok("abcd".into()))).collect(),
+            nbps,
+            ..Surroundings::default()
+        };
+        resolve(file, found, problems)
+    }
+
+    fn complaints(yaml: &str) -> Vec<String> {
+        let problems = match resolved(yaml) {
+            Ok(config) => config.warnings,
+            Err(problems) => problems,
+        };
+        problems.iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn the_example_says_what_it_says() {
+        let config = resolved(include_str!("../../config.example.yaml")).unwrap();
+        assert_eq!(config.warnings, []);
+        let catalog = &config.catalog;
+        let oden = catalog.machine("5c:f3:fc:00:00:01".parse().unwrap()).unwrap();
+        assert_eq!((oden.name.as_str(), oden.profile.name.as_str()), ("oden", "talos"));
+        let image = oden.profile.image.as_ref().unwrap();
+        assert_eq!(image.kernel, Path::new("/etc/reveille/./images/kernel-amd64"));
+        let v1_11: TalosVersion = "1.11".parse().unwrap();
+        assert_eq!(image.talos, Some((v1_11, TalosArch::Amd64)));
+        let balder = catalog.machine("9c:8e:99:00:00:02".parse().unwrap()).unwrap();
+        assert_eq!((balder.macs.len(), balder.replace_ipxe), (2, Some(true)));
+        assert!(catalog.needs_smbios());
+        let choice: Vec<_> = catalog.menu.profiles.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(choice, ["talos", "rescue"]);
+        let line = cmdline::kernel_line(&oden.profile, image, Some(oden)).unwrap();
+        assert!(
+            line.contains(" siderolink.api=https://example.omni.siderolabs.io?jointoken=abcd ")
+        );
+        assert!(line.ends_with(" console=ttyS1,115200n8 intel_iommu=off talos.hostname=oden"));
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = resolved("").unwrap();
+        assert_eq!(config.warnings, []);
+        assert_eq!(
+            config.server,
+            Server {
+                interfaces: Interfaces::OfDefaultRoute,
+                advertise: None,
+                dhcp: Dhcp { port: 67, boot_server_port: 4011 },
+                tftp: Some(Tftp { port: 69, max_transfers: 2000, max_per_address: 8 }),
+                http_port: 8080,
+                state: "/var/lib/reveille".into(),
+            }
+        );
+        assert!(matches!(config.catalog.unknown, Unknown::Menu));
+        assert_eq!(config.catalog.menu.timeout.as_secs(), 30);
+    }
+
+    #[test]
+    fn every_section_may_be_empty() {
+        let yaml = "server:\nomni:\nimages:\nprofiles:\nmachines:\nmenu:\n";
+        assert_eq!(complaints(yaml), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_each_with_its_place() {
+        let yaml = "\
+server:
+  interface: eth0
+  http: { port: eighty }
+  dhcp: off
+images:
+  rack: { kernel: /srv/vmlinuz, initrd: https://example.org/initrd }
+profiles:
+  talos:
+    script: talos
+    image: rak
+    cmdline: [quiet, 'x=${uuid}']
+    boot: once
+machines:
+  oden: { mac: 5c:f3:fc:00:00:01, profile: talso }
+  loke: { mac: 5C-F3-FC-00-00-01, profile: talos }
+  nobody: { profile: talos }
+groups: []
+unknown: menue
+";
+        assert_eq!(
+            complaints(yaml),
+            [
+                "config.yaml:2:3: server.interface: there is no key `interface`; did you mean `interfaces`?",
+                "config.yaml:3:17: server.http.port: `eighty` is not a whole number from 1 to 65535",
+                "config.yaml:4:9: server.dhcp: this version of reveille cannot do `off` yet",
+                "config.yaml:6:41: images.rack.initrd: this version of reveille cannot fetch `https://example.org/initrd` yet; name a file",
+                "config.yaml:10:12: profiles.talos.image: there is no image named `rak`; did you mean `rack`?",
+                "config.yaml:11:22: profiles.talos.cmdline[1]: the argument `x=${uuid}` has `${` in it, which iPXE would expand",
+                "config.yaml:12:5: profiles.talos.boot: this version of reveille does not have this key yet",
+                "config.yaml:14:44: machines.oden.profile: there is no profile named `talso`; did you mean `talos`?",
+                "config.yaml:15:16: machines.loke.mac: machine oden has this MAC address already",
+                "config.yaml:16:11: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
+                "config.yaml:17:1: groups: this version of reveille does not have this key yet",
+                "config.yaml:18:10: unknown: there is no profile named `menue`; did you mean `menu`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_in_the_config_is_refused_and_not_repeated() {
+        let yaml = "omni: { lab: { api: https://x, join_token: hush } }";
+        let complaints = complaints(yaml).join("\n");
+        assert!(complaints.contains("a secret does not stand in the config"), "{complaints}");
+        assert!(!complaints.contains("hush"), "{complaints}");
+    }
+
+    #[test]
+    fn a_line_too_long_for_one_machine_is_told_at_once_and_spoils_only_its_boots() {
+        let long = "x".repeat(2040);
+        let yaml = format!(
+            "images: {{ i: {{ kernel: /k }} }}\nprofiles: {{ p: {{ script: linux, image: i }} }}\n\
+             machines:\n  oden: {{ mac: 5c:f3:fc:00:00:01, profile: p, cmdline: [{long}] }}\n"
+        );
+        let config = resolved(&yaml).unwrap();
+        let told = config.warnings[0].to_string();
+        assert!(told.starts_with("config.yaml:4:3: machines.oden: the kernel line has 2047 bytes"));
+    }
+}

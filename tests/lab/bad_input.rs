@@ -1,1 +1,245 @@
-//! placeholder
+//! What is missing, wrong or taken: the daemon says what, where and what would mend it, and serves on.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::in_lab;
+use crate::journey::{folder, machine};
+use crate::support::appliance::Folder;
+use crate::support::firmware::Firmware;
+use crate::support::{Appliance, PATH, inside};
+
+const NEEDY: &str = "\
+server:
+  nbps: [./nbps, ./more-nbps]
+omni:
+  lab:
+    api: https://lab.omni.example
+    join_token: { file: ./lab.token }
+images:
+  debian: { kernel: ./linux, initrd: ./gone.gz }
+profiles:
+  talos: { script: talos, image: talos, omni: lab }
+  debian: { script: linux, image: debian }
+  coreos: { script: coreos }
+  fine: { script: linux, image: fine }
+machines:
+  one: { mac: 52:54:00:77:00:01, profile: talos }
+  two: { mac: 52:54:00:77:00:02, profile: debian }
+  three: { mac: 52:54:00:77:00:03, profile: coreos }
+  four: { mac: 52:54:00:77:00:04, profile: fine }
+";
+
+fn needy_folder() -> Folder {
+    let folder = folder();
+    let images = "images:\n  talos: { kernel: ./linux }\n  fine: { kernel: ./linux }";
+    folder.write("config.yaml", NEEDY.replacen("images:", images, 1));
+    folder
+}
+
+fn script(firmware: &Firmware, last: u8) -> String {
+    let url = format!("http://10.77.0.2:8080/boot/52-54-00-77-00-{last:02x}.ipxe");
+    String::from_utf8(firmware.fetch(&url)).unwrap()
+}
+
+#[test]
+fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
+    in_lab!(|lan| {
+        let folder = needy_folder();
+        let mut appliance = Appliance::start(&folder);
+        let log = appliance.log();
+        let base = folder.path().display().to_string();
+        for told in [
+            format!("WARN config: ./config.yaml:2:18: server.nbps[1]: {base}/./more-nbps: there is no such file"),
+            format!("WARN config: ./config.yaml:6:25: omni.lab.join_token.file: no join token: {base}/./lab.token: there is no such file; boots that join lab are refused until then"),
+            format!("WARN config: ./config.yaml:10:38: images.debian.initrd: {base}/./gone.gz: there is no such file; boots of image debian are refused until it is there"),
+            "WARN config: ./config.yaml:14:21: profiles.coreos.script: there is no boot script named `coreos`".to_owned(),
+        ] {
+            assert!(log.contains(&told), "no `{told}` in\n{log}");
+        }
+
+        let firmware = machine(&lan);
+        let refused = |last, reason: &str| {
+            let script = script(&firmware, last);
+            assert!(script.starts_with("#!ipxe\n"), "{script}");
+            assert!(script.contains(reason), "no `{reason}` in\n{script}");
+            assert!(!script.contains("\nkernel "), "{script}");
+        };
+        refused(1, "no join token for omni lab: ");
+        refused(2, "gone.gz: there is no such file");
+        refused(3, "there is no boot script `coreos.ipxe`");
+        assert!(script(&firmware, 4).contains("\nkernel "));
+        appliance.wait_for("WARN one (52:54:00:77:00:01): refused its boot: no join token");
+
+        // An image that comes is served at once, a secret and a template with the next reload.
+        folder.write("gone.gz", "here");
+        assert!(script(&firmware, 2).contains("\nkernel "));
+        folder.write("lab.token", "abcd\n");
+        folder.write("boot-scripts/coreos.ipxe", "#!ipxe\necho {{ machine.name }}\n");
+        appliance.signal("HUP");
+        appliance.wait_for("config: reloaded");
+        assert!(script(&firmware, 1).contains("?jointoken=abcd "));
+        assert_eq!(script(&firmware, 3), "#!ipxe\necho three\n");
+    });
+}
+
+#[test]
+fn a_bad_reload_changes_nothing_and_is_told() {
+    in_lab!(|lan| {
+        let folder = needy_folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let before = script(&firmware, 4);
+        for (config, told) in [
+            ("machines: [", "config.yaml:"),
+            ("machine: {}", "there is no key `machine`; did you mean `machines`?"),
+            ("unknown: nowhere", "there is no profile named `nowhere`"),
+        ] {
+            folder.write("config.yaml", config);
+            appliance.signal("HUP");
+            appliance.wait_for("not reloaded, the last good one serves on");
+            appliance.wait_for(told);
+            assert_eq!(script(&firmware, 4), before);
+        }
+        std::fs::remove_file(folder.path().join("config.yaml")).unwrap();
+        appliance.signal("HUP");
+        appliance.wait_for("cannot read the config file ./config.yaml: there is no such file");
+        assert_eq!(script(&firmware, 4), before);
+    });
+}
+
+#[test]
+fn a_daemon_with_a_bad_config_says_everything_and_does_not_start() {
+    in_lab!(|lan| {
+        let folder = Folder::new();
+        folder.write("config.yaml", "server: { http: { port: 0 } }\nmachines: { a: { mac: b } }\n");
+        let (code, log) = Appliance::launch(&folder).ended();
+        assert_eq!(code, Some(1), "{log}");
+        for told in [
+            "config: ./config.yaml is not taken up",
+            "./config.yaml:1:25: server.http.port: `0` is not a whole number from 1 to 65535",
+            "./config.yaml:2:23: machines.a.mac: `b` is not a MAC address; write it like 5c:f3:fc:00:00:01",
+            "./config.yaml:2:16: machines.a: `profile` is missing",
+        ] {
+            assert!(log.contains(told), "no `{told}` in\n{log}");
+        }
+        drop(lan);
+    });
+}
+
+#[test]
+fn a_taken_port_is_told_with_who_has_it() {
+    in_lab!(|lan| {
+        let folder = folder();
+        for (arguments, told) in [
+            (
+                &["--dhcp-range=10.77.0.100,10.77.0.200", "--dhcp-leasefile=/run/leases"][..],
+                "UDP port 67 is taken by dnsmasq (process ",
+            ),
+            (&["--enable-tftp", "--tftp-root=/tmp"][..], "UDP port 69 is taken by dnsmasq"),
+        ] {
+            let mut other = inside("appliance", Path::new("/usr/sbin/dnsmasq"));
+            other.args(["-d", "--conf-file=/dev/null", "--user=root", "--port=0", "--pid-file="]);
+            let mut other = Appliance::spawn_other(other.args(arguments));
+            other.wait_for("started");
+            if arguments[0].contains("dhcp") {
+                other.wait_for("DHCP, IP range");
+            } else {
+                other.wait_for("TFTP root");
+            }
+            let (code, log) = Appliance::launch(&folder).ended();
+            assert_eq!(code, Some(1), "{log}");
+            assert!(log.contains(told), "no `{told}` in\n{log}");
+        }
+        drop(lan);
+    });
+}
+
+#[test]
+fn without_the_right_to_low_ports_the_capability_is_named() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut command = inside("appliance", Path::new("setpriv"));
+        command
+            .args(["--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"])
+            .args([env!("CARGO_BIN_EXE_reveille"), "serve"])
+            .current_dir(folder.path())
+            .env("PATH", PATH);
+        let (code, log) = Appliance::spawn(command).ended();
+        assert_eq!(code, Some(1), "{log}");
+        let told = "UDP port 67 is not allowed for this user: run as root, or grant the capability: setcap cap_net_bind_service=+ep /";
+        assert!(log.contains(told), "{log}");
+        drop(lan);
+    });
+}
+
+#[test]
+fn no_datagram_stops_the_daemon() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 0])];
+        let good = firmware.discover(discover).expect("it serves").datagram.len();
+        let socket = firmware.socket(7000);
+        let mut noise = 0x2545_f491_4f6c_dd1d_u64;
+        for round in 0..3000_usize {
+            let mut datagram: Vec<u8> = (0..round % 700)
+                .map(|_| {
+                    noise ^= noise << 13;
+                    noise ^= noise >> 7;
+                    noise ^= noise << 17;
+                    noise as u8
+                })
+                .collect();
+            // Half of them look like the real thing at first sight.
+            if round % 2 == 0 && datagram.len() > 250 {
+                datagram[..3].copy_from_slice(&[1, 1, (round % 20) as u8]);
+                datagram[236..240].copy_from_slice(&[99, 130, 83, 99]);
+                datagram[240..243].copy_from_slice(&[53, 1, (round % 9) as u8]);
+            }
+            for port in [67, 69, 4011] {
+                socket.send_to(&datagram, ("10.77.0.2", port)).unwrap();
+            }
+        }
+        let again = firmware.discover(discover).expect("it serves on");
+        assert_eq!(again.datagram.len(), good);
+        assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
+        let log = appliance.log();
+        assert!(log.contains("dropped a malformed datagram from 10.77.0.50:7000 on eth0"), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+        let told = log.matches("dropped a malformed datagram").count();
+        assert!(told <= 4, "told {told} times: once a minute for each port is enough");
+    });
+}
+
+#[test]
+fn it_stops_when_it_is_told_to() {
+    in_lab!(|lan| {
+        for signal in ["TERM", "INT"] {
+            let folder = Folder::new();
+            let appliance = Appliance::start(&folder);
+            appliance.signal(signal);
+            let (code, log) = appliance.ended();
+            assert_eq!(code, Some(0), "{log}");
+            assert!(log.contains("stopped"), "{log}");
+        }
+        drop(lan);
+    });
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_reveille")).args(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, help) = run(&["serve", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(help.contains("--config <FILE>") && help.contains("REVEILLE_CONFIG"), "{help}");
+    let (code, text) = run(&["serve", "--config", "/nonexistent/config.yaml"]);
+    assert_eq!(code, Some(1));
+    let told = "cannot read the config file /nonexistent/config.yaml: there is no such file";
+    assert!(text.contains(told), "{text}");
+}

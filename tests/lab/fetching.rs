@@ -1,1 +1,194 @@
-//! placeholder
+//! What real clients fetch over HTTP and TFTP, and how the server answers them.
+
+use std::collections::BTreeMap;
+
+use crate::in_lab;
+use crate::journey::{folder, machine};
+use crate::support::Appliance;
+use crate::support::firmware::Firmware;
+
+const NBP: &str = "http://10.77.0.2:8080/nbp/bin-x86_64-efi/snponly.efi";
+const SCRIPT: &str = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
+const KERNEL: &str = "http://10.77.0.2:8080/images/debian/kernel?mac=52:54:00:77:00:10";
+
+/// The status and the headers of a response, names in lower case.
+fn head(firmware: &Firmware, arguments: &[&str]) -> (u16, BTreeMap<String, String>) {
+    let output =
+        firmware.curl(&[&["--dump-header", "-", "--output", "/dev/null"], arguments].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let status = text.split(' ').nth(1).unwrap_or_else(|| panic!("no status in {text:?}"));
+    let headers = text.lines().skip(1).filter_map(|line| line.trim().split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    (status.parse().unwrap(), headers.collect())
+}
+
+#[test]
+fn a_script_is_plain_text_with_its_length_and_never_compressed() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let (status, headers) = head(&firmware, &["--header", "Accept-Encoding: gzip", SCRIPT]);
+        let script = firmware.fetch(SCRIPT);
+        assert_eq!(status, 200);
+        assert_eq!(headers["content-length"], script.len().to_string());
+        assert!(headers["content-type"].starts_with("text/plain"));
+        assert!(!headers.contains_key("content-encoding"));
+        assert!(!headers.contains_key("transfer-encoding"));
+        assert!(script.starts_with(b"#!ipxe\n"));
+
+        appliance.wait_for("runs its script");
+        appliance.wait_for("runs its script");
+        let (status, head) = head(&firmware, &["--head", SCRIPT]);
+        assert_eq!((status, &head["content-length"]), (200, &headers["content-length"]));
+        firmware.fetch(KERNEL);
+        appliance.wait_for("fetched debian/kernel");
+        let runs = appliance.log().matches("runs its script").count();
+        assert_eq!(runs, 2, "a HEAD is no step of a boot");
+    });
+}
+
+#[test]
+fn an_efi_program_has_the_same_headers_for_head_and_get_and_is_never_redirected() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let (status, got) = head(&firmware, &[NBP]);
+        let (head_status, heads) = head(&firmware, &["--head", NBP]);
+        assert_eq!((status, head_status), (200, 200));
+        for name in ["content-length", "content-type", "etag", "last-modified", "accept-ranges"] {
+            assert_eq!(got.get(name), heads.get(name), "{name}");
+        }
+        assert_eq!(got["content-type"], "application/efi");
+        assert_eq!(got["content-length"], "400101");
+        assert!(got["etag"].starts_with('"'), "a strong one: {}", got["etag"]);
+        for url in [NBP, &format!("{NBP}/"), "http://10.77.0.2:8080/nbp//snponly.efi"] {
+            let (status, _) = head(&firmware, &[url]);
+            assert!(!(300..400).contains(&status), "{url}: {status}");
+        }
+    });
+}
+
+#[test]
+fn a_download_is_resumed_with_a_range_and_its_etag() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let whole = firmware.fetch(NBP);
+        let (_, headers) = head(&firmware, &[NBP]);
+        let range = ["--header", "Range: bytes=100-199"];
+        let if_match = format!("If-Match: {}", headers["etag"]);
+        let part = firmware.curl(&[&range[..], &["--header", &if_match, NBP]].concat()).stdout;
+        assert_eq!(part, whole[100..200]);
+        let (status, headers) = head(&firmware, &[&range[..], &[NBP]].concat());
+        assert_eq!((status, headers["content-range"].as_str()), (206, "bytes 100-199/400101"));
+        assert!(headers.contains_key("etag"));
+        let (status, _) = head(&firmware, &["--header", "If-Match: \"other\"", NBP]);
+        assert_eq!(status, 412);
+        appliance.wait_for("over HTTP");
+        let log = appliance.log();
+        assert!(!log.contains("100 bytes in"), "a part is no step of a boot: {log}");
+    });
+}
+
+#[test]
+fn two_requests_share_a_connection() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let output = firmware.curl(&[
+            "--output",
+            "/dev/null",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{num_connects} ",
+            SCRIPT,
+            KERNEL,
+        ]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "1 0 ");
+    });
+}
+
+#[test]
+fn what_is_not_served_is_refused_and_the_log_says_what_was_asked_for() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        for path in [
+            "nbp/config.yaml",
+            "nbp/../config.yaml",
+            "nbp/%2e%2e/config.yaml",
+            "images/debian/secret",
+            "images/none/kernel",
+            "boot/oden.ipxe",
+            "boot/52-54-00-77-00-10",
+            "etc/passwd",
+            "",
+        ] {
+            let url = format!("http://10.77.0.2:8080/{path}");
+            let (status, _) = head(&firmware, &["--path-as-is", &url]);
+            assert_eq!(status, 404, "{path}");
+        }
+        appliance.wait_for("refused debian/secret: nothing is served under this name");
+        for name in ["../config.yaml", "config.yaml", "linux", "/etc/passwd"] {
+            let output = firmware.curl(&["--path-as-is", &format!("tftp://10.77.0.2/{name}")]);
+            assert!(!output.status.success(), "{name}");
+        }
+        appliance.wait_for("refused config.yaml: nothing is served under this name");
+    });
+}
+
+#[test]
+fn a_download_that_breaks_off_is_told_as_such() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        // More than the sockets' buffers hold, so that the end is never reached.
+        folder.write("linux", vec![1; 64 << 20]);
+        let output = firmware.curl(&[
+            "--output",
+            "/dev/null",
+            "--limit-rate",
+            "100k",
+            "--max-time",
+            "1",
+            KERNEL,
+        ]);
+        assert!(!output.status.success());
+        let line = appliance.wait_for("broke off debian/kernel over HTTP");
+        assert!(line.contains("oden (52:54:00:77:00:10)"), "{line}");
+        assert!(line.contains("of 67108864 bytes: the client closed the connection"), "{line}");
+    });
+}
+
+#[test]
+fn nbps_come_whole_over_tftp_with_every_block_size_and_window() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        for (length, options) in [
+            (74_213, vec![]),
+            (74_213, vec!["--tftp-no-options"]),
+            (1468 * 20, vec!["--tftp-blksize", "1468"]),
+            (511, vec!["--tftp-no-options"]),
+            (512, vec!["--tftp-no-options"]),
+            (300_000, vec!["--tftp-blksize", "8192"]),
+            (40_000_000, vec!["--tftp-no-options"]),
+        ] {
+            let content: Vec<u8> = (0..length).map(|n: u32| (n * 7 + n / 251) as u8).collect();
+            folder.write("nbps/undionly.kpxe", &content);
+            let arguments = [&options[..], &["tftp://10.77.0.2/undionly.kpxe"]].concat();
+            let output = firmware.curl(&arguments);
+            assert!(output.status.success(), "{length} {options:?}: {output:?}");
+            assert!(output.stdout == content, "{length} {options:?}: other bytes");
+            appliance.wait_for(&format!("fetched undionly.kpxe over TFTP: {length} bytes"));
+        }
+    });
+}

@@ -1,1 +1,187 @@
-//! placeholder
+//! Simulated firmware of every kind walks from its first DISCOVER to the last byte of its initrd.
+
+use std::net::Ipv4Addr;
+
+use crate::in_lab;
+use crate::support::appliance::Folder;
+use crate::support::firmware::{Firmware, uefi_program};
+use crate::support::{Appliance, Lan};
+
+const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
+
+const CONFIG: &str = "
+server: { nbps: [./nbps] }
+images:
+  debian: { kernel: ./linux, initrd: [./first, ./second] }
+profiles:
+  debian: { script: linux, image: debian, cmdline: [quiet] }
+machines:
+  oden: { mac: 52:54:00:77:00:10, profile: debian }
+";
+
+/// A folder with an NBP for every architecture, a kernel and two initrds.
+pub fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.write("config.yaml", CONFIG);
+    for (name, machine) in [
+        ("nbps/bin-i386-efi/snponly.efi", 0x014c),
+        ("nbps/bin-x86_64-efi/snponly.efi", 0x8664),
+        ("nbps/bin-arm32-efi/snponly.efi", 0x01c2),
+        ("nbps/bin-arm64-efi/snponly.efi", 0xaa64),
+        ("nbps/bin-riscv64-efi/snponly.efi", 0x5064),
+    ] {
+        folder.write(name, uefi_program(machine, name));
+    }
+    folder.write("nbps/undionly.kpxe", vec![0xea; 74_213]);
+    folder.write("linux", vec![1; 3_000_000]);
+    folder.write("first", vec![2; 1_000_000]);
+    folder.write("second", vec![3; 1000]);
+    folder
+}
+
+/// A machine on the LAN.
+pub fn machine(lan: &Lan) -> Firmware {
+    lan.attach("machine", "10.77.0.50/24");
+    Firmware::new("machine", MACHINE, Ipv4Addr::new(10, 77, 0, 50))
+}
+
+#[test]
+fn what_is_offered_is_served_for_every_firmware_and_architecture() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let nbp = |name: &str| std::fs::read(folder.path().join("nbps").join(name)).unwrap();
+
+        for (code, name) in [
+            (0_u16, "undionly.kpxe"),
+            (6, "bin-i386-efi/snponly.efi"),
+            (7, "bin-x86_64-efi/snponly.efi"),
+            (9, "bin-x86_64-efi/snponly.efi"),
+            (10, "bin-arm32-efi/snponly.efi"),
+            (11, "bin-arm64-efi/snponly.efi"),
+            (27, "bin-riscv64-efi/snponly.efi"),
+        ] {
+            let arch = code.to_be_bytes();
+            let pxe: [(u8, &[u8]); 2] = [(60, b"PXEClient"), (93, &arch)];
+            let offer = firmware.discover(&pxe).expect("PXE clients are answered");
+            assert_eq!(offer.from.to_string(), "10.77.0.2:67", "{code}");
+            assert_eq!(offer.file(), name, "{code}");
+            let ack = firmware.request_boot_server(&pxe).expect("port 4011 answers");
+            assert_eq!((ack.from.to_string(), ack.file()), ("10.77.0.2:4011".into(), name.into()));
+            assert_eq!(firmware.fetch(&format!("tftp://10.77.0.2/{}", offer.file())), nbp(name));
+            let ipxe = firmware.discover(&[(60, b"PXEClient"), (77, b"iPXE"), (93, &arch)]);
+            let script = ipxe.expect("iPXE is answered").file();
+            assert!(firmware.fetch(&script).starts_with(b"#!ipxe\n"), "{script}");
+        }
+        for (code, name) in [
+            (15_u16, "bin-i386-efi/snponly.efi"),
+            (16, "bin-x86_64-efi/snponly.efi"),
+            (17, "bin-x86_64-efi/snponly.efi"),
+            (18, "bin-arm32-efi/snponly.efi"),
+            (19, "bin-arm64-efi/snponly.efi"),
+            (28, "bin-riscv64-efi/snponly.efi"),
+        ] {
+            let http: [(u8, &[u8]); 2] = [(60, b"HTTPClient"), (93, &code.to_be_bytes())];
+            let offer = firmware.discover(&http).expect("HTTP Boot clients are answered");
+            assert_eq!(firmware.fetch(&offer.file()), nbp(name), "{code}");
+        }
+    });
+}
+
+#[test]
+fn the_log_tells_the_journey_of_one_machine_step_by_step() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+
+        let pxe: &[(u8, &[u8])] = &[(60, b"PXEClient:Arch:00007:UNDI:003016"), (93, &[0, 7])];
+        let offer = firmware.discover(pxe).unwrap();
+        firmware.take_lease(pxe);
+        appliance.wait_for("takes its lease");
+        let ack = firmware.request_boot_server(pxe).unwrap();
+        assert_eq!(ack.file(), offer.file());
+        firmware.fetch(&format!("tftp://10.77.0.2/{}", ack.file()));
+        let ipxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 7])];
+        let script = firmware.discover(ipxe).unwrap().file();
+        let script = String::from_utf8(firmware.fetch(&script)).unwrap();
+        let urls: Vec<&str> = script
+            .lines()
+            .filter(|line| line.starts_with("kernel ") || line.starts_with("initrd "))
+            .flat_map(|line| line.split(' ').filter(|word| word.starts_with("http://")))
+            .collect();
+        assert_eq!(
+            urls,
+            [
+                "http://10.77.0.2:8080/images/debian/kernel?mac=52:54:00:77:00:10",
+                "http://10.77.0.2:8080/images/debian/initrd?mac=52:54:00:77:00:10",
+                "http://10.77.0.2:8080/images/debian/initrd.1?mac=52:54:00:77:00:10",
+            ]
+        );
+        let fetched: Vec<_> = urls.iter().map(|url| firmware.fetch(url).len()).collect();
+        assert_eq!(fetched, [3_000_000, 1_000_000, 1000]);
+
+        appliance.wait_for("fetched debian/initrd.1");
+        let log = appliance.log();
+        let steps: Vec<&str> = log
+            .lines()
+            .filter_map(|line| line.split_once("INFO oden (52:54:00:77:00:10): "))
+            .map(|(_, step)| step.split(": ").next().unwrap())
+            .collect();
+        assert_eq!(
+            steps,
+            [
+                "offered bin-x86_64-efi/snponly.efi (UEFI x86-64, PXE, on eth0)",
+                "takes its lease from 10.77.0.1",
+                "acknowledged bin-x86_64-efi/snponly.efi on port 4011",
+                "fetched bin-x86_64-efi/snponly.efi over TFTP",
+                "offered http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe (UEFI x86-64, iPXE, on eth0)",
+                "runs its script",
+                "fetched debian/kernel",
+                "fetched debian/initrd",
+                "fetched debian/initrd.1",
+            ]
+        );
+    });
+}
+
+#[test]
+fn without_any_config_a_stranger_is_shown_the_menu() {
+    in_lab!(|lan| {
+        let folder = Folder::new();
+        let mut appliance = Appliance::start(&folder);
+        let log = appliance.log();
+        assert!(log.contains("the built-in defaults"), "{log}");
+        assert!(log.contains("serving machines on eth0 (10.77.0.2)"), "{log}");
+        let firmware = machine(&lan);
+        let ipxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
+        let script = firmware.discover(ipxe).unwrap().file();
+        let script = String::from_utf8(firmware.fetch(&script)).unwrap();
+        assert!(script.contains("\nmenu reveille: 52:54:00:77:00:10\n"), "{script}");
+        appliance.wait_for("runs its script: the menu");
+    });
+}
+
+#[test]
+fn a_machine_known_by_its_serial_number_is_asked_for_it_once() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let config = CONFIG.replace("mac: 52:54:00:77:00:10", "serial: CZ 1&2");
+        folder.write("config.yaml", config);
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let url = format!("http://10.77.0.2:8080/boot/{}.ipxe", firmware.hyphenated());
+        let asked = String::from_utf8(firmware.fetch(&url)).unwrap();
+        let chain = asked.lines().find(|line| line.starts_with("chain ")).unwrap();
+        let url = chain.split(' ').find(|word| word.starts_with("http://")).unwrap();
+        // iPXE's `:uristring` escapes what a URL cannot hold.
+        let told = url.replace("${serial:uristring}", "CZ%201%262").replace("${uuid}", "");
+        assert!(!told.contains("${"), "{told}");
+        let script = String::from_utf8(firmware.fetch(&told)).unwrap();
+        assert!(script.contains("reveille: oden boots debian"), "{script}");
+        let other = told.replace("CZ%201%262", "none");
+        let script = String::from_utf8(firmware.fetch(&other)).unwrap();
+        assert!(script.contains("\nmenu reveille"), "a stranger is not asked again: {script}");
+    });
+}

@@ -62,7 +62,11 @@ impl Appliance {
 
     /// Starts any command that runs the daemon.
     pub fn spawn(mut command: Command) -> Self {
-        command.env_remove("REVEILLE_CONFIG").env("REVEILLE_LOG", "debug");
+        Self::spawn_other(command.env_remove("REVEILLE_CONFIG").env("REVEILLE_LOG", "debug"))
+    }
+
+    /// Starts any other server that logs to standard error.
+    pub fn spawn_other(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the daemon starts");
         let (sender, lines) = channel();

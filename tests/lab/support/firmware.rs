@@ -1,1 +1,143 @@
-//! placeholder
+//! Simulated firmware: it asks as firmware does, byte for byte, and fetches what it was offered with
+//! a real client (curl). It shares no code with the daemon.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::process::Output;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::{inside, packaged};
+
+/// A host on the LAN from which firmware asks.
+#[derive(Debug)]
+pub struct Firmware {
+    namespace: String,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// The address that it leased.
+    pub address: Ipv4Addr,
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// Where it came from.
+    pub from: SocketAddrV4,
+    /// All of it.
+    pub datagram: Vec<u8>,
+}
+
+impl Answer {
+    /// The `file` field.
+    pub fn file(&self) -> String {
+        let file = self.datagram[108..236].split(|byte| *byte == 0).next().expect("one piece");
+        String::from_utf8(file.to_vec()).expect("names are ASCII")
+    }
+}
+
+impl Firmware {
+    /// Asks from this namespace, which `Lan::attach` made.
+    pub fn new(namespace: &str, mac: [u8; 6], address: Ipv4Addr) -> Self {
+        Self { namespace: namespace.to_owned(), mac, address }
+    }
+
+    /// The MAC as iPXE writes it into a path.
+    pub fn hyphenated(&self) -> String {
+        self.mac.map(|byte| format!("{byte:02x}")).join("-")
+    }
+
+    /// A socket in the namespace. It stays there although the thread that made it does not.
+    pub fn socket(&self, port: u16) -> UdpSocket {
+        let namespace = File::open(format!("/run/netns/{}", self.namespace)).expect("it is there");
+        let address = if port == 68 { Ipv4Addr::UNSPECIFIED } else { self.address };
+        let make = move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root inside may");
+            let socket = UdpSocket::bind(SocketAddrV4::new(address, port)).expect("it is free");
+            socket.set_broadcast(true).expect("it is a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("it is a socket");
+            socket
+        };
+        std::thread::spawn(make).join().expect("the socket is made")
+    }
+
+    /// Broadcasts a DISCOVER with these options, up to four times as firmware does, and returns the
+    /// offer, if one comes.
+    pub fn discover(&self, options: &[(u8, &[u8])]) -> Option<Answer> {
+        let socket = self.socket(68);
+        let datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, options);
+        (0..4).find_map(|_| {
+            socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+            receive(&socket)
+        })
+    }
+
+    /// Broadcasts the REQUEST by which it takes its lease from another server.
+    pub fn take_lease(&self, options: &[(u8, &[u8])]) {
+        let own: [(u8, &[u8]); 2] = [(50, &self.address.octets()), (54, &[10, 77, 0, 1])];
+        let datagram = self.datagram(3, Ipv4Addr::UNSPECIFIED, &[&own, options].concat());
+        let socket = self.socket(68);
+        socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+    }
+
+    /// Asks the boot server from its leased address, as UEFI does after the offer.
+    pub fn request_boot_server(&self, options: &[(u8, &[u8])]) -> Option<Answer> {
+        let socket = self.socket(4011);
+        let datagram = self.datagram(3, self.address, options);
+        socket.send_to(&datagram, ("10.77.0.2", 4011)).expect("the LAN is up");
+        receive(&socket)
+    }
+
+    fn datagram(&self, kind: u8, ciaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut datagram = vec![0; 240];
+        datagram[..3].copy_from_slice(&[1, 1, 6]);
+        datagram[4..8].copy_from_slice(b"boot");
+        datagram[12..16].copy_from_slice(&ciaddr.octets());
+        datagram[28..34].copy_from_slice(&self.mac);
+        datagram[236..].copy_from_slice(&[99, 130, 83, 99]);
+        let own: [(u8, &[u8]); 1] = [(53, &[kind])];
+        for (code, data) in own.iter().chain(options) {
+            datagram.extend([*code, u8::try_from(data.len()).expect("it is short")]);
+            datagram.extend(*data);
+        }
+        datagram.push(255);
+        datagram
+    }
+
+    /// Fetches a URL with curl, which must succeed.
+    pub fn fetch(&self, url: &str) -> Vec<u8> {
+        let output = self.curl(&["--fail", url]);
+        assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Runs curl.
+    pub fn curl(&self, arguments: &[&str]) -> Output {
+        let mut curl = inside(&self.namespace, &packaged("/usr/bin/curl", "curl"));
+        let always = ["--silent", "--show-error", "--max-time", "60"];
+        curl.args(always).args(arguments).output().expect("curl runs")
+    }
+}
+
+fn receive(socket: &UdpSocket) -> Option<Answer> {
+    let mut buffer = vec![0; 2048];
+    let (len, from) = socket.recv_from(&mut buffer).ok()?;
+    buffer.truncate(len);
+    match from {
+        std::net::SocketAddr::V4(from) => Some(Answer { from, datagram: buffer }),
+        std::net::SocketAddr::V6(_) => None,
+    }
+}
+
+/// The smallest file that is a UEFI program for this PE machine type, and tells itself from others.
+pub fn uefi_program(machine: u16, mark: &str) -> Vec<u8> {
+    let mut file = vec![0; 64];
+    file[..2].copy_from_slice(b"MZ");
+    file[60] = 64;
+    file.extend(b"PE\0\0");
+    file.extend(machine.to_le_bytes());
+    file.extend(mark.as_bytes());
+    file.extend((0..100_000_u32).flat_map(u32::to_le_bytes));
+    file
+}

@@ -94,6 +94,7 @@ impl Lan {
         run("ip", &["-n", name, "link", "set", "lo", "up"]);
         run("ip", &["-n", name, "addr", "add", address, "brd", "+", "dev", "eth0"]);
         run("ip", &["-n", name, "link", "set", "eth0", "up"]);
+        run("ip", &["-n", name, "route", "add", "255.255.255.255", "dev", "eth0"]);
     }
 
     /// Makes a tap interface on the LAN, for QEMU.
