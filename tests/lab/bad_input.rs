@@ -110,7 +110,7 @@ fn a_bad_reload_changes_nothing_and_is_told() {
 
 #[test]
 fn a_daemon_with_a_bad_config_says_everything_and_does_not_start() {
-    in_lab!(|lan| {
+    in_lab!(|_lan| {
         let folder = Folder::new();
         folder.write("config.yaml", "server: { http: { port: 0 } }\nmachines: { a: { mac: b } }\n");
         let (code, log) = Appliance::launch(&folder).ended();
@@ -123,13 +123,12 @@ fn a_daemon_with_a_bad_config_says_everything_and_does_not_start() {
         ] {
             assert!(log.contains(told), "no `{told}` in\n{log}");
         }
-        drop(lan);
     });
 }
 
 #[test]
 fn a_taken_port_is_told_with_who_has_it() {
-    in_lab!(|lan| {
+    in_lab!(|_lan| {
         let folder = folder();
         for (arguments, told) in [
             (
@@ -151,13 +150,12 @@ fn a_taken_port_is_told_with_who_has_it() {
             assert_eq!(code, Some(1), "{log}");
             assert!(log.contains(told), "no `{told}` in\n{log}");
         }
-        drop(lan);
     });
 }
 
 #[test]
 fn without_the_right_to_low_ports_the_capability_is_named() {
-    in_lab!(|lan| {
+    in_lab!(|_lan| {
         let folder = folder();
         let mut command = inside("appliance", Path::new("setpriv"));
         command
@@ -169,7 +167,6 @@ fn without_the_right_to_low_ports_the_capability_is_named() {
         assert_eq!(code, Some(1), "{log}");
         let told = "UDP port 67 is not allowed for this user: run as root, or grant the capability: setcap cap_net_bind_service=+ep /";
         assert!(log.contains(told), "{log}");
-        drop(lan);
     });
 }
 
@@ -215,7 +212,7 @@ fn no_datagram_stops_the_daemon() {
 
 #[test]
 fn it_stops_when_it_is_told_to() {
-    in_lab!(|lan| {
+    in_lab!(|_lan| {
         for signal in ["TERM", "INT"] {
             let folder = Folder::new();
             let appliance = Appliance::start(&folder);
@@ -224,7 +221,6 @@ fn it_stops_when_it_is_told_to() {
             assert_eq!(code, Some(0), "{log}");
             assert!(log.contains("stopped"), "{log}");
         }
-        drop(lan);
     });
 }
 

@@ -177,3 +177,33 @@ fn a_lan_without_ipv6_only_takes_longer() {
         assert_eq!(guest.command_line(), expected("bios"));
     });
 }
+
+#[test]
+fn a_stranger_shows_the_menu_and_goes_to_its_disk_when_nobody_presses_a_key() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let folder = Folder::new();
+        folder.write("config.yaml", "menu: { timeout: 2s }\nserver: { nbps: [/usr/lib/ipxe] }\n");
+        let mut appliance = Appliance::start(&folder);
+        let mut guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:09");
+        guest.wait_for("What shall this machine boot?");
+        guest.wait_for("goes to its local disk (exit)");
+        guest.wait_for("No bootable device");
+        appliance.wait_for("52:54:00:77:00:09: runs its script: the menu");
+    });
+}
+
+#[test]
+fn a_machine_whose_boot_is_refused_says_why_on_its_console() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let folder = Folder::new();
+        folder.write("config.yaml", CONFIG);
+        let mut appliance = Appliance::start(&folder);
+        let mut guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
+        appliance.wait_for("refused its boot: image talos has no ");
+        guest.wait_for("reveille cannot boot 52:54:00:77:00:01:");
+        guest.wait_for("images/linux: there is no such file");
+        guest.wait_for("Asking again in 30 seconds");
+    });
+}

@@ -4,6 +4,9 @@
 //! Each test runs itself again inside namespaces of its own, so it needs no root where the kernel
 //! allows user namespaces, leaves nothing behind, and sends nothing outside.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what is not there")]
+
+#[path = "../support/mod.rs"]
 mod support;
 
 mod bad_input;

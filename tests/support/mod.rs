@@ -1,5 +1,8 @@
 //! What the tests build a lab from.
 
+// Each program that builds a lab uses its own part of this.
+#![allow(dead_code)]
+
 pub mod appliance;
 pub mod firmware;
 pub mod guest;

@@ -24,23 +24,35 @@ macro_rules! in_lab {
 /// Runs `body` inside, or the whole test again from outside. `name` is the path of a function in the
 /// test, as `lab::boots::a_test::here`.
 pub fn in_lab(name: &str, body: impl FnOnce(Lan)) {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return body(Lan::new());
     }
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let test = name.trim_start_matches("lab::").trim_end_matches("::here");
-    let output = unshare()
-        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(std::env::current_exe().expect("a test has a binary"))
+    let output = again_inside()
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .env("PATH", PATH)
         .output()
         .expect("unshare (package util-linux) runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     println!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the test failed inside its namespaces, see above");
     assert!(stdout.contains("1 passed"), "the test `{test}` did not run inside its namespaces");
+}
+
+/// Whether this process runs in namespaces that [`again_inside`] made.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// A command that runs this program again in namespaces of its own, which end with it.
+pub fn again_inside() -> Command {
+    let mut command = unshare();
+    command
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(std::env::current_exe().expect("a program has a file"))
+        .env(INSIDE, "1")
+        .env("PATH", PATH);
+    command
 }
 
 /// `unshare` with a user namespace where the kernel allows one, else as root.
@@ -71,7 +83,9 @@ pub struct Lan {
 }
 
 impl Lan {
-    fn new() -> Self {
+    /// Makes it, in namespaces that are ours alone.
+    pub fn new() -> Self {
+        assert!(is_inside(), "a lab changes the network of its namespace");
         run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
         std::fs::create_dir("/run/netns").expect("/run is ours");
         run("ip", &["link", "set", "lo", "up"]);

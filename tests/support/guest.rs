@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::{Lan, PATH, packaged, run};
 
@@ -41,7 +42,7 @@ impl Guest {
         qemu.env("PATH", PATH)
             .args(["-k", "5", PATIENCE, "qemu-system-x86_64"])
             .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-nodefaults"])
-            .args(["-display", "none", "-no-reboot", "-monitor", "none"])
+            .args(["-nographic", "-no-reboot", "-monitor", "none"])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-netdev")
@@ -77,7 +78,23 @@ impl Guest {
         line.trim().to_owned()
     }
 
-    /// What stands on its serial console.
+    /// Waits until `text` stands on the console; the machine goes on.
+    pub fn wait_for(&mut self, text: &str) {
+        while !self.console().contains(text) {
+            let ended = self.has_ended();
+            let console = self.console();
+            assert!(!ended || console.contains(text), "no `{text}` on the console:\n{console}");
+            // A console in a file tells nobody that it has grown.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Whether it has switched itself off.
+    pub fn has_ended(&mut self) -> bool {
+        self.qemu.try_wait().expect("it was started").is_some()
+    }
+
+    /// What stands on its serial console: SeaBIOS, iPXE, OVMF and Linux all write there.
     pub fn console(&self) -> String {
         let console = fs::read(&self.console).unwrap_or_default();
         String::from_utf8_lossy(&console).into_owned()

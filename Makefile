@@ -1,0 +1,38 @@
+# `make run` serves the LAN, `make test` checks everything; each sets up what it needs on Debian.
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help run test demo build static setup clean
+
+help:
+	@echo "make run     serve the machines on this LAN (root, for the ports 67 and 69)"
+	@echo "make demo    boot three machines in QEMU through reveille, and watch"
+	@echo "make test    format, lints, documentation, unit tests and the lab"
+	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
+
+run: build
+	$(SUDO) target/release/reveille serve $(ARGS)
+
+build:
+	dev/setup run
+	cargo build --release --locked
+
+static:
+	dev/setup run
+	rustup target add x86_64-unknown-linux-musl
+	cargo build --release --locked --target x86_64-unknown-linux-musl
+
+demo:
+	dev/setup test
+	cargo test --locked --test demo
+
+test:
+	dev/setup test
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	cargo test --locked
+
+clean:
+	cargo clean
