@@ -3,12 +3,13 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run test demo build static setup clean
+.PHONY: help run test bench demo build static clean
 
 help:
 	@echo "make run     serve the machines on this LAN (root, for the ports 67 and 69)"
 	@echo "make demo    boot three machines in QEMU through reveille, and watch"
 	@echo "make test    format, lints, documentation, unit tests and the lab"
+	@echo "make bench   ours beside nginx, dnsmasq and tftpd-hpa, as ratios"
 	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
 
 run: build
@@ -33,6 +34,10 @@ test:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo test --locked
+
+bench:
+	dev/setup bench
+	cargo bench --locked --bench serving
 
 clean:
 	cargo clean

@@ -46,33 +46,33 @@ pub fn is_inside() -> bool {
 
 /// A command that runs this program again in namespaces of its own, which end with it.
 pub fn again_inside() -> Command {
-    let mut command = unshare();
+    again(&[&["--user", "--map-root-user"], &[]])
+}
+
+/// The same, for servers that change their user: in a user namespace there is only one. It takes
+/// root.
+pub fn again_inside_with_users() -> Command {
+    again(&[&[]])
+}
+
+/// `unshare` with the first of these arguments that the kernel allows.
+fn again(ways: &[&[&str]]) -> Command {
+    let works = |way: &&&[&str]| {
+        let probe = Command::new("unshare").args(**way).args(["--net", "true"]).output();
+        probe.is_ok_and(|output| output.status.success())
+    };
+    let way = ways.iter().find(works).expect(
+        "this needs network namespaces: run as root, or (for tests) allow user namespaces: sysctl \
+         kernel.unprivileged_userns_clone=1, user.max_user_namespaces, \
+         kernel.apparmor_restrict_unprivileged_userns=0",
+    );
+    let mut command = Command::new("unshare");
     command
+        .args(*way)
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(std::env::current_exe().expect("a program has a file"))
         .env(INSIDE, "1")
         .env("PATH", PATH);
-    command
-}
-
-/// `unshare` with a user namespace where the kernel allows one, else as root.
-fn unshare() -> Command {
-    let user = ["--user", "--map-root-user"];
-    let works = |arguments: &[&str]| {
-        let probe = Command::new("unshare").args(arguments).args(["--net", "true"]).output();
-        probe.is_ok_and(|output| output.status.success())
-    };
-    let mut command = Command::new("unshare");
-    if works(&user) {
-        command.args(user);
-    } else {
-        assert!(
-            works(&[]),
-            "the lab needs network namespaces: run as root, or allow user namespaces \
-             (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, \
-             kernel.apparmor_restrict_unprivileged_userns=0)"
-        );
-    }
     command
 }
 

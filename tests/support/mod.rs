@@ -1,7 +1,7 @@
 //! What the tests build a lab from.
 
 // Each program that builds a lab uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod appliance;
 pub mod firmware;

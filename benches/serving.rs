@@ -1,0 +1,346 @@
+//! `make bench`: serving an image over HTTP and an NBP over TFTP, ours beside what a user would pick
+//! instead, in one run with one load generator, on the loopback of a network namespace.
+//!
+//! These machines are noisy: the ratios count, not the times.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::appliance::Folder;
+use support::lan::{again_inside_with_users, is_inside};
+use support::{PATH, packaged, run};
+
+/// An initramfs of Talos is about this large.
+const IMAGE: usize = 80 << 20;
+const IMAGE_CLIENTS: usize = 16;
+const IMAGE_DOWNLOADS: usize = 96;
+/// An NBP with all drivers.
+const NBP: usize = 1 << 20;
+const NBP_CLIENTS: usize = 50;
+const NBP_DOWNLOADS: usize = 400;
+const BLKSIZE: usize = 1468;
+
+fn main() -> ExitCode {
+    if !is_inside() {
+        let status = again_inside_with_users().status().expect("unshare (package util-linux) runs");
+        return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    run("ip", &["link", "set", "lo", "up"]);
+    // tftpd-hpa takes no address, not even 127.0.0.1, while the host has none but loopback's.
+    run("ip", &["link", "add", "other0", "type", "veth", "peer", "name", "other1"]);
+    run("ip", &["addr", "add", "10.77.0.9/24", "dev", "other0"]);
+    let folder = Folder::new();
+    folder.write("files/initramfs", noise(IMAGE));
+    folder.write("files/ipxe.pxe", noise(NBP));
+    let ours = start_ours(&folder);
+    let nginx = start_nginx(&folder);
+    let dnsmasq = start_dnsmasq(&folder);
+    let tftpd = start_tftpd(&folder);
+
+    println!(
+        "HTTP: {IMAGE_CLIENTS} clients fetch an image of {} MiB, {IMAGE_DOWNLOADS} times",
+        IMAGE >> 20
+    );
+    let images = [
+        (&ours, "127.0.0.1:8080", "/images/talos/initrd"),
+        (&nginx, "127.0.0.1:8081", "/initramfs"),
+    ]
+    .map(|(server, address, path)| {
+        measure(server, IMAGE, IMAGE_DOWNLOADS, IMAGE_CLIENTS, |buffer| {
+            fetch_http(address, path, IMAGE, buffer);
+        })
+    });
+    report(&images);
+
+    println!(
+        "TFTP: {NBP_CLIENTS} clients fetch an NBP of {} MiB, {NBP_DOWNLOADS} times, blksize {BLKSIZE}",
+        NBP >> 20
+    );
+    let nbps = [(&ours, 1069), (&dnsmasq, 69), (&tftpd, 2069)].map(|(server, port)| {
+        measure(server, NBP, NBP_DOWNLOADS, NBP_CLIENTS, |buffer| {
+            fetch_tftp(SocketAddr::from(([127, 0, 0, 1], port)), "ipxe.pxe", NBP, buffer);
+        })
+    });
+    report(&nbps);
+    ExitCode::SUCCESS
+}
+
+/// Bytes that do not compress and are not zero.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A server that is measured, with its processes.
+struct Server {
+    name: &'static str,
+    child: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn start(name: &'static str, command: &mut Command, reachable: impl Fn() -> bool) -> Server {
+    command.env("PATH", PATH).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let server = Server { name, child: command.spawn().expect("the server starts") };
+    let begun = Instant::now();
+    while !reachable() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name} does not answer");
+        thread::sleep(Duration::from_millis(50));
+    }
+    server
+}
+
+fn answers_http(address: &'static str) -> impl Fn() -> bool {
+    move || TcpStream::connect(address).is_ok()
+}
+
+fn answers_tftp(port: u16) -> impl Fn() -> bool {
+    move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("it is a socket");
+        socket.send_to(b"\0\x01none\0octet\0", ("127.0.0.1", port)).ok();
+        socket.recv_from(&mut [0; 600]).is_ok()
+    }
+}
+
+fn start_ours(folder: &Folder) -> Server {
+    folder.write(
+        "config.yaml",
+        "server: { interfaces: [lo], nbps: [./files], tftp: { port: 1069, max_per_address: 1000 } }\n\
+         images: { talos: { kernel: ./files/ipxe.pxe, initrd: ./files/initramfs } }\n",
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+    command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));
+    // What a service logs goes somewhere; the others log as they do by default.
+    start("reveille", &mut command, || answers_http("127.0.0.1:8080")() && answers_tftp(1069)())
+}
+
+fn start_nginx(folder: &Folder) -> Server {
+    let program = packaged("/usr/sbin/nginx", "nginx-light");
+    let root = folder.path().display();
+    let config = format!(
+        "daemon off; user root; worker_processes auto; pid {root}/nginx.pid; error_log /dev/null;\n\
+         events {{}}\n\
+         http {{ sendfile on; tcp_nopush on; access_log off;\n\
+         server {{ listen 127.0.0.1:8081; root {root}/files; }} }}\n"
+    );
+    let config = folder.write("nginx.conf", config);
+    let mut command = Command::new(program);
+    start("nginx", command.arg("-c").arg(config), answers_http("127.0.0.1:8081"))
+}
+
+fn start_dnsmasq(folder: &Folder) -> Server {
+    let mut command = Command::new(packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
+    command.args(["-d", "--conf-file=/dev/null", "--user=root", "--port=0", "--pid-file="]);
+    command.args(["--enable-tftp", "--tftp-max=1000", "--log-facility=/dev/null"]);
+    command.arg(format!("--tftp-root={}", folder.path().join("files").display()));
+    start("dnsmasq", &mut command, answers_tftp(69))
+}
+
+fn start_tftpd(folder: &Folder) -> Server {
+    let mut command = Command::new(packaged("/usr/sbin/in.tftpd", "tftpd-hpa"));
+    command.args(["--foreground", "--address", "127.0.0.1:2069", "--user", "root", "--secure"]);
+    command.arg(folder.path().join("files"));
+    start("tftpd-hpa", &mut command, answers_tftp(2069))
+}
+
+/// What one run of the load showed.
+struct Measured {
+    name: &'static str,
+    seconds: f64,
+    gib: f64,
+    /// None where the kernel does not tell: tftpd-hpa's processes end unseen.
+    cpu: Option<f64>,
+    peak_mib: f64,
+    times: Vec<f64>,
+}
+
+fn measure(
+    server: &Server,
+    len: usize,
+    downloads: usize,
+    clients: usize,
+    fetch: impl Fn(&mut Vec<u8>) + Sync,
+) -> Measured {
+    // Once, so that the file is in the page cache for everybody.
+    fetch(&mut Vec::new());
+    let before = cpu_seconds(server.child.id());
+    let started = Instant::now();
+    let left = AtomicUsize::new(downloads);
+    let times: Vec<f64> = thread::scope(|scope| {
+        let client = || {
+            let mut buffer = Vec::new();
+            let mut times = Vec::new();
+            let take = |left: usize| left.checked_sub(1);
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                let begun = Instant::now();
+                fetch(&mut buffer);
+                times.push(begun.elapsed().as_secs_f64());
+            }
+            times
+        };
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("every fetch is whole"))
+            .collect()
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    let mut measured = Measured {
+        name: server.name,
+        seconds,
+        gib: (len * downloads) as f64 / f64::from(1 << 30),
+        cpu: (server.name != "tftpd-hpa").then(|| cpu_seconds(server.child.id()) - before),
+        peak_mib: peak_mib(server.child.id()),
+        times,
+    };
+    measured.times.sort_by(f64::total_cmp);
+    measured
+}
+
+/// A table, the first row ours; the ratios are ours to each.
+fn report(rows: &[Measured]) {
+    println!(
+        "{:<10} {:>9} {:>10} {:>9} {:>9} {:>9}   ours / its: {:>8} {:>8}",
+        "", "MiB/s", "CPU s/GiB", "median s", "p99 s", "peak MiB", "MiB/s", "CPU/GiB"
+    );
+    let pace = |row: &Measured| row.gib * 1024.0 / row.seconds;
+    let cost = |row: &Measured| row.cpu.map_or(f64::NAN, |cpu| cpu / row.gib);
+    for row in rows {
+        let at = |share: f64| row.times[((row.times.len() - 1) as f64 * share) as usize];
+        println!(
+            "{:<10} {:>9.0} {:>10.2} {:>9.3} {:>9.3} {:>9.1}   {:>20.2} {:>8.2}",
+            row.name,
+            pace(row),
+            cost(row),
+            at(0.5),
+            at(0.99),
+            row.peak_mib,
+            pace(&rows[0]) / pace(row),
+            cost(&rows[0]) / cost(row),
+        );
+    }
+    println!();
+}
+
+/// The CPU time of a process and of all that it started, those that have ended included.
+fn cpu_seconds(pid: u32) -> f64 {
+    let ticks: u64 = family(pid)
+        .iter()
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
+        .map(|stat| {
+            let fields: Vec<&str> =
+                stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+            // utime, stime, cutime, cstime
+            fields[12..16].iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
+        })
+        .sum();
+    ticks as f64 / 100.0
+}
+
+fn peak_mib(pid: u32) -> f64 {
+    let peak = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    };
+    family(pid).iter().filter_map(peak).sum::<f64>() / 1024.0
+}
+
+/// A process and its descendants that run now.
+fn family(pid: u32) -> Vec<u32> {
+    let mut parents = BTreeMap::new();
+    for entry in fs::read_dir("/proc").expect("it is mounted").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+        let parent = stat
+            .ok()
+            .and_then(|stat| stat.rsplit(')').next()?.split(' ').nth(2)?.parse::<u32>().ok());
+        parents.insert(pid, parent.unwrap_or(0));
+    }
+    let mut family = vec![pid];
+    let mut at = 0;
+    while at < family.len() {
+        let parent = family[at];
+        family.extend(parents.iter().filter(|(_, p)| **p == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    family
+}
+
+fn fetch_http(address: &str, path: &str, len: usize, buffer: &mut Vec<u8>) {
+    buffer.resize(1 << 18, 0);
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    let mut received = 0;
+    loop {
+        match stream.read(buffer).expect("the server sends") {
+            0 => break,
+            count => received += count,
+        }
+    }
+    assert!((len..len + 1000).contains(&received), "{received} bytes of {len} and a header");
+}
+
+fn fetch_tftp(server: SocketAddr, name: &str, len: usize, buffer: &mut Vec<u8>) {
+    buffer.resize(2048, 0);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("it is a socket");
+    let mut request = b"\0\x01".to_vec();
+    for field in [name, "octet", "blksize", &BLKSIZE.to_string()] {
+        request.extend(field.as_bytes());
+        request.push(0);
+    }
+    let mut last: (Vec<u8>, SocketAddr) = (request, server);
+    let (mut block, mut received) = (0_u16, 0);
+    loop {
+        socket.send_to(&last.0, last.1).expect("loopback takes it");
+        let (count, from) = loop {
+            match socket.recv_from(buffer) {
+                Ok(received) => break received,
+                Err(_) => {
+                    socket.send_to(&last.0, last.1).expect("loopback takes it");
+                }
+            }
+        };
+        match buffer[1] {
+            6 => last = (vec![0, 4, 0, 0], from),
+            3 if buffer[2..4] == block.wrapping_add(1).to_be_bytes() => {
+                block = block.wrapping_add(1);
+                received += count - 4;
+                last = (vec![0, 4, buffer[2], buffer[3]], from);
+                if count < BLKSIZE + 4 {
+                    socket.send_to(&last.0, last.1).expect("loopback takes it");
+                    break;
+                }
+            }
+            3 => {}
+            _ => panic!("refused: {}", String::from_utf8_lossy(&buffer[4..count])),
+        }
+    }
+    assert_eq!(received, len);
+}
