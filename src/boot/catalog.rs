@@ -29,12 +29,8 @@ pub struct Machine {
     pub serial: Option<String>,
     /// What it boots.
     pub profile: Arc<Profile>,
-    /// Its own kernel arguments, last on the line.
-    pub cmdline: Vec<String>,
-    /// Whether an iPXE in the card's ROM first loads our NBP; `None` leaves it to the profile.
-    pub replace_ipxe: Option<bool>,
-    /// How it reaches its disk; `None` leaves it to the profile.
-    pub local_boot: Option<LocalBoot>,
+    /// What it says for itself, which comes before what its profile says.
+    pub settings: Settings,
 }
 
 /// What to boot.
@@ -48,11 +44,18 @@ pub struct Profile {
     pub image: Option<Arc<Image>>,
     /// The Omni instance that the machine joins.
     pub omni: Option<Arc<Omni>>,
-    /// Kernel arguments, after the image's and before the machine's.
+    /// What it says for its machines.
+    pub settings: Settings,
+}
+
+/// What may stand in a profile or in a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Kernel arguments; these add up, the machine's last.
     pub cmdline: Vec<String>,
     /// Whether an iPXE in the card's ROM first loads our NBP.
     pub replace_ipxe: Option<bool>,
-    /// How its machines reach their disk.
+    /// How the machine reaches its disk.
     pub local_boot: Option<LocalBoot>,
 }
 

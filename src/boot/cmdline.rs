@@ -179,9 +179,9 @@ fn arguments<'a>(
         texts.iter().map(make).collect::<Vec<_>>()
     };
     let mut own = of(Layer::Image, &image.name, &image.cmdline);
-    own.extend(of(Layer::Profile, &profile.name, &profile.cmdline));
+    own.extend(of(Layer::Profile, &profile.name, &profile.settings.cmdline));
     if let Some(machine) = machine {
-        own.extend(of(Layer::Machine, &machine.name, &machine.cmdline));
+        own.extend(of(Layer::Machine, &machine.name, &machine.settings.cmdline));
     }
 
     let initrds: Vec<String> =
@@ -219,6 +219,7 @@ fn shortened(argument: &Argument<'_>) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::catalog::Settings;
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::*;
 
@@ -232,15 +233,18 @@ mod tests {
         }
     }
 
+    fn settings(cmdline: &[&str]) -> Settings {
+        let cmdline = cmdline.iter().map(ToString::to_string).collect();
+        Settings { cmdline, ..Settings::default() }
+    }
+
     fn profile(script: &str, cmdline: &[&str]) -> Profile {
         Profile {
             name: "blade".into(),
             script: script.into(),
             image: None,
             omni: None,
-            cmdline: cmdline.iter().map(ToString::to_string).collect(),
-            replace_ipxe: None,
-            local_boot: None,
+            settings: settings(cmdline),
         }
     }
 
@@ -251,9 +255,7 @@ mod tests {
             uuid: None,
             serial: None,
             profile: Arc::new(profile),
-            cmdline: cmdline.iter().map(ToString::to_string).collect(),
-            replace_ipxe: None,
-            local_boot: None,
+            settings: settings(cmdline),
         }
     }
 

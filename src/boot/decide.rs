@@ -103,7 +103,7 @@ pub fn decide_script(client: &Client, catalog: &Catalog) -> Result<Script, Ignor
         return Err(Ignored::UnknownMachine);
     }
     let kind = match machine {
-        Some(machine) => of_profile(&machine.profile, machine.local_boot),
+        Some(machine) => of_profile(&machine.profile, machine.settings.local_boot),
         None if client.smbios.is_none() && catalog.needs_smbios() => Kind::AskSmbios,
         None => match &catalog.unknown {
             Unknown::Menu => Kind::Menu,
@@ -132,17 +132,20 @@ fn nbp<'a>(client: &Client, catalog: &'a Catalog) -> Answer<'a> {
 }
 
 fn replaces_ipxe(machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
-    let stranger = match &catalog.unknown {
-        Unknown::Profile(profile) => profile.replace_ipxe,
-        Unknown::Menu | Unknown::Local | Unknown::Ignore => None,
+    let (own, profile) = match (machine, &catalog.unknown) {
+        (Some(machine), _) => (machine.settings.replace_ipxe, &machine.profile),
+        (None, Unknown::Profile(profile)) => (None, profile),
+        (None, Unknown::Menu | Unknown::Local | Unknown::Ignore) => return false,
     };
-    machine.map_or(stranger, |m| m.replace_ipxe.or(m.profile.replace_ipxe)).unwrap_or(false)
+    own.or(profile.settings.replace_ipxe).unwrap_or(false)
 }
 
 fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
     match profile.script.as_str() {
         MENU => Kind::Menu,
-        LOCAL_DISK => Kind::LocalDisk(machines_own.or(profile.local_boot).unwrap_or_default()),
+        LOCAL_DISK => {
+            Kind::LocalDisk(machines_own.or(profile.settings.local_boot).unwrap_or_default())
+        }
         _ => Kind::Profile(Arc::clone(profile)),
     }
 }
@@ -160,7 +163,7 @@ fn choose(kind: Kind, client: &Client, catalog: &Catalog) -> Kind {
 mod tests {
     use uuid::Uuid;
 
-    use super::super::catalog::Nbps;
+    use super::super::catalog::{Nbps, Settings};
     use super::super::client::Smbios;
     use super::super::event::{Event, Sent, Step, Subject, Transport};
     use super::*;
@@ -176,9 +179,7 @@ mod tests {
             script: script.into(),
             image: None,
             omni: None,
-            cmdline: vec![],
-            replace_ipxe: None,
-            local_boot: None,
+            settings: Settings::default(),
         })
     }
 
@@ -189,9 +190,7 @@ mod tests {
             uuid: None,
             serial: None,
             profile: Arc::clone(profile),
-            cmdline: vec![],
-            replace_ipxe: None,
-            local_boot: None,
+            settings: Settings::default(),
         }
     }
 
@@ -334,11 +333,12 @@ mod tests {
     #[test]
     fn the_machines_way_to_its_disk_comes_before_its_profiles() {
         let disk = Arc::new(Profile {
-            local_boot: Some(LocalBoot::Sanboot),
+            settings: Settings { local_boot: Some(LocalBoot::Sanboot), ..Settings::default() },
             ..Arc::into_inner(profile("disk", "local-disk")).unwrap()
         });
         let of = |own| {
-            let machine = Machine { macs: vec![MAC], local_boot: own, ..machine(&disk) };
+            let settings = Settings { local_boot: own, ..Settings::default() };
+            let machine = Machine { macs: vec![MAC], settings, ..machine(&disk) };
             kind(&client(Stage::Ipxe, Arch::Bios), &catalog(Unknown::Menu, vec![machine]))
         };
         assert_eq!(of(None), "disk by Sanboot");
@@ -351,7 +351,7 @@ mod tests {
             Unknown::Menu,
             vec![Machine {
                 macs: vec![MAC],
-                replace_ipxe: Some(true),
+                settings: Settings { replace_ipxe: Some(true), ..Settings::default() },
                 ..machine(&profile("p", "linux"))
             }],
         );

@@ -334,6 +334,7 @@ fn told(error: &minijinja::Error) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::catalog::Settings;
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::*;
 
@@ -342,6 +343,10 @@ mod tests {
 
     fn scene() -> Scene<'static> {
         Scene { mac: MAC, base: "http://192.168.1.2:8080", image: &READY }
+    }
+
+    fn arguments(word: &str) -> Settings {
+        Settings { cmdline: vec![word.into()], ..Settings::default() }
     }
 
     fn profile(script: &str) -> Profile {
@@ -363,9 +368,7 @@ mod tests {
                 events: DEFAULT_EVENTS.into(),
                 kernel_log: DEFAULT_KERNEL_LOG.into(),
             })),
-            cmdline: vec!["console=ttyS1,115200n8".into()],
-            replace_ipxe: None,
-            local_boot: None,
+            settings: arguments("console=ttyS1,115200n8"),
         }
     }
 
@@ -376,9 +379,7 @@ mod tests {
             uuid: None,
             serial: None,
             profile,
-            cmdline: vec!["talos.hostname=oden".into()],
-            replace_ipxe: None,
-            local_boot: None,
+            settings: arguments("talos.hostname=oden"),
         })
     }
 
@@ -463,7 +464,7 @@ mod tests {
             refused(&of_profile(profile("coreos")), scene()),
             "there is no boot script `coreos.ipxe`: none in the folder of `server.boot_scripts`, none built in"
         );
-        let bad = Profile { cmdline: vec!["&&".into()], ..profile("linux") };
+        let bad = Profile { settings: arguments("&&"), ..profile("linux") };
         assert_eq!(
             refused(&of_profile(bad), scene()),
             "argument `&&` of profile `blade` is an operator to iPXE, which would end the kernel line there"

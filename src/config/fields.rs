@@ -303,3 +303,8 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
         None => format!("there is no {what} `{name}`; there is: {}", known.join(", ")),
     }
 }
+
+/// "no profile named `x`", with the nearest name.
+pub fn no_such<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    unknown(&format!("{what} named"), name, known)
+}

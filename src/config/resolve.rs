@@ -4,20 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use secrecy::SecretString;
 
 use super::fields::{Located, Problems};
-use super::file::{self, File, Named, SecretSource, no_such};
+use super::file::{File, SecretSource};
 use super::problem::{Problem, Severity};
 use super::yaml::{self, Place};
 use super::{Config, Dhcp, Interfaces, Server, Tftp};
-use crate::boot::Mac;
-use crate::boot::catalog::{Catalog, Image, Machine, Menu, Nbps, Profile, Unknown};
-use crate::boot::cmdline;
-use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
+use crate::boot::catalog::Nbps;
 use crate::boot::script::Templates;
+
+mod link;
+
+use link::Linker;
 
 /// What the config names, as it was found on this host.
 #[derive(Debug, Default)]
@@ -154,263 +154,12 @@ pub fn state_folder(file: &File, base: &Path, default: &Path) -> PathBuf {
     named.unwrap_or_else(|| default.to_owned())
 }
 
-struct Linker<'a> {
-    found: &'a Surroundings,
-    templates: &'a Templates,
-    problems: &'a mut Problems,
-}
-
-impl Linker<'_> {
-    fn link(mut self, file: File) -> Catalog {
-        let omni = by_name(file.omni, |name, omni| self.omni(name, omni));
-        let images = by_name(file.images, |name, image| self.image(name, image));
-        let profiles =
-            by_name(file.profiles, |name, profile| self.profile(name, profile, &images, &omni));
-        let mut catalog = Catalog::default();
-        catalog.unknown = self.unknown(file.unknown, &profiles);
-        catalog.menu = self.menu(file.menu, &profiles);
-        catalog.images = images;
-        catalog.nbps = self.found.nbps.clone();
-        let mut taken = BTreeMap::new();
-        for (name, machine) in file.machines {
-            if let Some(machine) = self.machine(&name, machine, &profiles, &mut taken) {
-                catalog.add(machine);
-            }
-        }
-        catalog
-    }
-
-    fn omni(&mut self, name: &Located<String>, omni: file::Omni) -> Option<Omni> {
-        let source = omni.join_token?;
-        let join_token = match self.found.secrets.get(&source.value) {
-            Some(Ok(token)) => Ok(token.clone()),
-            Some(Err(reason)) => Err(reason.clone()),
-            None => Err("it was not read".to_owned()),
-        };
-        let join_token = join_token.map_err(|reason| {
-            self.problems.warning(
-                &source.key,
-                source.place,
-                format!(
-                    "no join token: {reason}; boots that join {} are refused until then",
-                    name.value
-                ),
-            );
-            format!("no join token for omni {}: {reason}", name.value)
-        });
-        Some(Omni {
-            name: name.value.clone(),
-            api: omni.api?.value,
-            join_token,
-            tunnel: omni.tunnel,
-            events: omni.events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
-            kernel_log: omni.kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
-        })
-    }
-
-    fn image(&mut self, name: &Located<String>, image: file::Image) -> Option<Image> {
-        for at in image.kernel.iter().chain(&image.initrds) {
-            let path = self.found.base.join(&at.value);
-            if let Some(reason) = self.found.unreadable.get(&path) {
-                let message = format!(
-                    "{}: {reason}; boots of image {} are refused until it is there",
-                    path.display(),
-                    name.value
-                );
-                self.problems.warning(&at.key, at.place, message);
-            }
-        }
-        let path = |at: Located<String>| self.found.base.join(at.value);
-        Some(Image {
-            name: name.value.clone(),
-            kernel: path(image.kernel?),
-            initrds: image.initrds.into_iter().map(path).collect(),
-            cmdline: image.cmdline,
-            talos: image.talos,
-        })
-    }
-
-    fn profile(
-        &mut self,
-        name: &Located<String>,
-        profile: file::Profile,
-        images: &BTreeMap<String, Arc<Image>>,
-        omni: &BTreeMap<String, Arc<Omni>>,
-    ) -> Option<Profile> {
-        let script = profile.script?;
-        if !self.templates.knows(&script.value) {
-            let names = self.templates.names();
-            let known = no_such("boot script", &script.value, names.iter().map(String::as_str));
-            let message =
-                format!("{known}; boots of profile {} are refused until it is there", name.value);
-            self.problems.warning(&script.key, script.place, message);
-        }
-        let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
-        if profile.image.is_none() && ["talos", "linux"].contains(&script.value.as_str()) {
-            let message = format!("script `{}` needs an `image`", script.value);
-            self.problems.error(&name.key, name.place, message);
-        }
-        let profile = Profile {
-            name: name.value.clone(),
-            script: script.value,
-            image,
-            omni: profile.omni.as_ref().and_then(|at| self.named("omni", at, omni)),
-            cmdline: profile.cmdline,
-            replace_ipxe: profile.replace_ipxe,
-            local_boot: profile.local_boot,
-        };
-        self.try_kernel_line(name, &profile, None);
-        Some(profile)
-    }
-
-    fn machine(
-        &mut self,
-        name: &Located<String>,
-        machine: file::Machine,
-        profiles: &BTreeMap<String, Arc<Profile>>,
-        taken: &mut BTreeMap<Identity, String>,
-    ) -> Option<Machine> {
-        for (identity, key, place) in identities(&machine) {
-            if let Some(other) = taken.get(&identity) {
-                self.problems.error(
-                    key,
-                    place,
-                    format!("machine {other} has this {identity} already"),
-                );
-            } else {
-                taken.insert(identity, name.value.clone());
-            }
-        }
-        let profile = self.named("profile", &machine.profile?, profiles)?;
-        let machine = Machine {
-            name: name.value.clone(),
-            macs: machine.macs.into_iter().map(|at| at.value).collect(),
-            uuid: machine.uuid.map(|at| at.value),
-            serial: machine.serial.map(|at| at.value.trim().to_owned()),
-            profile,
-            cmdline: machine.cmdline,
-            replace_ipxe: machine.replace_ipxe,
-            local_boot: machine.local_boot,
-        };
-        if !machine.cmdline.is_empty() {
-            self.try_kernel_line(name, &Arc::clone(&machine.profile), Some(&machine));
-        }
-        Some(machine)
-    }
-
-    /// Says now what would be refused at the boot. A missing token has been told already.
-    fn try_kernel_line(
-        &mut self,
-        name: &Located<String>,
-        profile: &Profile,
-        machine: Option<&Machine>,
-    ) {
-        let tokenless = profile.omni.as_ref().is_some_and(|omni| omni.join_token.is_err());
-        let Some(image) = profile.image.as_ref().filter(|_| !tokenless) else {
-            return;
-        };
-        if let Err(error) = cmdline::kernel_line(profile, image, machine) {
-            let message = format!("{error}; its boots are refused until that is mended");
-            self.problems.warning(&name.key, name.place, message);
-        }
-    }
-
-    fn unknown(
-        &mut self,
-        at: Option<Located<String>>,
-        profiles: &BTreeMap<String, Arc<Profile>>,
-    ) -> Unknown {
-        let Some(at) = at else {
-            return Unknown::default();
-        };
-        match at.value.as_str() {
-            "menu" => Unknown::Menu,
-            "local" => Unknown::Local,
-            "ignore" => Unknown::Ignore,
-            name => {
-                if let Some(profile) = profiles.get(name) {
-                    return Unknown::Profile(Arc::clone(profile));
-                }
-                let words = ["menu", "local", "ignore"];
-                let known = profiles.keys().map(String::as_str).chain(words);
-                self.problems.error(&at.key, at.place, no_such("profile", name, known));
-                Unknown::default()
-            }
-        }
-    }
-
-    fn menu(&mut self, menu: file::Menu, profiles: &BTreeMap<String, Arc<Profile>>) -> Menu {
-        let default = menu
-            .default
-            .filter(|at| at.value != "local")
-            .and_then(|at| self.named("profile", &at, profiles));
-        let chosen = match menu.profiles {
-            Some(names) => {
-                names.iter().filter_map(|at| self.named("profile", at, profiles)).collect()
-            }
-            None => profiles.values().cloned().collect(),
-        };
-        Menu { default, timeout: menu.timeout.unwrap_or(Menu::default().timeout), profiles: chosen }
-    }
-
-    fn named<T>(
-        &mut self,
-        what: &str,
-        at: &Located<String>,
-        all: &BTreeMap<String, Arc<T>>,
-    ) -> Option<Arc<T>> {
-        let found = all.get(&at.value).cloned();
-        if found.is_none() {
-            let message = no_such(what, &at.value, all.keys().map(String::as_str));
-            self.problems.error(&at.key, at.place, message);
-        }
-        found
-    }
-}
-
-fn by_name<F, T>(
-    entries: Vec<Named<F>>,
-    mut link: impl FnMut(&Located<String>, F) -> Option<T>,
-) -> BTreeMap<String, Arc<T>> {
-    entries
-        .into_iter()
-        .filter_map(|(name, entry)| Some((name.value.clone(), Arc::new(link(&name, entry)?))))
-        .collect()
-}
-
-/// What tells a machine from others.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Identity {
-    Mac(Mac),
-    Uuid(uuid::Uuid),
-    Serial(String),
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Mac(_) => "MAC address",
-            Self::Uuid(_) => "UUID",
-            Self::Serial(_) => "serial number",
-        })
-    }
-}
-
-fn identities(machine: &file::Machine) -> Vec<(Identity, &str, Place)> {
-    let macs = machine.macs.iter().map(|at| (Identity::Mac(at.value), at.key.as_str(), at.place));
-    let uuid = machine.uuid.iter().map(|at| (Identity::Uuid(at.value), at.key.as_str(), at.place));
-    let serial = machine
-        .serial
-        .iter()
-        .map(|at| (Identity::Serial(at.value.trim().to_owned()), at.key.as_str(), at.place));
-    macs.chain(uuid).chain(serial).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::catalog::Unknown;
+    use crate::boot::cmdline;
     use crate::boot::talos::{TalosArch, TalosVersion};
-    use crate::config::Interfaces;
 
     /// A host where every file is there and every secret can be read.
     fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
@@ -452,7 +201,7 @@ mod tests {
         let v1_11: TalosVersion = "1.11".parse().unwrap();
         assert_eq!(image.talos, Some((v1_11, TalosArch::Amd64)));
         let balder = catalog.machine("9c:8e:99:00:00:02".parse().unwrap()).unwrap();
-        assert_eq!((balder.macs.len(), balder.replace_ipxe), (2, Some(true)));
+        assert_eq!((balder.macs.len(), balder.settings.replace_ipxe), (2, Some(true)));
         assert!(catalog.needs_smbios());
         let choice: Vec<_> = catalog.menu.profiles.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(choice, ["talos", "rescue"]);

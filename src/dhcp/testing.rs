@@ -12,7 +12,10 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
         .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("hex digits are ASCII");
+            u8::from_str_radix(pair, 16).expect("two hex digits are a byte")
+        })
         .collect()
 }
 
@@ -25,7 +28,7 @@ pub(crate) fn request(message_type: u8, options: &[(u8, &[u8])]) -> Vec<u8> {
     datagram[236..].copy_from_slice(&[99, 130, 83, 99]);
     let own: [(u8, &[u8]); 1] = [(53, &[message_type])];
     for (code, data) in own.iter().chain(options) {
-        datagram.extend([*code, u8::try_from(data.len()).unwrap()]);
+        datagram.extend([*code, u8::try_from(data.len()).expect("a test's option is short")]);
         datagram.extend(*data);
     }
     datagram.push(255);

@@ -1,0 +1,115 @@
+//! `omni`: the instances that machines join, and where their secrets are read from.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::boot::cmdline::Flaw;
+use crate::config::fields::{Fields, Keys, Located, Problems};
+use crate::config::yaml::{Node, Value};
+
+const OMNI: Keys = Keys {
+    known: &["api", "join_token", "tunnel", "events", "kernel_log"],
+    later: &["ca", "kernel_args"],
+};
+const SECRET: Keys = Keys { known: &["file", "env", "credential"], later: &[] };
+
+/// One instance under `omni`.
+#[derive(Debug, Default)]
+pub struct Omni {
+    /// `api`
+    pub api: Option<Located<String>>,
+    /// `join_token`
+    pub join_token: Option<Located<SecretSource>>,
+    /// `tunnel`
+    pub tunnel: bool,
+    /// `events`
+    pub events: Option<String>,
+    /// `kernel_log`
+    pub kernel_log: Option<String>,
+}
+
+/// Where a secret is read from; never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SecretSource {
+    /// The first line of a file; the path starts at the config file.
+    File(String),
+    /// An environment variable.
+    Env(String),
+    /// A systemd credential.
+    Credential(String),
+}
+
+impl Omni {
+    pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Self {
+        let fields = Fields::of(node, key, OMNI, problems);
+        let api = fields.text("api", problems);
+        if let Some(api) = &api {
+            let schemes = ["https://", "http://", "grpc://"];
+            if !schemes.iter().any(|scheme| api.value.starts_with(scheme)) {
+                let message = format!(
+                    "`{}` is not the address of a machine API; write it like https://example.omni.siderolabs.io",
+                    api.value
+                );
+                problems.error(&api.key, api.place, message);
+            } else if api.value.contains('?') {
+                let message = "the address ends before its `?`: the token comes from `join_token`";
+                problems.error(&api.key, api.place, message);
+            } else if let Some(flaw) = Flaw::of(&api.value) {
+                problems.error(&api.key, api.place, format!("the address {flaw}"));
+            }
+        } else {
+            problems.error(key, node.place, "`api` is missing: the address of Omni's machine API");
+        }
+        let join_token = match fields.node("join_token") {
+            Some(node) => SecretSource::read(node, &fields.path("join_token"), problems),
+            None => {
+                problems.error(
+                    key,
+                    node.place,
+                    "`join_token` is missing: { file: … }, { env: … } or { credential: … }",
+                );
+                None
+            }
+        };
+        Self {
+            api,
+            join_token,
+            tunnel: fields.flag("tunnel", problems).unwrap_or(false),
+            events: argument(&fields, "events", problems),
+            kernel_log: argument(&fields, "kernel_log", problems),
+        }
+    }
+}
+
+/// A field that goes onto the kernel line as part of one argument.
+fn argument(fields: &Fields<'_>, field: &str, problems: &mut Problems) -> Option<String> {
+    let text = fields.text(field, problems)?;
+    if let Some(flaw) = Flaw::of(&text.value) {
+        problems.error(&text.key, text.place, format!("`{}` {flaw}", text.value));
+    }
+    Some(text.value)
+}
+
+impl SecretSource {
+    fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<Self>> {
+        if let Value::Scalar(_) = node.value {
+            // The text may be the secret itself: it is not repeated.
+            let message = "a secret does not stand in the config; write { file: ./secrets/x }, { env: NAME } or { credential: NAME }";
+            problems.error(key, node.place, message);
+            return None;
+        }
+        let fields = Fields::of(node, key, SECRET, problems);
+        let mut sources = [
+            fields.text("file", problems).map(|at| at.map(Self::File)),
+            fields.text("env", problems).map(|at| at.map(Self::Env)),
+            fields.text("credential", problems).map(|at| at.map(Self::Credential)),
+        ]
+        .into_iter()
+        .flatten();
+        match (sources.next(), sources.next()) {
+            (Some(source), None) => Some(source),
+            _ => {
+                problems.error(key, node.place, "name one source: `file`, `env` or `credential`");
+                None
+            }
+        }
+    }
+}
