@@ -24,7 +24,7 @@ pub mod script;
 pub mod state;
 pub mod talos;
 
-pub use arch::{Arch, Firmware};
+pub use arch::Arch;
 pub use catalog::Catalog;
 pub use client::{Client, Stage};
 pub use decide::{Answer, decide, decide_script};

@@ -1,16 +1,7 @@
-//! What kind of machine asks: option 93, and the firmware that goes with it.
+//! What kind of machine asks: option 93.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
-
-/// Which kind of firmware runs the network boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Firmware {
-    /// PC BIOS with a PXE option ROM.
-    Bios,
-    /// UEFI, by PXE or by HTTP Boot.
-    Uefi,
-}
 
 /// The architecture of an NBP that a client can run, read from option 93 (Client System
 /// Architecture, RFC 4578 section 2.1, values as in IANA's "Processor Architecture Types").
@@ -28,10 +19,12 @@ pub enum Arch {
     UefiArm64,
     /// 64-bit RISC-V UEFI.
     UefiRiscv64,
+    /// A code that no NBP here is for.
+    Other(u16),
 }
 
 impl Arch {
-    /// Every architecture that is told apart here.
+    /// Every architecture that an NBP can be for.
     pub const ALL: [Self; 6] = [
         Self::Bios,
         Self::UefiX86,
@@ -41,46 +34,35 @@ impl Arch {
         Self::UefiRiscv64,
     ];
 
-    /// The architecture for one code of option 93, or none for a code that has no iPXE.
+    /// The architecture for one code of option 93.
     ///
     /// RFC 4578 names 7 and 9 the wrong way round (errata 4624 and 4625): x86-64 UEFI sends 7,
     /// some old firmware 9, so both are x86-64. 15 to 19 and 28 are the HTTP Boot twins; whether a
     /// client wants HTTP Boot is told by option 60, not here.
-    pub const fn from_iana(code: u16) -> Option<Self> {
+    pub const fn from_iana(code: u16) -> Self {
         match code {
-            0 => Some(Self::Bios),
-            6 | 15 => Some(Self::UefiX86),
-            7 | 9 | 16 | 17 => Some(Self::UefiX64),
-            10 | 18 => Some(Self::UefiArm32),
-            11 | 19 => Some(Self::UefiArm64),
-            27 | 28 => Some(Self::UefiRiscv64),
-            _ => None,
-        }
-    }
-
-    /// The firmware that this architecture implies.
-    pub const fn firmware(self) -> Firmware {
-        match self {
-            Self::Bios => Firmware::Bios,
-            Self::UefiX86
-            | Self::UefiX64
-            | Self::UefiArm32
-            | Self::UefiArm64
-            | Self::UefiRiscv64 => Firmware::Uefi,
+            0 => Self::Bios,
+            6 | 15 => Self::UefiX86,
+            7 | 9 | 16 | 17 => Self::UefiX64,
+            10 | 18 => Self::UefiArm32,
+            11 | 19 => Self::UefiArm64,
+            27 | 28 => Self::UefiRiscv64,
+            other => Self::Other(other),
         }
     }
 }
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bios => "BIOS",
-            Self::UefiX86 => "UEFI x86",
-            Self::UefiX64 => "UEFI x86-64",
-            Self::UefiArm32 => "UEFI arm32",
-            Self::UefiArm64 => "UEFI arm64",
-            Self::UefiRiscv64 => "UEFI riscv64",
-        })
+        match self {
+            Self::Bios => f.write_str("BIOS"),
+            Self::UefiX86 => f.write_str("UEFI x86"),
+            Self::UefiX64 => f.write_str("UEFI x86-64"),
+            Self::UefiArm32 => f.write_str("UEFI arm32"),
+            Self::UefiArm64 => f.write_str("UEFI arm64"),
+            Self::UefiRiscv64 => f.write_str("UEFI riscv64"),
+            Self::Other(code) => write!(f, "architecture {code} (option 93)"),
+        }
     }
 }
 
@@ -90,8 +72,8 @@ mod tests {
 
     #[test]
     fn seven_and_nine_are_both_x86_64_uefi() {
-        assert_eq!(Arch::from_iana(7), Some(Arch::UefiX64));
-        assert_eq!(Arch::from_iana(9), Some(Arch::UefiX64));
+        assert_eq!(Arch::from_iana(7), Arch::UefiX64);
+        assert_eq!(Arch::from_iana(9), Arch::UefiX64);
     }
 
     #[test]
@@ -102,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn a_code_without_an_ipxe_has_no_architecture() {
+    fn a_code_without_an_ipxe_stays_what_it_is() {
         for code in [1, 2, 20, 21, 41, 99, 0xffff] {
-            assert_eq!(Arch::from_iana(code), None, "{code}");
+            assert_eq!(Arch::from_iana(code), Arch::Other(code));
         }
     }
 }

@@ -128,6 +128,7 @@ impl Nbps {
             | Arch::UefiArm32
             | Arch::UefiArm64
             | Arch::UefiRiscv64 => &["snponly", "ipxe"],
+            Arch::Other(_) => &[],
         };
         let rank = |nbp: &Nbp| {
             let file = nbp.name.rsplit('/').next().unwrap_or_default();

@@ -27,22 +27,19 @@ const DHCP: Keys = Keys { known: &["mode", "port", "boot_server_port"], later: &
 const TFTP: Keys = Keys { known: &["port", "max_transfers", "max_per_address"], later: &[] };
 const HTTP: Keys = Keys { known: &["port"], later: &[] };
 
-/// A name and what stands under it.
-pub type Named<T> = (Located<String>, T);
-
 /// The whole file.
 #[derive(Debug, Default)]
 pub struct File {
     /// `server`
     pub server: Server,
     /// `omni`
-    pub omni: Vec<Named<Omni>>,
+    pub omni: Vec<(Located<String>, Omni)>,
     /// `images`
-    pub images: Vec<Named<Image>>,
+    pub images: Vec<(Located<String>, Image)>,
     /// `profiles`
-    pub profiles: Vec<Named<Profile>>,
+    pub profiles: Vec<(Located<String>, Profile)>,
     /// `machines`
-    pub machines: Vec<Named<Machine>>,
+    pub machines: Vec<(Located<String>, Machine)>,
     /// `unknown`
     pub unknown: Option<Located<String>>,
     /// `menu`
@@ -109,7 +106,7 @@ fn each<T>(
     section: &str,
     problems: &mut Problems,
     read: fn(&Node, &str, &mut Problems) -> T,
-) -> Vec<Named<T>> {
+) -> Vec<(Located<String>, T)> {
     let Some(node) = fields.node(section) else {
         return Vec::new();
     };

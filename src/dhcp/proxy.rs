@@ -68,7 +68,7 @@ pub enum Ignored {
     /// It is no DHCP request.
     #[error("malformed: {0}")]
     Malformed(#[from] Malformed),
-    /// Its sender does not network boot, or not on anything that runs here.
+    /// Its sender does not network boot.
     #[error(transparent)]
     NotOurs(#[from] NotOurs),
     /// A message type that this port does not answer.
@@ -393,6 +393,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(told("", &arm).starts_with("no NBP for UEFI arm32 was found"));
+        let alien = request(1, &[(60, b"PXEClient"), (93, &[0, 99])]);
+        assert!(told("", &alien).starts_with("no NBP for architecture 99 (option 93) was found"));
         let x64 = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
         assert!(told("unknown: ignore", &x64).contains("`unknown: ignore`"));
     }

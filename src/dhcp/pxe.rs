@@ -13,19 +13,13 @@ pub const HTTP_CLIENT: &str = "HTTPClient";
 
 /// Why a DHCP client is none of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotOurs {
-    /// Option 60 is neither `PXEClient…` nor `HTTPClient…`.
-    #[error("it is no PXE client")]
-    NotPxe,
-    /// No code in option 93 has an NBP.
-    #[error("its architecture {0} (option 93) is not known")]
-    Arch(u16),
-}
+#[error("it is no PXE client: its option 60 is neither `PXEClient…` nor `HTTPClient…`")]
+pub struct NotOurs;
 
 /// Says who sent a request.
 ///
 /// # Errors
-/// It is not network booting, or on an architecture that nothing here runs on.
+/// It is not network booting.
 pub fn client(request: &Request) -> Result<Client, NotOurs> {
     let class = request.option(option::VENDOR_CLASS).unwrap_or_default();
     let firmware = if class.starts_with(PXE_CLIENT.as_bytes()) {
@@ -33,13 +27,13 @@ pub fn client(request: &Request) -> Result<Client, NotOurs> {
     } else if class.starts_with(HTTP_CLIENT.as_bytes()) {
         Stage::HttpBoot
     } else {
-        return Err(NotOurs::NotPxe);
+        return Err(NotOurs);
     };
     // A chainloaded iPXE can inherit either class from the firmware that loaded it.
     let stage = if is_ipxe(request) { Stage::Ipxe } else { firmware };
     Ok(Client {
         mac: mac(request),
-        arch: Some(arch(request, class)?),
+        arch: Some(arch(request, class)),
         stage,
         uuid: client_machine_id(request).and_then(uuid),
         smbios: None,
@@ -64,7 +58,7 @@ fn is_ipxe(request: &Request) -> bool {
 
 /// The first code of option 93 that is known; without one, what option 60 repeats
 /// (`PXEClient:Arch:00007:UNDI:003016`); without that, BIOS, as the PXE 2.1 ROMs were that lacked it.
-fn arch(request: &Request, class: &[u8]) -> Result<Arch, NotOurs> {
+fn arch(request: &Request, class: &[u8]) -> Arch {
     let codes: Vec<u16> = match request.option(option::CLIENT_ARCH) {
         Some(data) => data.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect(),
         None => Vec::new(),
@@ -74,7 +68,8 @@ fn arch(request: &Request, class: &[u8]) -> Result<Arch, NotOurs> {
         text.split(':').skip_while(|part| *part != "Arch").nth(1)?.parse().ok()
     };
     let first = codes.first().copied().or_else(repeated).unwrap_or(0);
-    codes.into_iter().chain([first]).find_map(Arch::from_iana).ok_or(NotOurs::Arch(first))
+    let known = |arch: &Arch| !matches!(arch, Arch::Other(_));
+    codes.into_iter().map(Arch::from_iana).find(known).unwrap_or(Arch::from_iana(first))
 }
 
 /// Option 97 as it must be echoed: type 0 and 16 bytes. A malformed one is left out of the reply.
@@ -122,22 +117,22 @@ mod tests {
     #[test]
     fn who_does_not_network_boot_is_none_of_ours() {
         for class in [&b"MSFT 5.0"[..], b"AAPLBSDPC", b"udhcp 1.36.1", b"pxeclient", b""] {
-            assert_eq!(read(&[(60, class)]), Err(NotOurs::NotPxe), "{class:?}");
+            assert_eq!(read(&[(60, class)]), Err(NotOurs), "{class:?}");
         }
-        assert_eq!(read(&[]), Err(NotOurs::NotPxe));
+        assert_eq!(read(&[]), Err(NotOurs));
     }
 
     #[test]
     fn the_first_known_architecture_counts_and_option_60_helps_where_93_is_missing() {
         let arch = |options: &[(u8, &[u8])]| {
             let class: [(u8, &[u8]); 1] = [(60, b"PXEClient")];
-            read(&[&class, options].concat()).map(|client| client.arch.unwrap())
+            read(&[&class, options].concat()).unwrap().arch.unwrap()
         };
-        assert_eq!(arch(&[(93, &[0, 7, 0, 16])]), Ok(Arch::UefiX64));
-        assert_eq!(arch(&[(93, &[0, 99, 0, 11])]), Ok(Arch::UefiArm64));
-        assert_eq!(arch(&[(93, &[0, 99])]), Err(NotOurs::Arch(99)));
-        assert_eq!(arch(&[(93, &[7])]), Ok(Arch::Bios));
-        assert_eq!(arch(&[]), Ok(Arch::Bios));
+        assert_eq!(arch(&[(93, &[0, 7, 0, 16])]), Arch::UefiX64);
+        assert_eq!(arch(&[(93, &[0, 99, 0, 11])]), Arch::UefiArm64);
+        assert_eq!(arch(&[(93, &[0, 99])]), Arch::Other(99));
+        assert_eq!(arch(&[(93, &[7])]), Arch::Bios);
+        assert_eq!(arch(&[]), Arch::Bios);
         let client = read(&[(60, b"PXEClient:Arch:00007:UNDI:003016")]).unwrap();
         assert_eq!(client.arch, Some(Arch::UefiX64));
     }

@@ -1,5 +1,6 @@
 //! `/boot/<mac>.ipxe`, `/nbp/<name>` and `/images/<image>/<part>`.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use uuid::Uuid;
@@ -27,27 +27,12 @@ use crate::files;
 /// How much of a file is read at once: with 1 MiB a large one costs half the CPU of 64 KiB.
 const CHUNK: usize = 1 << 20;
 
-/// What a script's address may say of the machine.
-#[derive(Debug, Deserialize)]
-pub struct Facts {
-    uuid: Option<String>,
-    serial: Option<String>,
-    /// What somebody chose from the menu.
-    profile: Option<String>,
-}
-
-/// What an image's address says of the machine.
-#[derive(Debug, Deserialize)]
-pub struct Whose {
-    mac: Option<String>,
-}
-
 /// A machine's own script.
 pub async fn script(
     State(server): State<Server>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     Path(file): Path<String>,
-    Query(facts): Query<Facts>,
+    Query(facts): Query<HashMap<String, String>>,
     method: Method,
 ) -> Response {
     let mac = file.strip_suffix(".ipxe").and_then(|name| name.parse::<Mac>().ok());
@@ -55,7 +40,7 @@ pub async fn script(
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
     };
     let config = Arc::clone(&server.config.borrow());
-    let client = client(mac, facts);
+    let client = client(mac, &facts);
     let subject = Subject {
         mac: Some(mac),
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
@@ -86,19 +71,20 @@ pub async fn script(
     Response::from_parts(parts, tracked(body, length, ended))
 }
 
-fn client(mac: Mac, facts: Facts) -> Client {
-    let given = |fact: &Option<String>| {
-        let fact = fact.as_deref().map(str::trim).filter(|fact| !fact.is_empty());
-        fact.map(str::to_owned)
+/// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
+fn client(mac: Mac, facts: &HashMap<String, String>) -> Client {
+    let given = |name: &str| {
+        let fact = facts.get(name).map(|fact| fact.trim());
+        fact.filter(|fact| !fact.is_empty()).map(str::to_owned)
     };
-    let told = facts.uuid.is_some() || facts.serial.is_some();
+    let told = facts.contains_key("uuid") || facts.contains_key("serial");
     Client {
         mac: Some(mac),
         arch: None,
         stage: Stage::Ipxe,
-        uuid: given(&facts.uuid).and_then(|uuid| Uuid::parse_str(&uuid).ok()),
-        smbios: told.then(|| Smbios { serial: given(&facts.serial) }),
-        choice: given(&facts.profile),
+        uuid: given("uuid").and_then(|uuid| Uuid::parse_str(&uuid).ok()),
+        smbios: told.then(|| Smbios { serial: given("serial") }),
+        choice: given("profile"),
     }
 }
 
@@ -151,11 +137,11 @@ pub async fn image(
     State(server): State<Server>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     Path((image, part)): Path<(String, String)>,
-    Query(whose): Query<Whose>,
+    Query(whose): Query<HashMap<String, String>>,
     request: Request,
 ) -> Response {
     let config = Arc::clone(&server.config.borrow());
-    let subject = match whose.mac.and_then(|mac| mac.parse::<Mac>().ok()) {
+    let subject = match whose.get("mac").and_then(|mac| mac.parse::<Mac>().ok()) {
         Some(mac) => Subject {
             mac: Some(mac),
             name: config.catalog.machine(mac).map(|machine| machine.name.clone()),

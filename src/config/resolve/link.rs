@@ -11,7 +11,7 @@ use crate::boot::cmdline;
 use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
 use crate::boot::script::Templates;
 use crate::config::fields::{Located, Problems, no_such};
-use crate::config::file::{self, File, Named};
+use crate::config::file::{self, File};
 use crate::config::yaml::Place;
 
 /// Looks names up, each kind of thing in those that were linked before it.
@@ -226,7 +226,7 @@ impl Linker<'_> {
 }
 
 fn by_name<F, T>(
-    entries: Vec<Named<F>>,
+    entries: Vec<(Located<String>, F)>,
     mut link: impl FnMut(&Located<String>, F) -> Option<T>,
 ) -> BTreeMap<String, Arc<T>> {
     entries
