@@ -10,7 +10,7 @@
 //! [`decide()`] answers the one question, "what should this [`Client`] load next?", from the
 //! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered);
 //! [`decide_script`] says which script that is. [`script`] and
-//! [`cmdline`] turn a decided script into text. [`event`] has the words for what happened.
+//! [`cmdline`] turn a decided script into text, [`links`] says where things are fetched. [`event`] has the words for what happened.
 
 pub mod arch;
 pub mod catalog;
@@ -18,6 +18,7 @@ pub mod client;
 pub mod cmdline;
 pub mod decide;
 pub mod event;
+pub mod links;
 pub mod mac;
 pub mod omni;
 pub mod script;

@@ -1,10 +1,13 @@
 //! The daemon: everything is bound before anything runs, and it ends with the first that ends.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::load::Source;
 use crate::config::reload::Reloader;
@@ -24,19 +27,20 @@ pub async fn serve(source: Source) -> Result<()> {
     let config = source.load().with_context(|| format!("config: {source} is not taken up"))?;
     let server = config.server.clone();
     info!("config: {source}");
+    raise_open_files();
 
-    let dhcp_socket = udp(server.dhcp.port, "server.dhcp.port")?;
-    let boot_server_socket = udp(server.dhcp.boot_server_port, "server.dhcp.boot_server_port")?;
+    let dhcp_socket = udp(server.dhcp.port)?;
+    let boot_server_socket = udp(server.dhcp.boot_server_port)?;
     let tftp_socket = match &server.tftp {
-        Some(limits) => Some((udp(limits.port, "server.tftp.port")?, *limits)),
+        Some(limits) => Some((udp(limits.port)?, *limits)),
         None => None,
     };
     let http_port = server.http_port;
-    let http_listener = TcpListener::bind(("0.0.0.0", http_port))
-        .await
-        .map_err(|error| anyhow!(explain(Protocol::Tcp, http_port, "server.http.port", &error)))?;
+    let http_listener = TcpListener::bind(("0.0.0.0", http_port)).await.map_err(|error| {
+        anyhow!(explain((Protocol::Tcp, http_port), Some("server.http.port"), &error))
+    })?;
 
-    let reloader = Reloader::new(source, config);
+    let reloader = Arc::new(Reloader::new(source, config));
     let interfaces = Watcher::new(server);
     let registry = Registry::default();
     let views = || (reloader.subscribe(), interfaces.subscribe());
@@ -49,10 +53,7 @@ pub async fn serve(source: Source) -> Result<()> {
     }
     let (config, served) = views();
     let http = http::Server { config, served, registry };
-    tasks.spawn(async move {
-        // It never returns: a failed accept is tried again.
-        http.run(http_listener).await.ok();
-    });
+    tasks.spawn(http.run(http_listener));
     tasks.spawn(interfaces.run());
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -60,7 +61,10 @@ pub async fn serve(source: Source) -> Result<()> {
     info!("ready");
     loop {
         tokio::select! {
-            _ = hangup.recv() => reloader.reload(),
+            _ = hangup.recv() => {
+                let reloader = Arc::clone(&reloader);
+                tokio::task::spawn_blocking(move || reloader.reload());
+            }
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
             Some(ended) = tasks.join_next() => {
@@ -72,6 +76,15 @@ pub async fn serve(source: Source) -> Result<()> {
     Ok(())
 }
 
-fn udp(port: u16, key: &str) -> Result<Udp> {
-    Udp::bind(port).map_err(|error| anyhow!(explain(Protocol::Udp, port, key, &error)))
+fn udp(port: u16) -> Result<Udp> {
+    Udp::bind(port).map_err(|error| anyhow!(explain((Protocol::Udp, port), None, &error)))
+}
+
+/// Each transfer and each connection is an open file, and the usual 1024 are few for a rack.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!("cannot raise the number of open files: {error}");
+    }
 }

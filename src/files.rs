@@ -1,12 +1,17 @@
 //! From a name that a client sends to a file on this host: the only place where that happens, for
 //! TFTP and HTTP alike. A client's string is looked up among what is served; it never becomes a path.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use tokio::sync::Mutex;
 
 use crate::boot::Catalog;
 use crate::boot::catalog::Image;
 use crate::boot::cmdline::initrd_name;
-use crate::config::load::readable;
 
 /// Why a name is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +59,67 @@ pub fn image_is_there(image: &Image) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// What an I/O error means to who set the path, and what would mend it.
+pub fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            let user = nix::unistd::geteuid();
+            format!("user {user} may not read it; see its owner and mode, and those of its folders")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Whether a file is there and may be read.
+///
+/// # Errors
+/// Why not, and what would mend it.
+pub fn readable(path: &Path) -> Result<(), String> {
+    // Looked at before it is opened: to open a pipe is to wait for its other end.
+    let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
+    if !metadata.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    std::fs::File::open(path).map(drop).map_err(|error| reason(&error))
+}
+
+/// The content of files that several transfers send at once: read once, kept while somebody has it.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<HashMap<PathBuf, Version>>>);
+
+/// A file as it was when it was read.
+#[derive(Debug)]
+struct Version {
+    modified: SystemTime,
+    content: Weak<[u8]>,
+}
+
+impl Shared {
+    /// Reads a file, unless somebody has the same version of it already.
+    ///
+    /// # Errors
+    /// Why it cannot be read, and what would mend it.
+    pub async fn read(&self, path: &Path) -> Result<Arc<[u8]>, String> {
+        // Held while reading, so that a rack that asks at once has the file read once.
+        let mut versions = self.0.lock().await;
+        let metadata = tokio::fs::metadata(path).await.map_err(|error| reason(&error))?;
+        let modified = metadata.modified().map_err(|error| reason(&error))?;
+        let known = versions.get(path).filter(|version| version.modified == modified);
+        if let Some(content) = known.and_then(|version| version.content.upgrade())
+            && content.len() as u64 == metadata.len()
+        {
+            return Ok(content);
+        }
+        let content: Arc<[u8]> =
+            tokio::fs::read(path).await.map_err(|error| reason(&error))?.into();
+        versions.retain(|_, version| version.content.strong_count() > 0);
+        let version = Version { modified, content: Arc::downgrade(&content) };
+        versions.insert(path.to_owned(), version);
+        Ok(content)
+    }
 }
 
 /// Makes a served name of what firmware sends: `\` for `/`, a drive letter, `tftp://` and the host,
@@ -106,6 +172,22 @@ mod tests {
         ] {
             assert_eq!(cleaned(name).as_deref(), Ok("undionly.kpxe"), "{name:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_once_for_all_who_have_it_and_anew_when_it_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snponly.efi");
+        std::fs::write(&path, "one").unwrap();
+        let shared = Shared::default();
+        let first = shared.read(&path).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &shared.read(&path).await.unwrap()));
+        std::fs::write(&path, "another").unwrap();
+        let second = shared.read(&path).await.unwrap();
+        assert_eq!((&*first, &*second), (&b"one"[..], &b"another"[..]));
+        std::fs::remove_file(&path).unwrap();
+        let error = shared.read(&path).await.unwrap_err();
+        assert_eq!(error, "there is no such file");
     }
 
     #[test]

@@ -7,23 +7,34 @@
 pub mod boot;
 mod tracked;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::IncomingStream;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
+use tracing::debug;
 
 use crate::config::Config;
 use crate::interfaces::Served;
 use crate::registry::Registry;
+
+/// How long a client may take to send the head of a request, or leave a connection idle. iPXE and UEFI
+/// send it at once, and open another connection where they find one closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections at once; more wait to be accepted. A rack opens one or two a machine.
+const MOST_CONNECTIONS: usize = 4096;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -36,30 +47,34 @@ pub struct Server {
     pub registry: Registry,
 }
 
-/// A connection: who, and to which address of ours.
+/// A connection: who, and how it reaches us.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
+    /// The client.
     from: Ipv4Addr,
+    /// The address of ours that it connected to.
     local: Ipv4Addr,
+    /// The address of ours from which the way back to it goes out.
+    back: Ipv4Addr,
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Arrival {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+impl Arrival {
+    fn of(stream: &TcpStream, from: SocketAddr) -> std::io::Result<Self> {
         let v4 = |address: SocketAddr| match address {
             SocketAddr::V4(address) => *address.ip(),
             SocketAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
-        let local = stream.io().local_addr().map_or(Ipv4Addr::UNSPECIFIED, v4);
-        Self { from: v4(*stream.remote_addr()), local }
+        let from = v4(from);
+        // Connecting a UDP socket sends nothing: it asks the kernel for the route.
+        let route = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+        route.connect(SocketAddrV4::new(from, 9))?;
+        Ok(Self { from, local: v4(stream.local_addr()?), back: v4(route.local_addr()?) })
     }
 }
 
 impl Server {
     /// Serves on a bound listener, for ever.
-    ///
-    /// # Errors
-    /// None that axum does not handle itself: a failed accept is tried again.
-    pub async fn run(self, listener: TcpListener) -> std::io::Result<()> {
+    pub async fn run(self, listener: TcpListener) {
         let app = Router::new()
             .route("/boot/{file}", get(boot::script))
             .route("/nbp/{*name}", get(boot::nbp))
@@ -67,16 +82,48 @@ impl Server {
             .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is served under this path\n") })
             .layer(middleware::from_fn_with_state(self.clone(), only_where_machines_boot))
             .with_state(self);
-        let service = app.into_make_service_with_connect_info::<Arrival>();
-        axum::serve(listener, service).await
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        loop {
+            let place = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
+            let arrived = listener.accept().await;
+            let arrived =
+                arrived.and_then(|(stream, from)| Ok((Arrival::of(&stream, from)?, stream)));
+            let (arrival, stream) = match arrived {
+                Ok(arrived) => arrived,
+                Err(error) => {
+                    // A connection that is gone already, or no file descriptor left for it.
+                    debug!("http: accepting: {error}");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            };
+            let app = app.clone().map_request(move |mut request: hyper::Request<_>| {
+                request.extensions_mut().insert(ConnectInfo(arrival));
+                request
+            });
+            let connection =
+                http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!("http: {}: {error}", arrival.from);
+                }
+                drop(place);
+            });
+        }
     }
 
-    /// The address of ours that a client on this connection is told.
+    /// The address of ours that a client on this connection is told, if it comes from where machines
+    /// boot. A host answers on every interface for each of its addresses, so the address that was
+    /// asked says nothing yet: the way back must go out there too.
     fn advertised(&self, arrival: Arrival) -> Option<Ipv4Addr> {
         let served = self.served.borrow();
-        let interface = served.with_address(arrival.local);
-        let loopback = arrival.local.is_loopback().then_some(arrival.local);
-        interface.map(|interface| interface.advertised).or(loopback)
+        if arrival.from.is_loopback() {
+            return Some(arrival.local);
+        }
+        let asked = served.with_address(arrival.local)?;
+        served.with_address(arrival.back).map(|_| asked.advertised)
     }
 }
 
@@ -90,6 +137,6 @@ async fn only_where_machines_boot(
     if server.advertised(arrival).is_some() {
         return next.run(request).await;
     }
-    let text = "machines do not boot on this address; see `server.interfaces`\n";
+    let text = "machines do not boot on this network; see `server.interfaces`\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }

@@ -18,9 +18,9 @@ use crate::config::{Interfaces, Server};
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its first IPv4 address.
-    pub address: Ipv4Addr,
-    /// What machines on it are told: the address, unless `server.advertise` names another.
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// What machines on it are told: the first address, unless `server.advertise` names another.
     pub advertised: Ipv4Addr,
 }
 
@@ -36,7 +36,7 @@ impl Served {
 
     /// The served interface that has this address.
     pub fn with_address(&self, address: Ipv4Addr) -> Option<&Interface> {
-        self.0.values().find(|interface| interface.address == address)
+        self.0.values().find(|interface| interface.addresses.contains(&address))
     }
 
     /// All of them.
@@ -79,7 +79,11 @@ impl Watcher {
     }
 
     fn look(&mut self) {
-        let (served, missing) = look(&self.server);
+        let (served, missing) = match look(&self.server) {
+            Ok(looked) => looked,
+            // What could not be looked at has not changed.
+            Err(reason) => ((**self.served.borrow()).clone(), vec![reason]),
+        };
         if served != **self.served.borrow() {
             let list: Vec<String> = served
                 .iter()
@@ -102,35 +106,35 @@ impl Watcher {
 }
 
 /// What is there to serve, and what is missing.
-fn look(server: &Server) -> (Served, Vec<String>) {
+fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
     let mut missing = Vec::new();
     let names = match &server.interfaces {
         Interfaces::Named(names) => names.clone(),
-        Interfaces::OfDefaultRoute => match of_default_route() {
-            Ok(Some(name)) => vec![name],
-            Ok(None) => {
+        Interfaces::OfDefaultRoute => {
+            let name = of_default_route().map_err(|error| {
+                format!("cannot read the default route from /proc/net/route: {error}; name the interface in `server.interfaces`")
+            })?;
+            if name.is_none() {
                 missing.push("there is no default route that would tell which interface machines boot on; name it in `server.interfaces`".to_owned());
-                Vec::new()
             }
-            Err(error) => {
-                missing.push(format!("cannot read the default route from /proc/net/route: {error}; name the interface in `server.interfaces`"));
-                Vec::new()
-            }
-        },
-    };
-    let addresses = match addresses() {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            missing.push(format!("cannot list the interfaces: {error}"));
-            BTreeMap::new()
+            name.into_iter().collect()
         }
     };
+    let addresses = addresses().map_err(|error| format!("cannot list the interfaces: {error}"))?;
+    if let Some(advertised) = server.advertise
+        && !addresses.values().flatten().any(|address| *address == advertised)
+    {
+        missing.push(format!(
+            "no interface of this host has {advertised}, which `server.advertise` tells machines"
+        ));
+    }
     let mut served = Served::default();
     for name in names {
         match (if_nametoindex(name.as_str()), addresses.get(&name)) {
-            (Ok(index), Some(&address)) => {
-                let advertised = server.advertise.unwrap_or(address);
-                served.0.insert(index, Interface { name, address, advertised });
+            (Ok(index), Some(addresses)) => {
+                let advertised = server.advertise.unwrap_or(addresses[0]);
+                let addresses = addresses.clone();
+                served.0.insert(index, Interface { name, addresses, advertised });
             }
             (Ok(_), None) => missing.push(format!("interface {name} has no IPv4 address")),
             (Err(_), _) => {
@@ -140,19 +144,19 @@ fn look(server: &Server) -> (Served, Vec<String>) {
             }
         }
     }
-    (served, missing)
+    Ok((served, missing))
 }
 
-/// The first IPv4 address of each interface.
-fn addresses() -> nix::Result<BTreeMap<String, Ipv4Addr>> {
-    let mut first = BTreeMap::new();
+/// The IPv4 addresses of each interface that has any.
+fn addresses() -> nix::Result<BTreeMap<String, Vec<Ipv4Addr>>> {
+    let mut all: BTreeMap<String, Vec<Ipv4Addr>> = BTreeMap::new();
     for entry in getifaddrs()? {
         let address = entry.address.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
         if let Some(address) = address {
-            first.entry(entry.interface_name).or_insert(address);
+            all.entry(entry.interface_name).or_default().push(address);
         }
     }
-    Ok(first)
+    Ok(all)
 }
 
 /// The interface of the default route with the lowest metric.

@@ -9,7 +9,8 @@ use tracing::{debug, info, warn};
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 
-/// How long a machine that is not answered stays untold: firmware asks every few seconds, for ever.
+/// How long a machine that is refused for one reason is not told of again: firmware asks every few
+/// seconds, for ever.
 const QUIET: Duration = Duration::from_mins(10);
 /// How many of them are remembered at once.
 const MOST: usize = 1000;
@@ -24,7 +25,9 @@ impl Journal {
     /// Writes an event down.
     pub fn publish(&self, Event { subject, step }: &Event) {
         match step {
-            Step::Ignored { reason } if self.was_told(subject, reason) => {
+            Step::Ignored { reason } | Step::Refused { reason, .. }
+                if self.was_told(subject, reason) =>
+            {
                 debug!("{subject}: {step}");
             }
             Step::Ignored { .. } | Step::Refused { .. } | Step::BrokenOff { .. } => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::boot::Arch;
 use crate::boot::catalog::{Nbp, Nbps};
-use crate::config::load::reason;
+use crate::files::reason;
 
 /// What it means that a folder is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ const BIOS_EXTENSIONS: &[&str] = &["kpxe", "kkpxe", "kkkpxe", "pxe"];
 pub fn find(folders: &[(PathBuf, Absence)]) -> (Nbps, Vec<(PathBuf, String)>) {
     let mut nbps = Nbps::default();
     let mut bad = Vec::new();
-    for (folder, absence) in folders {
-        match look_through(folder, "", &mut nbps, &mut bad) {
+    for (index, (folder, absence)) in folders.iter().enumerate() {
+        match look_through((index, folder), "", &mut nbps, &mut bad) {
             Err(error)
                 if *absence == Absence::IsAProblem || error.kind() != io::ErrorKind::NotFound =>
             {
@@ -44,7 +44,7 @@ pub fn find(folders: &[(PathBuf, Absence)]) -> (Nbps, Vec<(PathBuf, String)>) {
 }
 
 fn look_through(
-    folder: &Path,
+    (index, folder): (usize, &Path),
     prefix: &str,
     nbps: &mut Nbps,
     bad: &mut Vec<(PathBuf, String)>,
@@ -57,14 +57,21 @@ fn look_through(
         let name = format!("{prefix}{name}");
         if path.is_dir() && prefix.is_empty() {
             // A folder below that may not be read (an EFI system partition) holds nothing for us.
-            look_through(&path, &format!("{name}/"), nbps, bad).ok();
-        } else if let Some(arch) = arch_of(&path, bad)
-            && name.len() <= MAX_NAME
-        {
-            nbps.add(Nbp { name, path, arch });
+            look_through((index, &path), &format!("{name}/"), nbps, bad).ok();
+        } else if let Some(arch) = arch_of(&path, bad) {
+            if is_plain(&name) {
+                nbps.add(Nbp { name, path, arch, folder: index });
+            } else {
+                bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `-` and `/` fit DHCP and a URL")));
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a name can stand in the BOOTP `file` field and in a URL as it is.
+fn is_plain(name: &str) -> bool {
+    name.len() <= MAX_NAME && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
 }
 
 /// The architecture of a file that could be an NBP; `None` for every other file.
@@ -179,6 +186,22 @@ mod tests {
         let nbp = nbps.for_arch(Arch::UefiX64).unwrap();
         assert_eq!(nbp.path, ours.path().join("snponly.efi"));
         assert_eq!(nbps.named("IPXE.EFI").unwrap().path, theirs.path().join("ipxe.efi"));
+    }
+
+    #[test]
+    fn an_earlier_folder_comes_first_whatever_the_name_and_odd_names_are_told() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(ours.path().join("bin-x86_64-efi")).unwrap();
+        fs::write(ours.path().join("bin-x86_64-efi/ipxe.efi"), pe(0x8664)).unwrap();
+        fs::write(theirs.path().join("snponly.efi"), pe(0x8664)).unwrap();
+        let odd = theirs.path().join("my snponly.efi");
+        fs::write(&odd, pe(0x8664)).unwrap();
+        let folders = [ours.path(), theirs.path()].map(|p| (p.to_owned(), Absence::IsAProblem));
+        let (nbps, bad) = find(&folders);
+        assert_eq!(nbps.for_arch(Arch::UefiX64).unwrap().name, "bin-x86_64-efi/ipxe.efi");
+        assert_eq!(bad.len(), 1);
+        assert_eq!(bad[0].0, odd);
+        assert!(bad[0].1.starts_with("its name is not offered"), "{}", bad[0].1);
     }
 
     #[test]

@@ -13,8 +13,13 @@ pub enum Protocol {
     Tcp,
 }
 
-/// Says why `port` could not be bound, who has it, and what would mend it.
-pub fn explain(protocol: Protocol, port: u16, key: &str, error: &io::Error) -> String {
+/// Says why `port` could not be bound, who has it, and what would mend it. `instead` is the key that
+/// names another, where that would help: firmware asks 67, 69 and 4011 only.
+pub fn explain(
+    (protocol, port): (Protocol, u16),
+    instead: Option<&str>,
+    error: &io::Error,
+) -> String {
     let name = match protocol {
         Protocol::Udp => "UDP",
         Protocol::Tcp => "TCP",
@@ -24,7 +29,8 @@ pub fn explain(protocol: Protocol, port: u16, key: &str, error: &io::Error) -> S
             let holder = holder(protocol, port).unwrap_or_else(|| {
                 format!("another process (to see which: ss -lpn 'sport = {port}', as root)")
             });
-            format!("{name} port {port} is taken by {holder}: stop that, or set `{key}`")
+            let instead = instead.map_or_else(String::new, |key| format!(", or set `{key}`"));
+            format!("{name} port {port} is taken by {holder}: stop that{instead}")
         }
         io::ErrorKind::PermissionDenied => {
             let program = std::env::current_exe()
@@ -39,18 +45,21 @@ pub fn explain(protocol: Protocol, port: u16, key: &str, error: &io::Error) -> S
 
 /// Who holds a port, as far as this user may see.
 fn holder(protocol: Protocol, port: u16) -> Option<String> {
+    // A socket on `[::]` takes the IPv4 port too.
     let inode = match protocol {
         Protocol::Udp => {
-            procfs::net::udp()
-                .ok()?
+            [procfs::net::udp(), procfs::net::udp6()]
                 .into_iter()
+                .flatten()
+                .flatten()
                 .find(|entry| entry.local_address.port() == port)?
                 .inode
         }
         Protocol::Tcp => {
-            procfs::net::tcp()
-                .ok()?
+            [procfs::net::tcp(), procfs::net::tcp6()]
                 .into_iter()
+                .flatten()
+                .flatten()
                 .find(|entry| entry.local_address.port() == port && entry.inode != 0)?
                 .inode
         }

@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{
@@ -49,14 +50,6 @@ impl Udp {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
         Ok(Self(UdpSocket::from_std(socket.into())?))
-    }
-
-    /// The port that it is bound to.
-    ///
-    /// # Errors
-    /// None that a bound socket has.
-    pub fn port(&self) -> io::Result<u16> {
-        Ok(self.0.local_addr()?.port())
     }
 
     /// Waits for a datagram.
@@ -116,5 +109,26 @@ impl Udp {
             Ok(())
         };
         self.0.async_io(Interest::WRITABLE, send).await
+    }
+}
+
+/// Counts malformed datagrams, and says so at most once a minute.
+#[derive(Debug, Default)]
+pub struct Malformed {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Malformed {
+    /// Counts one more; how many there were, when it is time to say so.
+    pub fn tell(&mut self) -> Option<u64> {
+        self.count += 1;
+        let now = Instant::now();
+        let quiet = |told| now.duration_since(told) < Duration::from_mins(1);
+        if self.told.is_some_and(quiet) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(self.count)
     }
 }

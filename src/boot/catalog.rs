@@ -48,6 +48,18 @@ pub struct Profile {
     pub settings: Settings,
 }
 
+impl Profile {
+    /// Whether its script is Talos', which adds Talos' own arguments whatever the image is.
+    pub fn adds_talos_arguments(&self) -> bool {
+        self.script == "talos"
+    }
+
+    /// Whether its script is a built-in one that loads a kernel.
+    pub fn needs_image(&self) -> bool {
+        self.adds_talos_arguments() || self.script == "linux"
+    }
+}
+
 /// What may stand in a profile or in a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -93,6 +105,8 @@ pub struct Nbp {
     pub path: PathBuf,
     /// Who can run it.
     pub arch: Arch,
+    /// Which of the searched folders it was found in or below: one of an earlier folder comes first.
+    pub folder: usize,
 }
 
 /// Every NBP that was found, by name.
@@ -119,7 +133,8 @@ impl Nbps {
     ///
     /// The plain UNDI and SNP builds come before those with drivers of their own: they use the
     /// driver that the card's firmware brings, which works where iPXE's own does not (tg3 of the
-    /// HP DL380p Gen8; Broadcom and Cisco cards with `ipxe.efi`).
+    /// HP DL380p Gen8; Broadcom and Cisco cards with `ipxe.efi`). But what stands in an earlier folder
+    /// was put there to be used.
     pub fn for_arch(&self, arch: Arch) -> Option<&Nbp> {
         let ranked: &[&str] = match arch {
             Arch::Bios => &["undionly.kpxe", "undionly.kkpxe", "ipxe.pxe", "ipxe-legacy.pxe"],
@@ -139,7 +154,7 @@ impl Nbps {
             .values()
             .filter(|nbp| nbp.arch == arch)
             .filter_map(|nbp| Some((rank(nbp)?, nbp)))
-            .min_by_key(|(rank, nbp)| (*rank, nbp.name.len()))
+            .min_by_key(|(rank, nbp)| (nbp.folder, *rank, nbp.name.len()))
             .map(|(_, nbp)| nbp)
     }
 }
@@ -178,7 +193,6 @@ impl Default for Menu {
 /// Everything that can be booted, and by whom.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    machines: Vec<Arc<Machine>>,
     by_mac: BTreeMap<Mac, Arc<Machine>>,
     by_uuid: BTreeMap<Uuid, Arc<Machine>>,
     by_serial: BTreeMap<String, Arc<Machine>>,
@@ -205,17 +219,11 @@ impl Catalog {
         if let Some(serial) = &machine.serial {
             self.by_serial.insert(serial.clone(), Arc::clone(&machine));
         }
-        self.machines.push(machine);
     }
 
     /// The machine with this network card.
     pub fn machine(&self, mac: Mac) -> Option<&Arc<Machine>> {
         self.by_mac.get(&mac)
-    }
-
-    /// All machines, in the order of the config.
-    pub fn machines(&self) -> &[Arc<Machine>] {
-        &self.machines
     }
 
     /// Which machine a client is: by MAC, then UUID, then serial number.

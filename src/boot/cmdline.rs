@@ -10,6 +10,7 @@
 use std::fmt;
 
 use super::catalog::{Image, Machine, Profile};
+use super::omni::redacted;
 use super::talos::{TalosArch, TalosVersion};
 
 /// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
@@ -48,7 +49,8 @@ struct Argument<'a> {
 
 impl fmt::Display for Argument<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layer, owner, text } = self;
+        let Self { layer, owner, .. } = self;
+        let text = redacted(&self.text);
         match layer {
             Layer::Initrd => write!(f, "`{text}`"),
             Layer::Base => write!(f, "Talos' own argument `{text}`"),
@@ -187,7 +189,7 @@ fn arguments<'a>(
     let initrds: Vec<String> =
         (0..image.initrds.len()).map(|index| format!("initrd={}", initrd_name(index))).collect();
     let mut line = of(Layer::Initrd, &image.name, &initrds);
-    if profile.script == "talos" {
+    if profile.adds_talos_arguments() {
         let replaced = own.iter().any(|a| a.text.starts_with("console="));
         let (version, arch) = image.talos.unwrap_or((TalosVersion::NEWEST, TalosArch::Amd64));
         let base: Vec<String> = version
@@ -359,15 +361,15 @@ mod tests {
 
     #[test]
     fn a_token_never_shows_in_a_refusal() {
-        for token in ["hush hush", &"hush".repeat(600)] {
-            let profile = Profile { omni: omni(Ok(token)), ..profile("talos", &[]) };
-            // The first is escaped and served; the second is too long.
-            if let Err(error) = kernel_line(&profile, &image(&[], None), None) {
-                let error = error.to_string();
-                assert!(error.contains("`siderolink.api=***` of omni `homelab`"), "{error}");
-                assert!(!error.contains("hush"), "{error}");
-            }
-        }
+        let joins = omni(Ok(&"hush".repeat(600)));
+        let profile = Profile { omni: joins, ..self::profile("talos", &[]) };
+        let error = kernel_line(&profile, &image(&[], None), None).unwrap_err().to_string();
+        assert!(error.contains("`siderolink.api=***` of omni `homelab`"), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+
+        let pasted = self::profile("linux", &["siderolink.api=x?jointoken=hush panic=1"]);
+        let error = kernel_line(&pasted, &image(&[], None), None).unwrap_err().to_string();
+        assert!(error.contains("`siderolink.api=x?jointoken=*** panic=1`"), "{error}");
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub struct Script {
 pub enum Kind {
     /// Boot this profile by its own template.
     Profile(Arc<Profile>),
-    /// Let somebody choose.
-    Menu,
+    /// Let somebody choose; this is how the machine reaches its disk, if that is chosen.
+    Menu(LocalBoot),
     /// Go to the local disk.
     LocalDisk(LocalBoot),
     /// Ask again, with the machine's SMBIOS facts.
@@ -106,7 +106,7 @@ pub fn decide_script(client: &Client, catalog: &Catalog) -> Result<Script, Ignor
         Some(machine) => of_profile(&machine.profile, machine.settings.local_boot),
         None if client.smbios.is_none() && catalog.needs_smbios() => Kind::AskSmbios,
         None => match &catalog.unknown {
-            Unknown::Menu => Kind::Menu,
+            Unknown::Menu => Kind::Menu(LocalBoot::default()),
             Unknown::Local | Unknown::Ignore => Kind::LocalDisk(LocalBoot::default()),
             Unknown::Profile(profile) => of_profile(profile, None),
         },
@@ -141,11 +141,10 @@ fn replaces_ipxe(machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
 }
 
 fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
+    let local_boot = machines_own.or(profile.settings.local_boot).unwrap_or_default();
     match profile.script.as_str() {
-        MENU => Kind::Menu,
-        LOCAL_DISK => {
-            Kind::LocalDisk(machines_own.or(profile.settings.local_boot).unwrap_or_default())
-        }
+        MENU => Kind::Menu(local_boot),
+        LOCAL_DISK => Kind::LocalDisk(local_boot),
         _ => Kind::Profile(Arc::clone(profile)),
     }
 }
@@ -154,8 +153,8 @@ fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
 fn choose(kind: Kind, client: &Client, catalog: &Catalog) -> Kind {
     let offered = |choice: &String| catalog.menu.profiles.iter().find(|p| p.name == *choice);
     match (&kind, client.choice.as_ref().and_then(offered)) {
-        (Kind::Menu, Some(profile)) => of_profile(profile, None),
-        (Kind::Menu | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskSmbios, _) => kind,
+        (Kind::Menu(_), Some(profile)) => of_profile(profile, None),
+        (Kind::Menu(_) | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskSmbios, _) => kind,
     }
 }
 
@@ -205,7 +204,7 @@ mod tests {
             ("snponly.efi", Arch::UefiX64),
             ("bin-arm64-efi/ipxe.efi", Arch::UefiArm64),
         ] {
-            nbps.add(Nbp { name: name.into(), path: name.into(), arch });
+            nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
         catalog.nbps = nbps;
         for machine in machines {
@@ -229,7 +228,7 @@ mod tests {
     fn kind(client: &Client, catalog: &Catalog) -> String {
         match decide_script(client, catalog).map(|script| script.kind) {
             Ok(Kind::Profile(profile)) => profile.name.clone(),
-            Ok(Kind::Menu) => "menu".into(),
+            Ok(Kind::Menu(_)) => "menu".into(),
             Ok(Kind::LocalDisk(method)) => format!("disk by {method:?}"),
             Ok(Kind::AskSmbios) => "ask".into(),
             Err(reason) => reason.to_string(),

@@ -58,6 +58,15 @@ impl fmt::Display for Transport {
     }
 }
 
+/// What a DHCPOFFER names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// A network bootstrap program.
+    Nbp,
+    /// A script.
+    Script,
+}
+
 /// How much was sent, and in what time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -82,6 +91,8 @@ pub enum Step {
         arch: Option<Arch>,
         /// How far the client is.
         stage: Stage,
+        /// What it was offered.
+        what: Offer,
         /// The file name or URL that it was given.
         boot_file: String,
         /// The interface that it asked on.
@@ -153,7 +164,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Offered { arch, stage, boot_file, interface } => {
+            Self::Offered { arch, stage, what: _, boot_file, interface } => {
                 let arch = arch.map_or_else(|| "?".to_owned(), |arch| arch.to_string());
                 write!(f, "offered {boot_file} ({arch}, {stage}, on {interface})")
             }

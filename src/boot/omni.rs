@@ -1,6 +1,8 @@
 //! How a machine joins Sidero Omni: three kernel arguments.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -46,6 +48,26 @@ impl Omni {
     }
 }
 
+/// What every join argument has before its token.
+const TOKEN: &str = "jointoken=";
+
+/// `text` without the join tokens in it: for messages that quote what somebody wrote.
+pub fn redacted(text: &str) -> Cow<'_, str> {
+    if !text.contains(TOKEN) {
+        return text.into();
+    }
+    let mut parts = text.split(TOKEN);
+    let mut redacted = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let ends = |c: char| c.is_whitespace() || "&`\"'".contains(c);
+        let end = part.find(ends).unwrap_or(part.len());
+        redacted += TOKEN;
+        redacted += "***";
+        redacted += &part[end..];
+    }
+    redacted.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +110,15 @@ mod tests {
             api,
             "siderolink.api=https://127.0.0.1:8099?jointoken=v2%3AeyJleHRyYV9kYXRhIjp7Im9tbmkuc2lkZXJvLmRldi9pbmZyYS1wcm92aWRlci1pZCI6InRlc3QifSwic2lnbmF0dXJlIjoiWTNpZ285V2xJSVZOWWpXZmgyWlg5NnpnWW5UQjlwWTI3ZEJaVnJwNDJMZz0ifQ%3D%3D"
         );
+    }
+
+    #[test]
+    fn a_quoted_argument_loses_its_token_and_nothing_else() {
+        assert_eq!(
+            redacted("`siderolink.api=https://x?jointoken=hush&y=1 talos.x` and jointoken=hush"),
+            "`siderolink.api=https://x?jointoken=***&y=1 talos.x` and jointoken=***"
+        );
+        assert_eq!(redacted("quiet"), "quiet");
     }
 
     #[test]

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, context};
 
-use super::Mac;
-use super::catalog::{Catalog, Image, LocalBoot, Machine, Profile};
+use super::catalog::{Catalog, LocalBoot, Machine, Profile};
 use super::cmdline::{self, CmdlineError, Flaw};
 use super::decide::{Kind, Script};
+use super::omni::redacted;
+use super::{Client, Mac, links};
 
 /// The templates that come with reveille, by name.
 pub const BUILT_IN: &[(&str, &str)] = &[
@@ -39,6 +40,8 @@ pub struct Templates {
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
     /// The client that the script is for.
+    pub client: &'a Client,
+    /// Its hardware address.
     pub mac: Mac,
     /// Where this client reaches our HTTP server, as `http://192.168.1.2:8080`.
     pub base: &'a str,
@@ -186,7 +189,7 @@ pub fn render(
     let common = context! {
         machine => context! { mac => scene.mac.to_string(), name => name_of(machine, scene.mac) },
         base => scene.base,
-        script_url => script_url(scene),
+        script_url => links::script_again(scene.base, scene.mac, scene.client),
     };
     let (template, own, does) = match &script.kind {
         Kind::Profile(profile) => (
@@ -197,7 +200,9 @@ pub fn render(
                 None => format!("profile {}", profile.name),
             },
         ),
-        Kind::Menu => ("menu", menu_values(catalog, scene), "the menu".to_owned()),
+        Kind::Menu(local_boot) => {
+            ("menu", menu_values(catalog, *local_boot, scene), "the menu".to_owned())
+        }
         Kind::LocalDisk(method) => {
             let method = method.word();
             let does = format!("to its local disk by {method}");
@@ -221,7 +226,7 @@ pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal
     let values = context! {
         machine => context! { mac => scene.mac.to_string() },
         reason => reason.join(" "),
-        script_url => script_url(scene),
+        script_url => links::script_again(scene.base, scene.mac, scene.client),
     };
     let own = templates.fill("refused", &values);
     own.unwrap_or_else(|_| {
@@ -252,7 +257,7 @@ fn boot_values(
     };
     scene.image.clone().map_err(Refusal::Image)?;
     let line = cmdline::kernel_line(profile, image, machine)?;
-    let file = |part: &str| image_url(scene, image, part);
+    let file = |part: &str| links::image(scene.base, &image.name, part, scene.mac);
     let initrds: Vec<Value> = (0..image.initrds.len())
         .map(cmdline::initrd_name)
         .map(|name| context! { url => file(&name), name })
@@ -267,13 +272,14 @@ fn boot_values(
     })
 }
 
-fn menu_values(catalog: &Catalog, scene: Scene<'_>) -> Value {
+fn menu_values(catalog: &Catalog, local_boot: LocalBoot, scene: Scene<'_>) -> Value {
     let menu = &catalog.menu;
     let entries: Vec<Value> = menu
         .profiles
         .iter()
         .map(|profile| {
-            let url = format!("{}&profile={}", script_url(scene), profile.name);
+            let choosing = Client { choice: Some(profile.name.clone()), ..scene.client.clone() };
+            let url = links::script_again(scene.base, scene.mac, &choosing);
             context! { name => &profile.name, url }
         })
         .collect();
@@ -283,23 +289,12 @@ fn menu_values(catalog: &Catalog, scene: Scene<'_>) -> Value {
             default => menu.default.as_ref().map(|profile| &profile.name),
             timeout_ms => u64::try_from(menu.timeout.as_millis()).unwrap_or(u64::MAX),
         },
-        local_boot => LocalBoot::default().word(),
+        local_boot => local_boot.word(),
     }
 }
 
 fn name_of(machine: Option<&Machine>, mac: Mac) -> String {
     machine.map_or_else(|| mac.to_string(), |machine| machine.name.clone())
-}
-
-/// Where a machine fetches its script. The query names it again, as it does for every file, so that
-/// a further parameter always follows an `&`.
-fn script_url(scene: Scene<'_>) -> String {
-    let Scene { base, mac, .. } = scene;
-    format!("{base}/boot/{}.ipxe?mac={mac}", mac.hyphenated())
-}
-
-fn image_url(scene: Scene<'_>, image: &Image, part: &str) -> String {
-    format!("{}/images/{}/{part}?mac={}", scene.base, image.name, scene.mac)
 }
 
 fn file_name(template: &str) -> String {
@@ -320,9 +315,10 @@ fn words(text: &str) -> Result<Value, minijinja::Error> {
 
 /// A template error with its place. Never minijinja's own debug print: that shows every variable.
 fn told(error: &minijinja::Error) -> String {
-    let what = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let what = error.detail().map_or_else(
+        || error.kind().to_string(),
+        |detail| format!("{}: {}", error.kind(), redacted(detail)),
+    );
     match (error.name(), error.line()) {
         (Some(file), Some(line)) => format!("boot script {file}:{line}: {what}"),
         (Some(file), None) => format!("boot script {file}: {what}"),
@@ -334,15 +330,27 @@ fn told(error: &minijinja::Error) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::Stage;
+    use super::super::catalog::Image;
     use super::super::catalog::Settings;
+    use super::super::client::Smbios;
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::*;
 
     const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
     const READY: Result<(), String> = Ok(());
 
+    const CLIENT: Client = Client {
+        mac: Some(MAC),
+        arch: None,
+        stage: Stage::Ipxe,
+        uuid: None,
+        smbios: None,
+        choice: None,
+    };
+
     fn scene() -> Scene<'static> {
-        Scene { mac: MAC, base: "http://192.168.1.2:8080", image: &READY }
+        Scene { client: &CLIENT, mac: MAC, base: "http://192.168.1.2:8080", image: &READY }
     }
 
     fn arguments(word: &str) -> Settings {
@@ -416,7 +424,7 @@ mod tests {
 
     #[test]
     fn menu() {
-        let script = Script { kind: Kind::Menu, machine: None };
+        let script = Script { kind: Kind::Menu(LocalBoot::Exit), machine: None };
         insta::assert_snapshot!("menu_empty", rendered(&script, &Catalog::default()));
         let mut catalog = Catalog::default();
         let [first, second] = ["talos", "rescue"]
@@ -424,6 +432,27 @@ mod tests {
         catalog.menu.default = Some(Arc::clone(&second));
         catalog.menu.profiles = vec![first, second];
         insta::assert_snapshot!("menu", rendered(&script, &catalog));
+    }
+
+    #[test]
+    fn what_a_client_told_and_chose_goes_with_every_further_request_of_its_script() {
+        let mut catalog = Catalog::default();
+        catalog.menu.profiles = vec![Arc::new(profile("linux"))];
+        let told = Client { smbios: Some(Smbios { serial: Some("CZ 1&2".into()) }), ..CLIENT };
+        let script = Script { kind: Kind::Menu(LocalBoot::Sanboot), machine: None };
+        let asked = Scene { client: &told, ..scene() };
+        let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
+        let url = "ipxe?mac=5c:f3:fc:00:00:01&uuid=&serial=CZ%201%262&profile=blade || goto failed";
+        assert!(text.contains(url), "{text}");
+        assert!(text.contains("\nsanboot "), "the machine's own way to its disk: {text}");
+
+        let chosen = Client { choice: Some("blade".into()), ..CLIENT };
+        let script = Script { kind: Kind::AskSmbios, machine: None };
+        let asked = Scene { client: &chosen, ..scene() };
+        let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
+        let url =
+            "ipxe?mac=5c:f3:fc:00:00:01&profile=blade&uuid=${uuid}&serial=${serial:uristring} ";
+        assert!(text.contains(url), "{text}");
     }
 
     #[test]

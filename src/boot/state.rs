@@ -3,17 +3,25 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::event::{Event, Step};
+use super::client::Stage;
+use super::event::{Event, Offer, Step};
 
 /// How long after an NBP was fetched the next iPXE to ask is taken for that NBP and not for the
 /// card's own. A real one needs a few seconds; 2 minutes allow for a slow option ROM and a link
 /// that spanning tree keeps shut for 50 seconds.
 const NBP_IS_STARTING: Duration = Duration::from_mins(2);
 
+/// After how many offers of an NBP an iPXE gets its script all the same. Which machine fetched a file
+/// over TFTP is known from the lease that it was seen to take; where that is not seen (a relay, a
+/// switch that snoops), this ends the loop. A real one repeats its DISCOVER once or twice.
+const MOST_OFFERS: u32 = 4;
+
 /// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineState {
     nbp_fetched: Option<SystemTime>,
+    nbp_offered: Option<SystemTime>,
+    nbp_offers: u32,
 }
 
 impl MachineState {
@@ -22,7 +30,12 @@ impl MachineState {
         match &event.step {
             Step::NbpSent { .. } => self.nbp_fetched = Some(at),
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
-            Step::ScriptServed { .. } => self.nbp_fetched = None,
+            Step::ScriptServed { .. } => *self = Self::default(),
+            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, .. } => {
+                let before = if is_recent(self.nbp_offered, at) { self.nbp_offers } else { 0 };
+                self.nbp_offers = before + 1;
+                self.nbp_offered = Some(at);
+            }
             Step::Offered { .. }
             | Step::Acknowledged { .. }
             | Step::Leased { .. }
@@ -36,7 +49,11 @@ impl MachineState {
 
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
     pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
-        self.nbp_fetched
-            .is_some_and(|at| now.duration_since(at).is_ok_and(|passed| passed < NBP_IS_STARTING))
+        let in_vain = self.nbp_offers >= MOST_OFFERS && is_recent(self.nbp_offered, now);
+        is_recent(self.nbp_fetched, now) || in_vain
     }
+}
+
+fn is_recent(at: Option<SystemTime>, now: SystemTime) -> bool {
+    at.is_some_and(|at| now.duration_since(at).is_ok_and(|passed| passed < NBP_IS_STARTING))
 }

@@ -11,13 +11,18 @@ use crate::daemon;
 
 /// Runs the daemon in the foreground, its log on standard error.
 pub(super) fn run(config: Option<PathBuf>) -> Result<()> {
-    let filter = EnvFilter::try_from_env("REVEILLE_LOG").unwrap_or_else(|_| "info".into());
+    let asked = std::env::var("REVEILLE_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&asked).with_context(|| {
+        format!("REVEILLE_LOG is `{asked}`; it takes error, warn, info, debug or trace")
+    })?;
     let stderr = std::io::stderr;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(stderr().is_terminal())
         .with_writer(stderr)
+        // Whoever reads the log may go away: that is no reason to stop, nor to complain to nobody.
+        .log_internal_errors(false)
         .init();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::problem::{Problem, Severity};
 use super::yaml::{Key, Node, Place, Value};
+use crate::boot::omni::redacted;
 
 /// A value with its key and its place, for the messages of later checks.
 #[derive(Clone, Debug)]
@@ -54,6 +55,7 @@ impl Problems {
 
     fn note(&mut self, severity: Severity, key: &str, place: Place, message: String) {
         let at = (place != Place::default()).then(|| (self.file.clone(), place));
+        let message = redacted(&message).into_owned();
         self.found.push(Problem { severity, at, key: key.to_owned(), message });
     }
 

@@ -13,6 +13,7 @@ use super::file::{File, SecretSource};
 use super::problem::Problem;
 use super::resolve::{DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder};
 use crate::boot::cmdline::Flaw;
+use crate::files::{readable, reason};
 use crate::nbps;
 
 /// Where the config comes from.
@@ -45,7 +46,8 @@ impl Source {
     /// `/etc/reveille/config.yaml`, else the defaults.
     pub fn find(asked: Option<PathBuf>) -> Self {
         let usual = ["./config.yaml", "/etc/reveille/config.yaml"];
-        let there = || usual.into_iter().map(PathBuf::from).find(|path| path.exists());
+        let there =
+            || usual.into_iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok());
         asked.or_else(there).map_or(Self::Defaults, Self::File)
     }
 
@@ -81,18 +83,6 @@ impl std::fmt::Display for Source {
             Self::File(path) => path.display().fmt(f),
             Self::Defaults => f.write_str("the built-in defaults (there is no config file)"),
         }
-    }
-}
-
-/// What an I/O error means to who set the path, and what would mend it.
-pub fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            let user = nix::unistd::geteuid();
-            format!("user {user} may not read it; see its owner and mode, and those of its folders")
-        }
-        _ => error.to_string(),
     }
 }
 
@@ -144,19 +134,6 @@ fn default_state() -> PathBuf {
     std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("./state"), PathBuf::from)
 }
 
-/// Whether a file is there and may be read.
-///
-/// # Errors
-/// Why not, and what would mend it.
-pub fn readable(path: &Path) -> Result<(), String> {
-    let file = fs::File::open(path).map_err(|error| reason(&error))?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(()),
-        Ok(_) => Err("it is a folder, not a file".to_owned()),
-        Err(error) => Err(reason(&error)),
-    }
-}
-
 fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String>>> {
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
@@ -195,8 +172,13 @@ fn secret(source: &SecretSource, base: &Path) -> Result<SecretString, String> {
     };
     let text = text.trim();
     match Flaw::of(text) {
+        None if text.contains("jointoken=") => Err(format!(
+            "{from} holds more than a token: only what follows `jointoken=` belongs there"
+        )),
         None => Ok(text.into()),
         Some(Flaw::Empty) => Err(format!("{from} is empty")),
-        Some(flaw) => Err(format!("{from} holds no single token: it {flaw}")),
+        Some(_) => Err(format!(
+            "{from} holds more than a token: only what follows `jointoken=` belongs there, in one line"
+        )),
     }
 }

@@ -31,11 +31,14 @@ impl Reloader {
     /// Reads the source again. What is bad changes nothing.
     pub fn reload(&self) {
         match self.source.load() {
-            Ok(config) => {
-                if config.server != self.snapshot.borrow().server {
+            Ok(mut config) => {
+                let bound = self.snapshot.borrow().server.clone();
+                if config.server != bound {
                     warn!(
-                        "`server` has changed: its interfaces, ports and folders are taken up at the next start"
+                        "config: interfaces, addresses or ports of `server` have changed; they are taken up at the next start"
                     );
+                    // What machines are told must be what is served.
+                    config.server = bound;
                 }
                 tell_warnings(&config);
                 self.snapshot.send_replace(Arc::new(config));

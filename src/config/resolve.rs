@@ -81,10 +81,13 @@ pub fn resolve(
 ) -> Result<Config, Vec<Problem>> {
     let server = server(&file, &found, &mut problems);
     let templates = Templates::new(found.templates.clone());
+    let folder = file.server.boot_scripts.as_ref();
     for (name, reason) in templates.broken() {
-        let message =
-            format!("{reason}; boots that need `{name}` are refused until that is mended");
-        problems.warning("server.boot_scripts", Place::default(), message);
+        let place = folder.map(|at| at.place).unwrap_or_default();
+        let message = format!(
+            "{reason}; boots that need `{name}` are refused until that is mended and the config is reloaded (SIGHUP)"
+        );
+        problems.warning("server.boot_scripts", place, message);
     }
     let catalog =
         Linker { found: &found, templates: &templates, problems: &mut problems }.link(file);
@@ -131,6 +134,19 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         problems.warning(&at.key, at.place, message);
     }
     let tftp = &written.tftp;
+    if tftp.off {
+        let message = "TFTP is off: only UEFI HTTP Boot and cards whose ROM is an iPXE can boot";
+        problems.warning("server.tftp", Place::default(), message);
+    }
+    let ports = [
+        written.dhcp_port.unwrap_or(67),
+        written.boot_server_port.unwrap_or(4011),
+        tftp.port.unwrap_or(69),
+    ];
+    if ports[0] == ports[1] || ports[0] == ports[2] || ports[1] == ports[2] {
+        let message = "the UDP ports of `dhcp` and `tftp` are three different ones";
+        problems.error("server", Place { line: 1, column: 1 }, message);
+    }
     Server {
         interfaces,
         advertise: written.advertise.as_ref().map(|at| at.value),
@@ -168,6 +184,7 @@ mod tests {
         let mut nbps = Nbps::default();
         nbps.add(crate::boot::catalog::Nbp {
             name: "undionly.kpxe".into(),
+            folder: 0,
             path: "/usr/lib/ipxe/undionly.kpxe".into(),
             arch: crate::boot::Arch::Bios,
         });

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
-use crate::boot::event::Subject;
+use crate::boot::event::{Offer, Subject};
 use crate::boot::{
-    Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision,
+    Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links,
 };
 use crate::config::Config;
 
@@ -33,6 +33,8 @@ pub struct Arrival {
     pub port: Port,
     /// The interface's name.
     pub interface: String,
+    /// The address of ours that was asked.
+    pub asked: Ipv4Addr,
     /// The address that machines on this interface are told for us.
     pub local: Ipv4Addr,
 }
@@ -83,8 +85,19 @@ pub enum Ignored {
         /// Who gets no answer.
         subject: Subject,
         /// Why.
-        reason: decision::Ignored,
+        reason: Reason,
     },
+}
+
+/// Why a machine that is ours gets no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The decision says so.
+    #[error(transparent)]
+    Decided(decision::Ignored),
+    /// It needs a file over TFTP.
+    #[error("it needs its NBP over TFTP, and the config says `tftp: off`")]
+    NoTftp,
 }
 
 impl Query {
@@ -114,7 +127,7 @@ pub fn respond(
     let Query { request, client } = query;
     let kind = match (arrival.port, request.message_type) {
         (Port::Dhcp, MessageType::Discover) => ReplyKind::Offer,
-        (Port::Dhcp, MessageType::Request) => return Outcome::Seen(leased(query, config)),
+        (Port::Dhcp, MessageType::Request) => return watched(query, config, (state, now)),
         (Port::BootServer, MessageType::Request | MessageType::Inform) => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Inform | MessageType::Other)
         | (Port::BootServer, MessageType::Discover | MessageType::Other) => {
@@ -123,17 +136,23 @@ pub fn respond(
     };
     if let (ReplyKind::Ack, Some(server)) = (kind, request.address(option::SERVER_ID))
         && server != arrival.local
+        && server != arrival.asked
     {
         return Outcome::Ignored(Ignored::OtherServer(server));
     }
     let subject = subject(query, config);
-    let boot_file = match decision::decide(client, &config.catalog, state, now) {
+    let base = links::base(arrival.local, config.server.http_port);
+    let (what, boot_file) = match decision::decide(client, &config.catalog, state, now) {
         Answer::Nbp(nbp) if client.stage == Stage::HttpBoot => {
-            format!("http://{}:{}/nbp/{}", arrival.local, config.server.http_port, nbp.name)
+            (Offer::Nbp, links::nbp(&base, &nbp.name))
         }
-        Answer::Nbp(nbp) => nbp.name.clone(),
-        Answer::Script(mac) => script_url(arrival.local, config.server.http_port, mac),
+        Answer::Nbp(_) if config.server.tftp.is_none() => {
+            return Outcome::Ignored(Ignored::Decided { subject, reason: Reason::NoTftp });
+        }
+        Answer::Nbp(nbp) => (Offer::Nbp, nbp.name.clone()),
+        Answer::Script(mac) => (Offer::Script, links::script(&base, mac)),
         Answer::Ignore(reason) => {
+            let reason = Reason::Decided(reason);
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
@@ -141,12 +160,8 @@ pub fn respond(
     Outcome::Reply {
         to: destination(kind, request, arrival),
         datagram: reply.encode(request),
-        event: Event { subject, step: step(kind, client, boot_file, arrival) },
+        event: Event { subject, step: step(kind, client, (what, boot_file), arrival) },
     }
-}
-
-fn script_url(local: Ipv4Addr, port: u16, mac: Mac) -> String {
-    format!("http://{local}:{port}/boot/{}.ipxe", mac.hyphenated())
 }
 
 /// T1 to T5.
@@ -191,19 +206,27 @@ fn destination(kind: ReplyKind, request: &Request, arrival: &Arrival) -> SocketA
     const CLIENT: u16 = 68;
     const SERVER: u16 = 67;
     let broadcast = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
+    if !request.giaddr.is_unspecified() {
+        return SocketAddrV4::new(request.giaddr, SERVER);
+    }
     match kind {
-        _ if !request.giaddr.is_unspecified() => SocketAddrV4::new(request.giaddr, SERVER),
         ReplyKind::Offer => broadcast,
         ReplyKind::Ack if arrival.from.ip().is_unspecified() => broadcast,
         ReplyKind::Ack => arrival.from,
     }
 }
 
-fn step(kind: ReplyKind, client: &Client, boot_file: String, arrival: &Arrival) -> Step {
+fn step(
+    kind: ReplyKind,
+    client: &Client,
+    (what, boot_file): (Offer, String),
+    arrival: &Arrival,
+) -> Step {
     match kind {
         ReplyKind::Offer => Step::Offered {
             arch: client.arch,
             stage: client.stage,
+            what,
             boot_file,
             interface: arrival.interface.clone(),
         },
@@ -212,12 +235,15 @@ fn step(kind: ReplyKind, client: &Client, boot_file: String, arrival: &Arrival) 
 }
 
 /// A machine takes its lease: the address is what its later TFTP requests are known by.
-fn leased(query: &Query, config: &Config) -> Event {
-    let Query { request, .. } = query;
-    let subject =
-        Subject { address: request.address(option::REQUESTED_ADDRESS), ..subject(query, config) };
+fn watched(query: &Query, config: &Config, (state, now): (&MachineState, SystemTime)) -> Outcome {
+    let Query { request, client } = query;
+    if let Answer::Ignore(_) = decision::decide(client, &config.catalog, state, now) {
+        return Outcome::Ignored(Ignored::NotForThisPort);
+    }
+    let mut subject = subject(query, config);
+    subject.address = request.address(option::REQUESTED_ADDRESS).or(subject.address);
     let server = request.address(option::SERVER_ID);
-    Event { subject, step: Step::Leased { server } }
+    Outcome::Seen(Event { subject, step: Step::Leased { server } })
 }
 
 fn subject(query: &Query, config: &Config) -> Subject {
@@ -251,7 +277,7 @@ mod tests {
             ("snponly.efi", Arch::UefiX64),
             ("arm64/snponly.efi", Arch::UefiArm64),
         ] {
-            nbps.add(Nbp { name: name.into(), path: name.into(), arch });
+            nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
         let found = Surroundings { nbps, ..Surroundings::default() };
         let mut problems = Problems::new(Path::new("config.yaml"));
@@ -264,6 +290,7 @@ mod tests {
             from: SocketAddrV4::new(from.0, from.1),
             port,
             interface: "eth0".into(),
+            asked: US,
             local: US,
         }
     }
@@ -397,6 +424,7 @@ mod tests {
         assert!(told("", &alien).starts_with("no NBP for architecture 99 (option 93) was found"));
         let x64 = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
         assert!(told("unknown: ignore", &x64).contains("`unknown: ignore`"));
+        assert!(told("server: { tftp: off }", &x64).contains("`tftp: off`"));
     }
 
     #[test]
@@ -415,6 +443,19 @@ mod tests {
         let script = "http://10.77.0.2:8080/boot/52-54-00-00-00-01.ipxe";
         assert_eq!(file(&state, now), "undionly.kpxe");
         assert_eq!(file(&state, now), "undionly.kpxe", "a repeated DISCOVER");
+
+        let mut unseen = MachineState::default();
+        let offers: Vec<String> = (0..5)
+            .map(|_| match respond(&query, &arrival, &config, (&unseen, now)) {
+                Outcome::Reply { event, .. } => {
+                    unseen.apply(&event, now);
+                    event.step.to_string().split(' ').nth(1).unwrap_or_default().to_owned()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(offers[..4], ["undionly.kpxe"; 4], "what it fetches is not seen to be its own");
+        assert_eq!(offers[4], script, "there is an end to it");
 
         let step = |step| Event { subject: Subject::default(), step };
         let sent = crate::boot::event::Sent { bytes: 1, took: std::time::Duration::ZERO };

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
@@ -12,7 +12,7 @@ use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
 use crate::registry::Registry;
-use crate::udp::{Received, Udp};
+use crate::udp::{Malformed, Received, Udp};
 
 /// One of our two ports, bound.
 #[derive(Debug)]
@@ -65,12 +65,13 @@ impl Server {
             from: received.from,
             port: self.port,
             interface: interface.name.clone(),
+            asked: received.local,
             local: interface.advertised,
         };
         let state = self.registry.state(query.mac());
         match respond(&query, &arrival, &config, (&state, SystemTime::now())) {
             Outcome::Reply { to, datagram, event } => {
-                let from = (interface.address, received.interface);
+                let from = (received.local, received.interface);
                 match self.socket.send(&datagram, to, from).await {
                     Ok(()) => self.registry.record(event),
                     Err(error) => error!(
@@ -104,26 +105,6 @@ impl Server {
                 debug!("dhcp: not answered: {} on {interface}: {reason}", received.from);
             }
         }
-    }
-}
-
-/// Counts malformed datagrams, and says so at most once a minute.
-#[derive(Debug, Default)]
-struct Malformed {
-    count: u64,
-    told: Option<Instant>,
-}
-
-impl Malformed {
-    fn tell(&mut self) -> Option<u64> {
-        self.count += 1;
-        let now = Instant::now();
-        let quiet = |told| now.duration_since(told) < Duration::from_mins(1);
-        if self.told.is_some_and(quiet) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(self.count)
     }
 }
 

@@ -19,10 +19,9 @@ use crate::boot::client::Smbios;
 use crate::boot::decide::{Kind, Script};
 use crate::boot::event::{Sent, Subject, Transport};
 use crate::boot::script::{self, Scene};
-use crate::boot::{Client, Event, Mac, Stage, Step, decide_script};
+use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::config::Config;
-use crate::config::load::readable;
-use crate::files;
+use crate::files::{self, readable};
 
 /// How much of a file is read at once: with 1 MiB a large one costs half the CPU of 64 KiB.
 const CHUNK: usize = 1 << 20;
@@ -47,7 +46,7 @@ pub async fn script(
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
     let (text, step) = match decide_script(&client, &config.catalog) {
-        Ok(script) => render(&config, &script, mac, address).await,
+        Ok(script) => render(&config, &script, (mac, &client), address).await,
         Err(reason) => {
             let step = Step::Ignored { reason: reason.to_string() };
             server.registry.record(Event { subject, step });
@@ -89,10 +88,15 @@ fn client(mac: Mac, facts: &HashMap<String, String>) -> Client {
 }
 
 /// The script's text, and the step that serving it is.
-async fn render(config: &Config, script: &Script, mac: Mac, address: Ipv4Addr) -> (String, Step) {
+async fn render(
+    config: &Config,
+    script: &Script,
+    (mac, client): (Mac, &Client),
+    address: Ipv4Addr,
+) -> (String, Step) {
     let image = match &script.kind {
         Kind::Profile(profile) => profile.image.clone(),
-        Kind::Menu | Kind::LocalDisk(_) | Kind::AskSmbios => None,
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskSmbios => None,
     };
     let there = match image {
         Some(image) => tokio::task::spawn_blocking(move || files::image_is_there(&image))
@@ -100,8 +104,8 @@ async fn render(config: &Config, script: &Script, mac: Mac, address: Ipv4Addr) -
             .unwrap_or_else(|error| Err(error.to_string())),
         None => Ok(()),
     };
-    let base = format!("http://{address}:{}", config.server.http_port);
-    let scene = Scene { mac, base: &base, image: &there };
+    let base = links::base(address, config.server.http_port);
+    let scene = Scene { client, mac, base: &base, image: &there };
     match script::render(&config.templates, script, &config.catalog, scene) {
         Ok(rendered) => (rendered.text, Step::ScriptServed { does: rendered.does }),
         Err(refusal) => {
@@ -177,6 +181,7 @@ impl Server {
         let whole = request.method() == Method::GET;
         let file =
             ServeFile::new(&path).with_buf_chunk_size(CHUNK).ignore_multi_range_requests(true);
+        let request = without_stale_range(request, &file).await;
         let Ok(mut response) = file.oneshot(request).await;
         if response.status().is_success() {
             let kind = HeaderValue::from_static(kind);
@@ -206,13 +211,30 @@ impl Server {
     }
 }
 
+/// A part of a file is only worth something to who has the rest of the same version: with an If-Range
+/// that is not this version, the whole file is the answer (RFC 9110 section 13.1.5). tower-http does
+/// not look at it.
+async fn without_stale_range(mut request: Request, file: &ServeFile) -> Request {
+    let Some(validator) = request.headers_mut().remove(header::IF_RANGE) else {
+        return request;
+    };
+    let mut now = Request::new(Body::empty());
+    *now.method_mut() = Method::HEAD;
+    let Ok(now) = file.clone().oneshot(now).await;
+    let current = [header::ETAG, header::LAST_MODIFIED];
+    if !current.iter().any(|name| now.headers().get(name) == Some(&validator)) {
+        request.headers_mut().remove(header::RANGE);
+    }
+    request
+}
+
 fn ended(file: String, done: fn(String, Sent) -> Step, progress: Progress) -> Step {
-    let Progress { bytes, of, took } = progress;
+    let Progress { bytes, of, took, .. } = progress;
     let sent = Sent { bytes, took };
     if bytes >= of {
         return done(file, sent);
     }
-    let reason = "the client closed the connection".to_owned();
+    let reason = progress.failed.unwrap_or_else(|| "the client closed the connection".to_owned());
     Step::BrokenOff { file, over: Transport::Http, at: sent, of, reason }
 }
 

@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 
 /// How far a body came.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// The bytes that were taken.
     pub(super) bytes: u64,
@@ -16,11 +16,20 @@ pub(super) struct Progress {
     pub(super) of: u64,
     /// Since the request.
     pub(super) took: Duration,
+    /// What went wrong on our side, if something did.
+    pub(super) failed: Option<String>,
 }
 
 /// Wraps `body`; `ended` is called once, when it is complete or when its connection is gone.
 pub(super) fn tracked(body: Body, of: u64, ended: impl FnOnce(Progress) + Send + 'static) -> Body {
-    Body::new(Tracked { body, bytes: 0, of, started: Instant::now(), ended: Some(Box::new(ended)) })
+    Body::new(Tracked {
+        body,
+        bytes: 0,
+        of,
+        started: Instant::now(),
+        failed: None,
+        ended: Some(Box::new(ended)),
+    })
 }
 
 struct Tracked {
@@ -28,6 +37,7 @@ struct Tracked {
     bytes: u64,
     of: u64,
     started: Instant,
+    failed: Option<String>,
     ended: Option<Box<dyn FnOnce(Progress) + Send>>,
 }
 
@@ -35,7 +45,7 @@ impl Tracked {
     fn end(&mut self) {
         if let Some(ended) = self.ended.take() {
             let Self { bytes, of, started, .. } = *self;
-            ended(Progress { bytes, of, took: started.elapsed() });
+            ended(Progress { bytes, of, took: started.elapsed(), failed: self.failed.take() });
         }
     }
 }
@@ -55,8 +65,17 @@ impl http_body::Body for Tracked {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.failed = Some(format!("the file cannot be read to its end: {error}"));
+            }
+            Poll::Ready(None) if self.bytes < self.of => {
+                self.failed = Some("the file has become shorter".to_owned());
+            }
+            Poll::Ready(None) | Poll::Pending => {}
         }
         // With a known length nobody polls for the end.
         if matches!(polled, Poll::Ready(None)) || self.bytes >= self.of {

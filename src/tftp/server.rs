@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,19 +9,18 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::options::negotiate;
 use super::packet::{self, ErrorCode, Packet, Rrq, data_header};
 use super::transfer::{Action, Outcome, Transfer};
 use crate::boot::event::{Sent, Subject, Transport};
 use crate::boot::{Event, Step};
-use crate::config::load::reason;
 use crate::config::{Config, Tftp};
-use crate::files;
+use crate::files::{self, Shared};
 use crate::interfaces::Served;
 use crate::registry::Registry;
-use crate::udp::{Received, Udp};
+use crate::udp::{Malformed, Received, Udp};
 
 /// Port 69, bound.
 #[derive(Debug)]
@@ -35,6 +33,8 @@ pub struct Server {
     sessions: HashMap<SocketAddrV4, Session>,
     transfers: JoinSet<(SocketAddrV4, u64)>,
     count: u64,
+    malformed: Malformed,
+    files: Shared,
 }
 
 /// A running transfer, as the request port knows it.
@@ -63,6 +63,8 @@ impl Server {
             sessions: HashMap::new(),
             transfers: JoinSet::new(),
             count: 0,
+            malformed: Malformed::default(),
+            files: Shared::default(),
         }
     }
 
@@ -100,8 +102,15 @@ impl Server {
             Ok(Packet::Wrq) => {
                 self.refuse(received, ErrorCode::IllegalOperation, "this server only reads").await;
             }
-            Ok(Packet::Ack(_) | Packet::Error(..)) | Err(packet::Malformed) => {
-                debug!("tftp: dropped a datagram from {from} that is no request");
+            Ok(Packet::Ack(_) | Packet::Error(..)) => {
+                debug!("tftp: dropped a packet from {from} that belongs to no transfer");
+            }
+            Err(packet::Malformed) => {
+                if let Some(count) = self.malformed.tell() {
+                    warn!(
+                        "tftp: dropped a malformed datagram from {from} ({count} since the start)"
+                    );
+                }
             }
         }
     }
@@ -122,7 +131,11 @@ impl Server {
         }
         let config = Arc::clone(&self.config.borrow());
         let subject = self.registry.subject_at(*peer.ip());
-        let asked = String::from_utf8_lossy(&rrq.file).escape_debug().to_string();
+        let asked: String = String::from_utf8_lossy(&rrq.file)
+            .chars()
+            .take(100)
+            .flat_map(char::escape_debug)
+            .collect();
         let (name, path) = match files::nbp(&rrq.file, &config.catalog) {
             Ok(found) => found,
             Err(refusal) => {
@@ -139,14 +152,6 @@ impl Server {
             self.record_refusal(subject, asked, full.to_owned());
             return self.refuse(received, ErrorCode::Undefined, full).await;
         }
-        let content = match read(&path).await {
-            Ok(content) => content,
-            Err(why) => {
-                self.record_refusal(subject, asked, format!("{}: {why}", path.display()));
-                let text = "the file cannot be read; the server's log says why";
-                return self.refuse(received, ErrorCode::AccessViolation, text).await;
-            }
-        };
         let socket = match UdpSocket::bind(SocketAddrV4::new(received.local, 0)).await {
             Ok(socket) => socket,
             Err(error) => {
@@ -158,23 +163,29 @@ impl Server {
         self.count += 1;
         let number = self.count;
         let (repeated, repetitions) = mpsc::channel(1);
-        let session = Session { number, file: rrq.file.clone(), proven: Arc::default(), repeated };
-        let granted = negotiate(&rrq, content.len() as u64);
-        let started = Instant::now();
-        let course = Course {
-            transfer: Transfer::accept(granted, content.len() as u64, started),
-            socket,
-            peer,
-            content,
-            proven: Arc::clone(&session.proven),
-            repetitions,
-        };
+        let proven: Arc<AtomicBool> = Arc::default();
+        let session =
+            Session { number, file: rrq.file.clone(), proven: Arc::clone(&proven), repeated };
         // A request from the same port for something else ends what was running there.
         self.sessions.insert(peer, session);
-        let registry = self.registry.clone();
+        let (registry, files) = (self.registry.clone(), self.files.clone());
         self.transfers.spawn(async move {
-            let ended = course.run().await;
-            registry.record(Event { subject, step: step(name, &ended, started.elapsed()) });
+            let started = Instant::now();
+            let step = match files.read(&path).await {
+                Ok(content) => {
+                    let granted = negotiate(&rrq, content.len() as u64);
+                    let transfer = Transfer::accept(granted, content.len() as u64, Instant::now());
+                    let course = Course { transfer, socket, peer, content, proven, repetitions };
+                    step(name, &course.run().await, started.elapsed())
+                }
+                Err(why) => {
+                    let text = "the file cannot be read; the server's log says why";
+                    let error = packet::error(ErrorCode::AccessViolation, text);
+                    socket.send_to(&error, peer).await.ok();
+                    Step::Refused { what: name, reason: format!("{}: {why}", path.display()) }
+                }
+            };
+            registry.record(Event { subject, step });
             (peer, number)
         });
     }
@@ -201,11 +212,6 @@ impl Server {
             debug!("tftp: cannot refuse {}: {error}", received.from);
         }
     }
-}
-
-async fn read(path: &Path) -> Result<Arc<[u8]>, String> {
-    let content = tokio::fs::read(path).await.map_err(|error| reason(&error))?;
-    Ok(content.into())
 }
 
 /// A transfer with its socket and its file.
@@ -245,7 +251,7 @@ impl Course {
                         }
                         repeated = self.repetitions.recv() => match repeated {
                             Some(()) => self.transfer.handle_repeated_request(),
-                            None => break Outcome::Aborted { code: 0, text: "asked for another".into() },
+                            None => break Outcome::Replaced,
                         },
                         () = tokio::time::sleep_until(until.into()) => {
                             self.transfer.handle_timeout(Instant::now());
@@ -260,6 +266,10 @@ impl Course {
 
     async fn take(&mut self, datagram: &[u8], from: std::net::SocketAddr) {
         if from != self.peer.into() {
+            if matches!(Packet::decode(datagram), Ok(Packet::Error(..))) {
+                // An ERROR is never answered: two servers would go on for ever.
+                return;
+            }
             // RFC 1350 section 4: tell the stranger, and go on.
             let error = packet::error(ErrorCode::UnknownTransferId, "this transfer is not yours");
             self.socket.send_to(&error, from).await.ok();
@@ -303,6 +313,7 @@ fn step(file: String, ended: &Ended, took: Duration) -> Step {
         Outcome::Aborted { code, text } => {
             broken_off(format!("the client ended it with error {code} `{}`", text.escape_debug()))
         }
+        Outcome::Replaced => broken_off("the client asked anew from the same port".to_owned()),
         Outcome::GaveUp { block } => {
             broken_off(format!("the client did not acknowledge block {block}"))
         }

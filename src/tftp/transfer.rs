@@ -49,6 +49,8 @@ pub enum Outcome {
         /// Its text.
         text: String,
     },
+    /// The client has asked anew, or for something else, from the same port.
+    Replaced,
     /// The client fell silent.
     GaveUp {
         /// The first block that it did not acknowledge; 0 is the OACK.

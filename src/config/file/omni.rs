@@ -29,7 +29,7 @@ pub struct Omni {
 /// Where a secret is read from; never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SecretSource {
-    /// The first line of a file; the path starts at the config file.
+    /// A file with nothing else in it; the path starts at the config file.
     File(String),
     /// An environment variable.
     Env(String),

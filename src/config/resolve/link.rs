@@ -14,6 +14,9 @@ use crate::config::fields::{Located, Problems, no_such};
 use crate::config::file::{self, File};
 use crate::config::yaml::Place;
 
+/// What `unknown` and `menu.default` mean by these words is no profile.
+const RESERVED: [&str; 3] = ["menu", "local", "ignore"];
+
 /// Looks names up, each kind of thing in those that were linked before it.
 pub(super) struct Linker<'a> {
     pub(super) found: &'a Surroundings,
@@ -53,7 +56,7 @@ impl Linker<'_> {
                 &source.key,
                 source.place,
                 format!(
-                    "no join token: {reason}; boots that join {} are refused until then",
+                    "no join token: {reason}; boots that join {} are refused until it is there and the config is reloaded (SIGHUP)",
                     name.value
                 ),
             );
@@ -102,15 +105,25 @@ impl Linker<'_> {
         if !self.templates.knows(&script.value) {
             let names = self.templates.names();
             let known = no_such("boot script", &script.value, names.iter().map(String::as_str));
-            let message =
-                format!("{known}; boots of profile {} are refused until it is there", name.value);
+            let message = format!(
+                "{known}; boots of profile {} are refused until it is there and the config is reloaded (SIGHUP)",
+                name.value
+            );
             self.problems.warning(&script.key, script.place, message);
         }
         let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
-        if profile.image.is_none() && ["talos", "linux"].contains(&script.value.as_str()) {
-            let message = format!("script `{}` needs an `image`", script.value);
+        if let Some(reason) = self.templates.broken().get(&script.value) {
+            let message = format!("boots of profile {} are refused: {reason}", name.value);
+            self.problems.warning(&script.key, script.place, message);
+        }
+        if RESERVED.contains(&name.value.as_str()) {
+            let message = format!(
+                "`{}` is a word of `unknown` and `menu`: no profile can have it for a name",
+                name.value
+            );
             self.problems.error(&name.key, name.place, message);
         }
+        let without_image = profile.image.is_none();
         let profile = Profile {
             name: name.value.clone(),
             script: script.value,
@@ -118,6 +131,10 @@ impl Linker<'_> {
             omni: profile.omni.as_ref().and_then(|at| self.named("omni", at, omni)),
             settings: profile.settings,
         };
+        if without_image && profile.needs_image() {
+            let message = format!("script `{}` needs an `image`", profile.script);
+            self.problems.error(&name.key, name.place, message);
+        }
         self.try_kernel_line(name, &profile, None);
         Some(profile)
     }
@@ -188,8 +205,7 @@ impl Linker<'_> {
                 if let Some(profile) = profiles.get(name) {
                     return Unknown::Profile(Arc::clone(profile));
                 }
-                let words = ["menu", "local", "ignore"];
-                let known = profiles.keys().map(String::as_str).chain(words);
+                let known = profiles.keys().map(String::as_str).chain(RESERVED);
                 self.problems.error(&at.key, at.place, no_such("profile", name, known));
                 Unknown::default()
             }

@@ -1,0 +1,49 @@
+//! Where a machine fetches what was decided: the addresses that offers and scripts name, and that the
+//! HTTP server answers. They stand here once, so that what is named is what is served.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::net::Ipv4Addr;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Client, Mac};
+
+/// What may stand in a query as it is.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The beginning of every address: `http://192.168.1.2:8080`.
+pub fn base(address: Ipv4Addr, port: u16) -> String {
+    format!("http://{address}:{port}")
+}
+
+/// A machine's script, as DHCP offers it: it must fit the BOOTP `file` field.
+pub fn script(base: &str, mac: Mac) -> String {
+    format!("{base}/boot/{}.ipxe", mac.hyphenated())
+}
+
+/// The same script, as a script names it: with all that this client has told and chosen, so that
+/// asking again gets the same answer. There is always a query, so that more may follow an `&`.
+pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
+    let mut url = format!("{}?mac={mac}", script(base, mac));
+    let mut add = |name: &str, value: &str| {
+        url += &format!("&{name}={}", utf8_percent_encode(value, QUERY));
+    };
+    if let Some(smbios) = &client.smbios {
+        add("uuid", &client.uuid.map(|uuid| uuid.to_string()).unwrap_or_default());
+        add("serial", smbios.serial.as_deref().unwrap_or_default());
+    }
+    if let Some(choice) = &client.choice {
+        add("profile", choice);
+    }
+    url
+}
+
+/// An NBP, for UEFI HTTP Boot: the address ends as the name does, in `.efi`.
+pub fn nbp(base: &str, name: &str) -> String {
+    format!("{base}/nbp/{name}")
+}
+
+/// A part of an image; the MAC tells whose fetch it is.
+pub fn image(base: &str, image: &str, part: &str, mac: Mac) -> String {
+    format!("{base}/images/{image}/{part}?mac={mac}")
+}
