@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
@@ -51,7 +53,7 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
         let base = folder.path().display().to_string();
         for told in [
             format!("WARN config: ./config.yaml:2:18: server.nbps[1]: {base}/./more-nbps: there is no such file"),
-            format!("WARN config: ./config.yaml:6:25: omni.lab.join_token.file: no join token: {base}/./lab.token: there is no such file; boots that join lab are refused until then"),
+            format!("WARN config: ./config.yaml:6:25: omni.lab.join_token.file: no join token: {base}/./lab.token: there is no such file; boots that join lab are refused until it is there and the config is reloaded (SIGHUP)"),
             format!("WARN config: ./config.yaml:10:38: images.debian.initrd: {base}/./gone.gz: there is no such file; boots of image debian are refused until it is there"),
             "WARN config: ./config.yaml:14:21: profiles.coreos.script: there is no boot script named `coreos`".to_owned(),
         ] {
@@ -101,7 +103,16 @@ fn a_bad_reload_changes_nothing_and_is_told() {
             appliance.wait_for(told);
             assert_eq!(script(&firmware, 4), before);
         }
-        std::fs::remove_file(folder.path().join("config.yaml")).unwrap();
+        let moved = folder.write("config.yaml", "server: { http: { port: 9090 } }\n");
+        appliance.signal("HUP");
+        appliance.wait_for("they are taken up at the next start");
+        let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
+        let offer = firmware.discover(discover).unwrap().file();
+        assert!(firmware.fetch(&offer).starts_with(b"#!ipxe"), "what is told is what is served");
+
+        folder.write("config.yaml", "machine: {}");
+        let before = script(&firmware, 4);
+        std::fs::remove_file(moved).unwrap();
         appliance.signal("HUP");
         appliance.wait_for("cannot read the config file ./config.yaml: there is no such file");
         assert_eq!(script(&firmware, 4), before);
@@ -207,6 +218,59 @@ fn no_datagram_stops_the_daemon() {
         assert!(!log.contains("panicked"), "{log}");
         let told = log.matches("dropped a malformed datagram").count();
         assert!(told <= 4, "told {told} times: once a minute for each port is enough");
+    });
+}
+
+#[test]
+fn a_thousand_idle_connections_do_not_keep_machines_out() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+        let idle = firmware.connections(8080, 1100);
+        assert_eq!(idle.len(), 1100);
+        let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
+        let offer = firmware.discover(discover).expect("DHCP answers");
+        assert!(firmware.fetch(&offer.file()).starts_with(b"#!ipxe"));
+        assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
+    });
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        appliance.close_log();
+        let firmware = machine(&lan);
+        let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 0])];
+        for _ in 0..3 {
+            assert!(firmware.discover(discover).is_some());
+            assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
+        }
+        appliance.signal("TERM");
+        assert_eq!(appliance.ended().0, Some(0));
+    });
+}
+
+#[test]
+fn a_token_that_was_pasted_where_it_does_not_belong_is_not_repeated() {
+    in_lab!(|_lan| {
+        let folder = Folder::new();
+        folder.write("lab.token", "siderolink.api=https://x?jointoken=hush talos.events.sink=y");
+        folder.write(
+            "config.yaml",
+            "omni:\n  a: { api: 'siderolink.api=https://x?jointoken=hush', join_token: { file: lab.token } }\n\
+             \x20 b: { api: https://x, join_token: { file: lab.token } }\n\
+             images: { i: { kernel: k, cmdline: ['siderolink.api=x?jointoken=hush quiet'] } }\n",
+        );
+        let (_, log) = Appliance::launch(&folder).ended();
+        assert!(log.contains("omni.a.api: `siderolink.api=https://x?jointoken=***`"), "{log}");
+        assert!(log.contains("lab.token holds more than a token: only what follows"), "{log}");
+        assert!(log.contains("images.i.cmdline[0]: "), "{log}");
+        assert!(!log.contains("hush"), "{log}");
     });
 }
 

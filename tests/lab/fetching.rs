@@ -1,11 +1,12 @@
 //! What real clients fetch over HTTP and TFTP, and how the server answers them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::in_lab;
 use crate::journey::{folder, machine};
-use crate::support::Appliance;
 use crate::support::firmware::Firmware;
+use crate::support::{Appliance, run};
 
 const NBP: &str = "http://10.77.0.2:8080/nbp/bin-x86_64-efi/snponly.efi";
 const SCRIPT: &str = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
@@ -140,6 +141,67 @@ fn what_is_not_served_is_refused_and_the_log_says_what_was_asked_for() {
             assert!(!output.status.success(), "{name}");
         }
         appliance.wait_for("refused config.yaml: nothing is served under this name");
+    });
+}
+
+#[test]
+fn a_range_of_another_version_gets_the_whole_file() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let (_, headers) = head(&firmware, &[NBP]);
+        let with = |validator: &str| {
+            let if_range = format!("If-Range: {validator}");
+            head(&firmware, &["--header", "Range: bytes=100-199", "--header", &if_range, NBP]).0
+        };
+        assert_eq!(with(&headers["etag"]), 206);
+        assert_eq!(with(&headers["last-modified"]), 206);
+        assert_eq!(with("\"other\""), 200);
+    });
+}
+
+#[test]
+fn who_comes_from_a_network_that_is_not_served_gets_no_script() {
+    in_lab!(|lan| {
+        let folder = folder();
+        folder.write("config.yaml", "server: { interfaces: [eth0], nbps: [./nbps] }\n");
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        assert_eq!(head(&firmware, &[SCRIPT]).0, 200);
+        lan.attach_elsewhere("elsewhere");
+        let stranger = Firmware::new("elsewhere", [2; 6], Ipv4Addr::new(10, 88, 0, 50));
+        for url in [SCRIPT, &SCRIPT.replace("10.77", "10.88"), KERNEL, NBP] {
+            assert_eq!(head(&stranger, &[url]).0, 403, "{url}");
+        }
+        assert!(
+            !stranger.curl(&["--max-time", "2", "tftp://10.77.0.2/undionly.kpxe"]).status.success()
+        );
+    });
+}
+
+#[test]
+fn machines_are_told_and_served_at_the_address_that_is_advertised() {
+    in_lab!(|lan| {
+        let folder = folder();
+        folder.write("config.yaml", "server: { advertise: 10.77.0.3, nbps: [./nbps] }\n");
+        run("ip", &["-n", "appliance", "addr", "add", "10.77.0.3/24", "dev", "eth0"]);
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let uefi: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 7])];
+        let offer = firmware.discover(uefi).unwrap();
+        assert_eq!(offer.datagram[20..24], [10, 77, 0, 3]);
+        let at = Ipv4Addr::new(10, 77, 0, 3);
+        let ack = firmware.request_boot_server_at(at, uefi).unwrap();
+        assert_eq!(ack.from.to_string(), "10.77.0.3:4011");
+        assert!(!firmware.fetch(&format!("tftp://10.77.0.3/{}", ack.file())).is_empty());
+        let ipxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 7])];
+        let script = firmware.discover(ipxe).unwrap().file();
+        assert!(script.starts_with("http://10.77.0.3:8080/boot/"), "{script}");
+        assert!(firmware.fetch(&script).starts_with(b"#!ipxe"));
+        run("ip", &["-n", "appliance", "addr", "del", "10.77.0.3/24", "dev", "eth0"]);
+        appliance
+            .wait_for("no interface of this host has 10.77.0.3, which `server.advertise` tells");
     });
 }
 

@@ -183,5 +183,8 @@ fn a_machine_known_by_its_serial_number_is_asked_for_it_once() {
         let other = told.replace("CZ%201%262", "none");
         let script = String::from_utf8(firmware.fetch(&other)).unwrap();
         assert!(script.contains("\nmenu reveille"), "a stranger is not asked again: {script}");
+        let choice = script.split(' ').find(|word| word.ends_with("&profile=debian")).unwrap();
+        let script = String::from_utf8(firmware.fetch(choice)).unwrap();
+        assert!(script.contains(" boots debian "), "what it chooses it gets: {script}");
     });
 }

@@ -97,6 +97,13 @@ impl Appliance {
         }
     }
 
+    /// Closes the reading end of its log.
+    pub fn close_log(&mut self) {
+        let (_, nothing) = channel();
+        // The thread that reads ends with the first line that it cannot hand on.
+        self.lines = nothing;
+    }
+
     /// The log up to now.
     pub fn log(&mut self) -> String {
         self.seen.extend(self.lines.try_iter());

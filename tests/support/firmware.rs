@@ -2,7 +2,7 @@
 //! a real client (curl). It shares no code with the daemon.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::process::Output;
 use std::time::Duration;
 
@@ -62,6 +62,16 @@ impl Firmware {
         std::thread::spawn(make).join().expect("the socket is made")
     }
 
+    /// Opens TCP connections to the appliance and sends nothing.
+    pub fn connections(&self, port: u16, count: usize) -> Vec<TcpStream> {
+        let namespace = File::open(format!("/run/netns/{}", self.namespace)).expect("it is there");
+        let open = move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root inside may");
+            (0..count).map_while(|_| TcpStream::connect(("10.77.0.2", port)).ok()).collect()
+        };
+        std::thread::spawn(open).join().expect("the connections are made")
+    }
+
     /// Broadcasts a DISCOVER with these options, up to four times as firmware does, and returns the
     /// offer, if one comes.
     pub fn discover(&self, options: &[(u8, &[u8])]) -> Option<Answer> {
@@ -83,9 +93,14 @@ impl Firmware {
 
     /// Asks the boot server from its leased address, as UEFI does after the offer.
     pub fn request_boot_server(&self, options: &[(u8, &[u8])]) -> Option<Answer> {
+        self.request_boot_server_at(Ipv4Addr::new(10, 77, 0, 2), options)
+    }
+
+    /// The same, at another of the appliance's addresses.
+    pub fn request_boot_server_at(&self, at: Ipv4Addr, options: &[(u8, &[u8])]) -> Option<Answer> {
         let socket = self.socket(4011);
         let datagram = self.datagram(3, self.address, options);
-        socket.send_to(&datagram, ("10.77.0.2", 4011)).expect("the LAN is up");
+        socket.send_to(&datagram, (at, 4011)).expect("the LAN is up");
         receive(&socket)
     }
 

@@ -127,7 +127,7 @@ pub fn kernel() -> PathBuf {
         let kernel = entry.path().join("amd64/text/debian-installer/amd64/linux");
         kernel.exists().then_some(kernel)
     });
-    found.expect("apt-get install debian-installer-12-netboot-amd64 (make setup does it)")
+    found.expect("apt-get install debian-installer-12-netboot-amd64 (dev/setup test does it)")
 }
 
 /// What the machine runs: it prints its command line and switches itself off.

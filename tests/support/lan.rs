@@ -111,6 +111,36 @@ impl Lan {
         run("ip", &["-n", name, "route", "add", "255.255.255.255", "dev", "eth0"]);
     }
 
+    /// Gives the appliance another interface, with a host on the other end: a network that it does not
+    /// serve. The host reaches the LAN through the appliance.
+    pub fn attach_elsewhere(&self, name: &str) {
+        run("ip", &["netns", "add", name]);
+        run(
+            "ip",
+            &[
+                "-n",
+                "appliance",
+                "link",
+                "add",
+                "eth1",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                name,
+            ],
+        );
+        for (namespace, device, address) in
+            [("appliance", "eth1", "10.88.0.2/24"), (name, "eth0", "10.88.0.50/24")]
+        {
+            run("ip", &["-n", namespace, "addr", "add", address, "brd", "+", "dev", device]);
+            run("ip", &["-n", namespace, "link", "set", device, "up"]);
+        }
+        run("ip", &["-n", name, "route", "add", "default", "via", "10.88.0.2"]);
+    }
+
     /// Makes a tap interface on the LAN, for QEMU.
     pub fn tap(&self, name: &str) {
         run("ip", &["tuntap", "add", "dev", name, "mode", "tap"]);

@@ -27,7 +27,7 @@ pub fn packaged(path: &str, package: &str) -> PathBuf {
     let path = PathBuf::from(path);
     assert!(
         path.exists(),
-        "{} is missing: apt-get install {package} (make setup does it)",
+        "{} is missing: apt-get install {package} (dev/setup test does it)",
         path.display()
     );
     path
@@ -37,7 +37,7 @@ pub fn packaged(path: &str, package: &str) -> PathBuf {
 pub fn run(program: &str, arguments: &[&str]) {
     let output =
         Command::new(program).args(arguments).env("PATH", PATH).output().unwrap_or_else(|error| {
-            panic!("cannot run {program}: {error} (make setup installs it)")
+            panic!("cannot run {program}: {error} (dev/setup test installs it)")
         });
     assert!(
         output.status.success(),
