@@ -275,6 +275,7 @@ machines:
   nobody: { profile: talos }
 groups: []
 unknown: menue
+menu: { default: talos, profiles: [] }
 ";
         assert_eq!(
             complaints(yaml),
@@ -291,6 +292,7 @@ unknown: menue
                 "config.yaml:16:11: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
                 "config.yaml:17:1: groups: this version of reveille does not have this key yet",
                 "config.yaml:18:10: unknown: there is no profile named `menue`; did you mean `menu`?",
+                "config.yaml:19:18: menu.default: `menu.profiles` does not offer `talos`",
             ]
         );
     }

@@ -213,17 +213,25 @@ impl Linker<'_> {
     }
 
     fn menu(&mut self, menu: file::Menu, profiles: &BTreeMap<String, Arc<Profile>>) -> Menu {
-        let default = menu
-            .default
-            .filter(|at| at.value != "local")
-            .and_then(|at| self.named("profile", &at, profiles));
-        let chosen = match menu.profiles {
+        let offered: Vec<Arc<Profile>> = match menu.profiles {
             Some(names) => {
                 names.iter().filter_map(|at| self.named("profile", at, profiles)).collect()
             }
             None => profiles.values().cloned().collect(),
         };
-        Menu { default, timeout: menu.timeout.unwrap_or(Menu::default().timeout), profiles: chosen }
+        let default = menu.default.filter(|at| at.value != "local").and_then(|at| {
+            let profile = self.named("profile", &at, profiles)?;
+            if !offered.iter().any(|offered| offered.name == profile.name) {
+                let message = format!("`menu.profiles` does not offer `{}`", profile.name);
+                self.problems.error(&at.key, at.place, message);
+            }
+            Some(profile)
+        });
+        Menu {
+            default,
+            timeout: menu.timeout.unwrap_or(Menu::default().timeout),
+            profiles: offered,
+        }
     }
 
     fn named<T>(
