@@ -33,7 +33,8 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-	cargo test --locked
+	cargo test --locked --doc
+	cargo test --locked --lib --tests
 
 bench:
 	dev/setup bench

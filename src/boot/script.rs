@@ -61,9 +61,6 @@ pub struct Rendered {
 /// Why a machine gets no script of its own.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// A profile without an image, whose template needs one.
-    #[error("profile `{0}` has no image")]
-    NoImage(String),
     /// The image's files are not there.
     #[error("{0}")]
     Image(String),

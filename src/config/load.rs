@@ -11,7 +11,9 @@ use super::Config;
 use super::fields::Problems;
 use super::file::{File, SecretSource};
 use super::problem::Problem;
-use super::resolve::{DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder};
+use super::resolve::{
+    DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder, within,
+};
 use crate::boot::cmdline::Flaw;
 use crate::files::{readable, reason};
 use crate::nbps;
@@ -90,14 +92,14 @@ impl std::fmt::Display for Source {
 fn survey(file: &File, base: &Path) -> Surroundings {
     let state = state_folder(file, base, &default_state());
     let mut unreadable = BTreeMap::new();
-    for path in file.image_files().map(|name| base.join(name)) {
+    for path in file.image_files().map(|name| within(base, name)) {
         if let Err(reason) = readable(&path) {
             unreadable.insert(path, reason);
         }
     }
 
     let folder = file.server.boot_scripts.as_ref();
-    let folder = base.join(folder.map_or(DEFAULT_BOOT_SCRIPTS, |at| at.value.as_str()));
+    let folder = within(base, folder.map_or(DEFAULT_BOOT_SCRIPTS, |at| at.value.as_str()));
     let (templates, no_templates) = match templates(&folder) {
         Ok(templates) => (templates, None),
         Err(error) => (BTreeMap::new(), Some(reason(&error))),
@@ -106,9 +108,8 @@ fn survey(file: &File, base: &Path) -> Surroundings {
     let named = file.server.nbps.as_ref();
     let mut folders = vec![(state.join("nbps"), nbps::Absence::IsFine)];
     match named {
-        Some(named) => {
-            folders.extend(named.iter().map(|at| (base.join(&at.value), nbps::Absence::IsAProblem)))
-        }
+        Some(named) => folders
+            .extend(named.iter().map(|at| (within(base, &at.value), nbps::Absence::IsAProblem))),
         None => folders
             .extend(DEFAULT_NBPS.iter().map(|path| (PathBuf::from(path), nbps::Absence::IsFine))),
     }
@@ -157,7 +158,7 @@ fn secret(source: &SecretSource, base: &Path) -> Result<SecretString, String> {
         Ok::<_, String>((read, path.display().to_string()))
     };
     let (text, from) = match source {
-        SecretSource::File(path) => from_file(base.join(path))?,
+        SecretSource::File(path) => from_file(within(base, path))?,
         SecretSource::Env(name) => {
             let text = std::env::var(name)
                 .map_err(|_| format!("the environment variable {name} is not set"))?;

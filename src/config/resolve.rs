@@ -109,7 +109,7 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
     };
     if let Some(folders) = &written.nbps {
         for (path, reason) in &found.bad_nbps {
-            let named = |at: &&Located<String>| path.starts_with(found.base.join(&at.value));
+            let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));
             let at = folders.iter().find(named);
             let key = at.map_or("server.nbps", |at| at.key.as_str());
             let place = at.map(|at| at.place).unwrap_or_default();
@@ -129,7 +129,7 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
     if let Some(at) = &written.boot_scripts
         && let Some(reason) = &found.no_templates
     {
-        let folder = found.base.join(&at.value);
+        let folder = within(&found.base, &at.value);
         let message = format!("{}: {reason}; the built-in templates serve", folder.display());
         problems.warning(&at.key, at.place, message);
     }
@@ -164,9 +164,15 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
     }
 }
 
+/// A path that the config names: a relative one starts at the config's folder. Without the `./` that
+/// people write, which only lengthens messages.
+pub fn within(base: &Path, path: &str) -> PathBuf {
+    base.join(path).components().collect()
+}
+
 /// The state folder: what the config names, or the default.
 pub fn state_folder(file: &File, base: &Path, default: &Path) -> PathBuf {
-    let named = file.server.state.as_ref().map(|at| base.join(&at.value));
+    let named = file.server.state.as_ref().map(|at| within(base, &at.value));
     named.unwrap_or_else(|| default.to_owned())
 }
 
@@ -214,7 +220,7 @@ mod tests {
         let oden = catalog.machine("5c:f3:fc:00:00:01".parse().unwrap()).unwrap();
         assert_eq!((oden.name.as_str(), oden.profile.name.as_str()), ("oden", "talos"));
         let image = oden.profile.image.as_ref().unwrap();
-        assert_eq!(image.kernel, Path::new("/etc/reveille/./images/kernel-amd64"));
+        assert_eq!(image.kernel, Path::new("/etc/reveille/images/kernel-amd64"));
         let v1_11: TalosVersion = "1.11".parse().unwrap();
         assert_eq!(image.talos, Some((v1_11, TalosArch::Amd64)));
         let balder = catalog.machine("9c:8e:99:00:00:02".parse().unwrap()).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Surroundings;
+use super::{Surroundings, within};
 use crate::boot::Mac;
 use crate::boot::catalog::{Catalog, Image, Machine, Menu, Profile, Unknown};
 use crate::boot::cmdline;
@@ -74,7 +74,7 @@ impl Linker<'_> {
 
     fn image(&mut self, name: &Located<String>, image: file::Image) -> Option<Image> {
         for at in image.kernel.iter().chain(&image.initrds) {
-            let path = self.found.base.join(&at.value);
+            let path = within(&self.found.base, &at.value);
             if let Some(reason) = self.found.unreadable.get(&path) {
                 let message = format!(
                     "{}: {reason}; boots of image {} are refused until it is there",
@@ -84,7 +84,7 @@ impl Linker<'_> {
                 self.problems.warning(&at.key, at.place, message);
             }
         }
-        let path = |at: Located<String>| self.found.base.join(at.value);
+        let path = |at: Located<String>| within(&self.found.base, &at.value);
         Some(Image {
             name: name.value.clone(),
             kernel: path(image.kernel?),
