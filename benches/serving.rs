@@ -226,19 +226,20 @@ fn report(rows: &[Measured]) {
         "", "MiB/s", "CPU s/GiB", "median s", "p99 s", "peak MiB", "MiB/s", "CPU/GiB"
     );
     let pace = |row: &Measured| row.gib * 1024.0 / row.seconds;
-    let cost = |row: &Measured| row.cpu.map_or(f64::NAN, |cpu| cpu / row.gib);
+    let cost = |row: &Measured| row.cpu.map(|cpu| cpu / row.gib);
+    let told = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.2}"));
     for row in rows {
         let at = |share: f64| row.times[((row.times.len() - 1) as f64 * share) as usize];
         println!(
-            "{:<10} {:>9.0} {:>10.2} {:>9.3} {:>9.3} {:>9.1}   {:>20.2} {:>8.2}",
+            "{:<10} {:>9.0} {:>10} {:>9.3} {:>9.3} {:>9.1}   {:>20.2} {:>8}",
             row.name,
             pace(row),
-            cost(row),
+            told(cost(row)),
             at(0.5),
             at(0.99),
             row.peak_mib,
             pace(&rows[0]) / pace(row),
-            cost(&rows[0]) / cost(row),
+            told(cost(&rows[0]).zip(cost(row)).map(|(ours, its)| ours / its)),
         );
     }
     println!();
