@@ -1,6 +1,6 @@
 //! The running config: one snapshot at a time, the last good one on bad input.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -12,6 +12,8 @@ use super::load::Source;
 #[derive(Debug)]
 pub struct Reloader {
     source: Source,
+    /// One reload at a time: an older reading must not come after a newer one.
+    reloading: Mutex<()>,
     snapshot: watch::Sender<Arc<Config>>,
 }
 
@@ -20,7 +22,7 @@ impl Reloader {
     pub fn new(source: Source, config: Config) -> Self {
         tell_warnings(&config);
         let (snapshot, _) = watch::channel(Arc::new(config));
-        Self { source, snapshot }
+        Self { source, reloading: Mutex::default(), snapshot }
     }
 
     /// A view of the running config; take the `Arc` once for each request.
@@ -30,6 +32,7 @@ impl Reloader {
 
     /// Reads the source again. What is bad changes nothing.
     pub fn reload(&self) {
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         match self.source.load() {
             Ok(mut config) => {
                 let bound = self.snapshot.borrow().server.clone();
