@@ -65,6 +65,12 @@ impl Profile {
 pub struct Settings {
     /// Kernel arguments; these add up, the machine's last.
     pub cmdline: Vec<String>,
+    /// Which NBP is offered, where it is not the usual one of the architecture.
+    pub nbp: BTreeMap<Arch, String>,
+    /// What option 43 says to it.
+    pub option_43: Option<Option43>,
+    /// Whether its REQUEST on port 67 is answered.
+    pub answer_request_67: Option<bool>,
     /// Whether an iPXE in the card's ROM first loads our NBP.
     pub replace_ipxe: Option<bool>,
     /// How the machine reaches its disk.
@@ -94,6 +100,20 @@ pub enum LocalBoot {
     Exit,
     /// iPXE itself starts the first disk.
     Sanboot,
+}
+
+/// What PXE firmware is told in option 43, where its kind's usual does not work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Option43 {
+    /// What suits the kind of firmware: `bios` for BIOS ROMs, `none` for UEFI.
+    #[default]
+    Default,
+    /// No option 43.
+    None,
+    /// "Just download the boot file", as PXE 2.1 ROMs want it.
+    Bios,
+    /// The same, with a boot prompt that does not wait: for UEFI that wants one.
+    SkipPrompt,
 }
 
 /// A network bootstrap program: a file that firmware loads and runs.
@@ -240,6 +260,20 @@ impl Catalog {
             .and_then(|mac| self.by_mac.get(&mac))
             .or_else(|| client.uuid.and_then(by_uuid))
             .or_else(|| self.by_serial.get(client.smbios.as_ref()?.serial.as_ref()?))
+    }
+
+    /// What is said for a client, the first to be asked first: by its machine, then by its profile.
+    pub fn settings<'a>(
+        &'a self,
+        machine: Option<&'a Arc<Machine>>,
+    ) -> impl Iterator<Item = &'a Settings> {
+        let profile = match (machine, &self.unknown) {
+            (Some(machine), _) => Some(&machine.profile),
+            (None, Unknown::Profile(profile)) => Some(profile),
+            (None, Unknown::Menu | Unknown::Local | Unknown::Ignore) => None,
+        };
+        let own = machine.map(|machine| &machine.settings);
+        own.into_iter().chain(profile.map(|profile| &profile.settings))
     }
 
     /// Whether some machine can only be told by what its SMBIOS tables say.

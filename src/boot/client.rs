@@ -45,6 +45,8 @@ pub struct Client {
     pub arch: Option<Arch>,
     /// How far the boot has come.
     pub stage: Stage,
+    /// Whether it can fetch its script over HTTP, as far as it says: cut-down iPXEs in ROMs cannot.
+    pub speaks_http: bool,
     /// The client machine identifier: option 97, or iPXE's `${uuid}`.
     pub uuid: Option<Uuid>,
     /// SMBIOS facts; `None` until iPXE was asked for them.

@@ -52,6 +52,11 @@ pub enum Ignored {
     /// `unknown: ignore`.
     #[error("it is not in the config, which says `unknown: ignore`")]
     UnknownMachine,
+    /// The config names a file for it that is not there.
+    #[error(
+        "the config gives it the NBP `{0}`, which was not found; put it into a folder of `server.nbps`"
+    )]
+    NbpNotFound(String),
     /// There is no file that it could run.
     #[error(
         "no NBP for {0} was found; put one into a folder of `server.nbps` (Debian: package ipxe)"
@@ -82,9 +87,9 @@ pub fn decide<'a>(
         return Answer::Ignore(Ignored::UnknownMachine);
     }
     match client.stage {
-        Stage::Pxe | Stage::HttpBoot => nbp(client, catalog),
-        Stage::Ipxe if replaces_ipxe(machine, catalog) && !state.runs_our_nbp(now) => {
-            nbp(client, catalog)
+        Stage::Pxe | Stage::HttpBoot => nbp(client, machine, catalog),
+        Stage::Ipxe if needs_ours(client, machine, catalog) && !state.runs_our_nbp(now) => {
+            nbp(client, machine, catalog)
         }
         Stage::Ipxe => match client.mac {
             Some(mac) => Answer::Script(mac),
@@ -121,23 +126,26 @@ fn stays_ignored(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Cata
         && (client.smbios.is_some() || !catalog.needs_smbios())
 }
 
-fn nbp<'a>(client: &Client, catalog: &'a Catalog) -> Answer<'a> {
+fn nbp<'a>(client: &Client, machine: Option<&Arc<Machine>>, catalog: &'a Catalog) -> Answer<'a> {
     let Some(arch) = client.arch else {
         return Answer::Ignore(Ignored::NoArch);
     };
+    if let Some(name) = catalog.settings(machine).find_map(|settings| settings.nbp.get(&arch)) {
+        return match catalog.nbps.named(name) {
+            Some(nbp) => Answer::Nbp(nbp),
+            None => Answer::Ignore(Ignored::NbpNotFound(name.clone())),
+        };
+    }
     match catalog.nbps.for_arch(arch) {
         Some(nbp) => Answer::Nbp(nbp),
         None => Answer::Ignore(Ignored::NoNbp(arch)),
     }
 }
 
-fn replaces_ipxe(machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
-    let (own, profile) = match (machine, &catalog.unknown) {
-        (Some(machine), _) => (machine.settings.replace_ipxe, &machine.profile),
-        (None, Unknown::Profile(profile)) => (None, profile),
-        (None, Unknown::Menu | Unknown::Local | Unknown::Ignore) => return false,
-    };
-    own.or(profile.settings.replace_ipxe).unwrap_or(false)
+/// Whether an iPXE loads ours before it gets its script: it is told to, or cannot fetch one over HTTP.
+fn needs_ours(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
+    let told = catalog.settings(machine).find_map(|settings| settings.replace_ipxe);
+    told.unwrap_or(false) || !client.speaks_http
 }
 
 fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
@@ -214,7 +222,15 @@ mod tests {
     }
 
     fn client(stage: Stage, arch: Arch) -> Client {
-        Client { mac: Some(MAC), arch: Some(arch), stage, uuid: None, smbios: None, choice: None }
+        Client {
+            mac: Some(MAC),
+            arch: Some(arch),
+            stage,
+            speaks_http: true,
+            uuid: None,
+            smbios: None,
+            choice: None,
+        }
     }
 
     fn told(answer: &Answer<'_>) -> String {
@@ -342,6 +358,36 @@ mod tests {
         };
         assert_eq!(of(None), "disk by Sanboot");
         assert_eq!(of(Some(LocalBoot::Exit)), "disk by Exit");
+    }
+
+    #[test]
+    fn an_ipxe_without_http_first_loads_ours() {
+        let catalog = catalog(Unknown::Menu, vec![]);
+        let client = Client { speaks_http: false, ..client(Stage::Ipxe, Arch::Bios) };
+        let answer = told(&decide(&client, &catalog, &MachineState::default(), NOW));
+        assert_eq!(answer, "undionly.kpxe");
+    }
+
+    #[test]
+    fn the_config_may_name_another_nbp_the_machine_before_its_profile() {
+        let of = |names: &[(Arch, &str)]| Settings {
+            nbp: names.iter().map(|(arch, name)| (*arch, (*name).to_owned())).collect(),
+            ..Settings::default()
+        };
+        let named = Arc::new(Profile {
+            settings: of(&[(Arch::Bios, "ipxe.pxe"), (Arch::UefiX64, "ipxe.efi")]),
+            ..Arc::into_inner(profile("p", "linux")).unwrap()
+        });
+        let settings = of(&[(Arch::Bios, "gone.kpxe")]);
+        let machine = Machine { macs: vec![MAC], settings, ..machine(&named) };
+        let catalog = catalog(Unknown::Menu, vec![machine]);
+        let state = MachineState::default();
+        let decided = |arch| told(&decide(&client(Stage::Pxe, arch), &catalog, &state, NOW));
+        assert_eq!(decided(Arch::UefiX64), "ipxe.efi");
+        assert!(
+            decided(Arch::Bios).starts_with("ignored: the config gives it the NBP `gone.kpxe`")
+        );
+        assert_eq!(decided(Arch::UefiArm64), "bin-arm64-efi/ipxe.efi");
     }
 
     #[test]

@@ -103,8 +103,10 @@ pub enum Step {
         /// The server that it chose (option 54), where it said so.
         server: Option<Ipv4Addr>,
     },
-    /// A DHCPACK went out from port 4011.
+    /// A DHCPACK went out.
     Acknowledged {
+        /// From which of our ports.
+        port: u16,
         /// The file name or URL that it was given.
         boot_file: String,
     },
@@ -170,7 +172,9 @@ impl fmt::Display for Step {
             }
             Self::Leased { server: Some(server) } => write!(f, "takes its lease from {server}"),
             Self::Leased { server: None } => f.write_str("takes its lease"),
-            Self::Acknowledged { boot_file } => write!(f, "acknowledged {boot_file} on port 4011"),
+            Self::Acknowledged { port, boot_file } => {
+                write!(f, "acknowledged {boot_file} on port {port}")
+            }
             Self::Probed { file } => write!(f, "asked for the size of {file}"),
             Self::NbpSent { file, over, sent } => write!(f, "fetched {file} over {over}: {sent}"),
             Self::ScriptServed { does } => write!(f, "runs its script: {does}"),

@@ -341,6 +341,7 @@ mod tests {
         mac: Some(MAC),
         arch: None,
         stage: Stage::Ipxe,
+        speaks_http: true,
         uuid: None,
         smbios: None,
         choice: None,

@@ -304,6 +304,22 @@ menu: { default: talos, profiles: [] }
     }
 
     #[test]
+    fn an_nbp_that_is_named_must_be_there_and_for_that_firmware() {
+        let yaml = "\
+profiles:
+  p: { script: menu, nbp: { bios: undionly.kpx, uefi-x64: undionly.kpxe, bioss: x } }
+";
+        assert_eq!(
+            complaints(yaml),
+            [
+                "config.yaml:2:35: profiles.p.nbp.bios: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?; boots that need it are refused until it is there and the config is reloaded (SIGHUP)",
+                "config.yaml:2:59: profiles.p.nbp.uefi-x64: `undionly.kpxe` is for BIOS, not for UEFI x86-64",
+                "config.yaml:2:74: profiles.p.nbp.bioss: there is no key `bioss`; did you mean `bios`?",
+            ]
+        );
+    }
+
+    #[test]
     fn a_secret_in_the_config_is_refused_and_not_repeated() {
         let yaml = "omni: { lab: { api: https://x, join_token: hush } }";
         let complaints = complaints(yaml).join("\n");

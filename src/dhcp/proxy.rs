@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
+use crate::boot::catalog::{Option43, Settings};
 use crate::boot::event::{Offer, Subject};
 use crate::boot::{
     Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links,
@@ -22,6 +23,15 @@ pub enum Port {
     Dhcp,
     /// 4011, the PXE boot server port (PXE 2.1 section 2.2).
     BootServer,
+}
+
+impl Port {
+    const fn number(self) -> u16 {
+        match self {
+            Self::Dhcp => 67,
+            Self::BootServer => 4011,
+        }
+    }
 }
 
 /// Where a datagram came from, and where it arrived.
@@ -127,6 +137,7 @@ pub fn respond(
     let Query { request, client } = query;
     let kind = match (arrival.port, request.message_type) {
         (Port::Dhcp, MessageType::Discover) => ReplyKind::Offer,
+        (Port::Dhcp, MessageType::Request) if answers_request_67(client, config) => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Request) => return watched(query, config, (state, now)),
         (Port::BootServer, MessageType::Request | MessageType::Inform) => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Inform | MessageType::Other)
@@ -134,7 +145,7 @@ pub fn respond(
             return Outcome::Ignored(Ignored::NotForThisPort);
         }
     };
-    if let (ReplyKind::Ack, Some(server)) = (kind, request.address(option::SERVER_ID))
+    if let (Port::BootServer, Some(server)) = (arrival.port, request.address(option::SERVER_ID))
         && server != arrival.local
         && server != arrival.asked
     {
@@ -156,16 +167,22 @@ pub fn respond(
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
-    let reply = template(kind, query, arrival.local, boot_file.clone());
+    let reply =
+        template((kind, query), arrival.local, boot_file.clone(), option_43(client, config));
     Outcome::Reply {
-        to: destination(kind, request, arrival),
+        to: destination(request, arrival),
         datagram: reply.encode(request),
         event: Event { subject, step: step(kind, client, (what, boot_file), arrival) },
     }
 }
 
 /// T1 to T5.
-fn template(kind: ReplyKind, query: &Query, local: Ipv4Addr, boot_file: String) -> Reply {
+fn template(
+    (kind, query): (ReplyKind, &Query),
+    local: Ipv4Addr,
+    boot_file: String,
+    option_43: Option43,
+) -> Reply {
     let Query { request, client } = query;
     let http_boot = client.stage == Stage::HttpBoot;
     Reply {
@@ -173,7 +190,7 @@ fn template(kind: ReplyKind, query: &Query, local: Ipv4Addr, boot_file: String) 
         next_server: local,
         boot_file,
         vendor_class: if http_boot { pxe::HTTP_CLIENT } else { pxe::PXE_CLIENT },
-        vendor_options: vendor_options(client),
+        vendor_options: vendor_options(client, option_43),
         client_machine_id: pxe::client_machine_id(request).map(<[u8]>::to_vec),
         ipxe: (client.stage == Stage::Ipxe).then(|| PRIORITY.to_vec()),
     }
@@ -187,14 +204,36 @@ const PRIORITY: [u8; 3] = [1, 1, 1];
 /// (PXE 2.1 section 2.5); then the end.
 const JUST_DOWNLOAD: [u8; 4] = [6, 1, 8, 0xff];
 
+/// The same, and sub-option 10: a prompt that is over at once, `PXE` (edk2#8149).
+const JUST_DOWNLOAD_AND_PROMPT: [u8; 10] = [6, 1, 8, 10, 4, 0, b'P', b'X', b'E', 0xff];
+
 /// Option 43, which BIOS ROMs want and UEFI must not see: before 2013 its PXE client took bit 3 for a
 /// menu without entries and booted the disk (edk2 30a95d4d39); until 2017 it dropped such an offer
-/// whole (edk2 8cdd559be6). Without it every generation asks on port 4011.
-fn vendor_options(client: &Client) -> Option<Vec<u8>> {
-    match (client.stage, client.arch) {
-        (Stage::Pxe, Some(Arch::Bios)) => Some(JUST_DOWNLOAD.to_vec()),
-        (Stage::Pxe | Stage::HttpBoot | Stage::Ipxe, _) => None,
+/// whole (edk2 8cdd559be6). Without it every generation asks on port 4011. Firmware that disagrees has
+/// its own setting. iPXE and HTTP Boot never get one.
+fn vendor_options(client: &Client, option_43: Option43) -> Option<Vec<u8>> {
+    match (client.stage, option_43) {
+        (Stage::HttpBoot | Stage::Ipxe, _) | (Stage::Pxe, Option43::None) => None,
+        (Stage::Pxe, Option43::Bios) => Some(JUST_DOWNLOAD.to_vec()),
+        (Stage::Pxe, Option43::SkipPrompt) => Some(JUST_DOWNLOAD_AND_PROMPT.to_vec()),
+        (Stage::Pxe, Option43::Default) => {
+            (client.arch == Some(Arch::Bios)).then(|| JUST_DOWNLOAD.to_vec())
+        }
     }
+}
+
+fn option_43(client: &Client, config: &Config) -> Option43 {
+    setting(client, config, |settings| settings.option_43).unwrap_or_default()
+}
+
+/// Whether this machine's ROM is the one that wants its REQUEST to the router answered by us too.
+fn answers_request_67(client: &Client, config: &Config) -> bool {
+    setting(client, config, |settings| settings.answer_request_67).unwrap_or(false)
+}
+
+fn setting<T>(client: &Client, config: &Config, of: impl Fn(&Settings) -> Option<T>) -> Option<T> {
+    let machine = config.catalog.identify(client);
+    config.catalog.settings(machine).find_map(of)
 }
 
 /// Where a reply goes (RFC 2131 section 4.1).
@@ -202,17 +241,18 @@ fn vendor_options(client: &Client) -> Option<Vec<u8>> {
 /// On port 67 a client has no address that it would answer ARP for, so it is reached by broadcast.
 /// On port 4011 it has one, and listens only on the port that it sent from: UEFI on 4011 (elsewhere
 /// it answers with an ICMP error), iPXE on 68, whatever its broadcast flag says.
-fn destination(kind: ReplyKind, request: &Request, arrival: &Arrival) -> SocketAddrV4 {
+fn destination(request: &Request, arrival: &Arrival) -> SocketAddrV4 {
     const CLIENT: u16 = 68;
     const SERVER: u16 = 67;
     let broadcast = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
     if !request.giaddr.is_unspecified() {
         return SocketAddrV4::new(request.giaddr, SERVER);
     }
-    match kind {
-        ReplyKind::Offer => broadcast,
-        ReplyKind::Ack if arrival.from.ip().is_unspecified() => broadcast,
-        ReplyKind::Ack => arrival.from,
+    match arrival.port {
+        Port::Dhcp if request.ciaddr.is_unspecified() => broadcast,
+        Port::Dhcp => SocketAddrV4::new(request.ciaddr, CLIENT),
+        Port::BootServer if arrival.from.ip().is_unspecified() => broadcast,
+        Port::BootServer => arrival.from,
     }
 }
 
@@ -230,7 +270,7 @@ fn step(
             boot_file,
             interface: arrival.interface.clone(),
         },
-        ReplyKind::Ack => Step::Acknowledged { boot_file },
+        ReplyKind::Ack => Step::Acknowledged { boot_file, port: arrival.port.number() },
     }
 }
 
@@ -400,6 +440,47 @@ mod tests {
         let outcome = answer(&request, &arrival(Port::BootServer, (CLIENT, 4011)), &config(""));
         let other = Ipv4Addr::new(10, 77, 0, 9);
         assert_eq!(outcome, Outcome::Ignored(Ignored::OtherServer(other)));
+    }
+
+    #[test]
+    fn a_machine_may_have_its_own_option_43() {
+        let discover = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
+        let bios = request(1, &[(60, b"PXEClient"), (93, &[0, 0])]);
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        // No bytes stand for no option.
+        let table: [(&str, &[u8], &[u8]); 5] = [
+            ("default", &discover, &[]),
+            ("none", &bios, &[]),
+            ("bios", &discover, &[6, 1, 8, 255]),
+            ("skip-prompt", &discover, &[6, 1, 8, 10, 4, 0, 0x50, 0x58, 0x45, 255]),
+            ("default", &bios, &[6, 1, 8, 255]),
+        ];
+        for (mode, datagram, expected) in table {
+            let config = config(&format!(
+                "profiles: {{p: {{script: menu, option_43: bios}}}}\n\
+                 machines: {{m: {{mac: 52:54:00:00:00:01, profile: p, option_43: {mode}}}}}"
+            ));
+            let (_, _, options) = reply(answer(datagram, &arrival, &config));
+            let found = options.into_iter().find(|(code, _)| *code == 43);
+            assert_eq!(found.map(|(_, data)| data).unwrap_or_default(), expected, "{mode}");
+        }
+    }
+
+    #[test]
+    fn the_one_rom_that_wants_it_has_its_request_on_67_answered() {
+        let config = config(
+            "profiles: {p: {script: menu}}\n\
+             machines: {m: {mac: 52:54:00:00:00:01, profile: p, answer_request_67: true}}",
+        );
+        let router: &[u8] = &[10, 77, 0, 1];
+        let datagram = request(3, &[(60, b"PXEClient"), (93, &[0, 0]), (54, router)]);
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let outcome = answer(&datagram, &arrival, &config);
+        let Outcome::Reply { datagram: ack, .. } = &outcome else { panic!("{outcome:?}") };
+        assert_eq!(super::super::testing::options(ack)[0], (43, vec![6, 1, 8, 255]));
+        assert!(super::super::testing::options(ack).contains(&(53, vec![5])));
+        let (to, file, _) = reply(outcome);
+        assert_eq!((to.as_str(), file.as_str()), ("255.255.255.255:68", "undionly.kpxe"));
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub fn client(request: &Request) -> Result<Client, NotOurs> {
         mac: mac(request),
         arch: Some(arch(request, class)),
         stage,
+        speaks_http: speaks_http(request),
         uuid: client_machine_id(request).and_then(uuid),
         smbios: None,
         choice: None,
@@ -54,6 +55,23 @@ fn is_ipxe(request: &Request) -> bool {
     let named =
         |name: &[u8]| classes == name || classes.windows(5).any(|w| w[0] == 4 && w[1..] == *name);
     named(b"iPXE") || named(b"gPXE") || request.option(option::IPXE).is_some()
+}
+
+/// Whether an iPXE has HTTP: its option 175 holds a flag for each of its features (sub-options 0x10 to
+/// 0x4f), 0x13 for HTTP. One that tells of no feature at all is taken to have it.
+fn speaks_http(request: &Request) -> bool {
+    let mut rest = request.option(option::IPXE).unwrap_or_default();
+    let mut features = Vec::new();
+    while let [code, len, data @ ..] = rest {
+        let Some((_, after)) = data.split_at_checked(usize::from(*len)) else {
+            break;
+        };
+        if (0x10..=0x4f).contains(code) {
+            features.push(*code);
+        }
+        rest = after;
+    }
+    features.is_empty() || features.contains(&0x13)
 }
 
 /// The first code of option 93 that is known; without one, what option 60 repeats
@@ -149,6 +167,26 @@ mod tests {
         assert_eq!(client.stage, Stage::Ipxe);
         let client = read(&[(60, b"PXEClient"), (77, b"\x06iPXE-X")]).unwrap();
         assert_eq!(client.stage, Stage::Pxe);
+    }
+
+    #[test]
+    fn an_ipxe_tells_whether_it_has_http() {
+        let table: [(&[u8], bool); 5] = [
+            (b"", true),
+            (b"\xb1\x05\x01\x1a\xf4\x10\x00", true),
+            (b"\x15\x01\x01\x13\x01\x01\x18\x01\x01", true),
+            (b"\x15\x01\x01\x18\x01\x01", false),
+            (b"\x15\x01\x01\x13", false),
+        ];
+        for (features, speaks) in table {
+            let client = read(&[(60, b"PXEClient"), (77, b"iPXE"), (175, features)]).unwrap();
+            assert_eq!(client.speaks_http, speaks, "{features:02x?}");
+        }
+        for datagram in
+            [captured!("bios-rom-ipxe-discover"), captured!("snponly-from-pxe-discover")]
+        {
+            assert!(client(&Request::decode(&datagram).unwrap()).unwrap().speaks_http);
+        }
     }
 
     #[test]

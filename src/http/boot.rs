@@ -81,6 +81,7 @@ fn client(mac: Mac, facts: &HashMap<String, String>) -> Client {
         mac: Some(mac),
         arch: None,
         stage: Stage::Ipxe,
+        speaks_http: true,
         uuid: given("uuid").and_then(|uuid| Uuid::parse_str(&uuid).ok()),
         smbios: told.then(|| Smbios { serial: given("serial") }),
         choice: given("profile"),

@@ -1,34 +1,47 @@
 //! `images`, `profiles`, `machines` and `menu`: what there is to boot, and who boots it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::boot::Mac;
-use crate::boot::catalog::{LocalBoot, Settings};
+use crate::boot::catalog::{LocalBoot, Option43, Settings};
 use crate::boot::cmdline::Flaw;
 use crate::boot::talos::{TalosArch, TalosVersion};
+use crate::boot::{Arch, Mac};
 use crate::config::fields::{Fields, Keys, Located, Problems, parse};
 use crate::config::yaml::Node;
 
 const IMAGE: Keys = Keys { known: &["kernel", "initrd", "cmdline", "talos"], later: &[] };
 const IMAGE_TALOS: Keys = Keys { known: &["version", "arch"], later: &["extensions", "factory"] };
 const PROFILE: Keys = Keys {
-    known: &["script", "image", "omni", "cmdline", "local_boot", "replace_ipxe"],
-    later: &[
-        "boot",
+    known: &[
+        "script",
+        "image",
+        "omni",
+        "cmdline",
+        "local_boot",
         "nbp",
-        "nbp_ladder",
-        "talos",
-        "files",
         "option_43",
         "answer_request_67",
-        "vars",
+        "replace_ipxe",
     ],
+    later: &["boot", "nbp_ladder", "talos", "files", "vars"],
 };
 const MACHINE: Keys = Keys {
-    known: &["mac", "uuid", "serial", "profile", "cmdline", "local_boot", "replace_ipxe"],
+    known: &[
+        "mac",
+        "uuid",
+        "serial",
+        "profile",
+        "cmdline",
+        "local_boot",
+        "nbp",
+        "option_43",
+        "answer_request_67",
+        "replace_ipxe",
+    ],
     later: &[
         "ip",
         "gateway",
@@ -36,15 +49,13 @@ const MACHINE: Keys = Keys {
         "hostname",
         "dns",
         "boot",
-        "nbp",
         "nbp_ladder",
         "talos",
         "files",
-        "option_43",
-        "answer_request_67",
         "vars",
     ],
 };
+const NBP: Keys = Keys { known: &["bios", "uefi-x86", "uefi-x64", "uefi-arm64"], later: &[] };
 const MENU: Keys = Keys { known: &["default", "timeout", "profiles"], later: &[] };
 
 /// One entry under `images`.
@@ -71,6 +82,8 @@ pub struct Profile {
     pub omni: Option<Located<String>>,
     /// What may stand in a machine too, or in a profile.
     pub settings: Settings,
+    /// `nbp`
+    pub nbps: Vec<(Arch, Located<String>)>,
 }
 
 /// One entry under `machines`.
@@ -86,6 +99,8 @@ pub struct Machine {
     pub profile: Option<Located<String>>,
     /// What may stand in a machine too, or in a profile.
     pub settings: Settings,
+    /// `nbp`
+    pub nbps: Vec<(Arch, Located<String>)>,
 }
 
 /// `menu`
@@ -155,11 +170,36 @@ fn local(at: Option<Located<String>>, problems: &mut Problems) -> Option<Located
 /// What a profile and a machine have in common.
 fn settings(fields: &Fields<'_>, problems: &mut Problems) -> Settings {
     let methods = [("exit", LocalBoot::Exit), ("sanboot", LocalBoot::Sanboot)];
+    let modes = [
+        ("default", Option43::Default),
+        ("none", Option43::None),
+        ("bios", Option43::Bios),
+        ("skip-prompt", Option43::SkipPrompt),
+    ];
     Settings {
         cmdline: cmdline(fields, problems),
         local_boot: fields.one_of("local_boot", &methods, &["http-404", "silent"], problems),
+        nbp: BTreeMap::new(),
+        option_43: fields.one_of("option_43", &modes, &[], problems),
+        answer_request_67: fields.flag("answer_request_67", problems),
         replace_ipxe: fields.flag("replace_ipxe", problems),
     }
+}
+
+/// The NBP for each architecture that one is named for; whether there is such a one is looked up later.
+fn nbps(fields: &Fields<'_>, problems: &mut Problems) -> Vec<(Arch, Located<String>)> {
+    let Some(node) = fields.node("nbp") else {
+        return Vec::new();
+    };
+    let fields = Fields::of(node, &fields.path("nbp"), NBP, problems);
+    let arches = [
+        ("bios", Arch::Bios),
+        ("uefi-x86", Arch::UefiX86),
+        ("uefi-x64", Arch::UefiX64),
+        ("uefi-arm64", Arch::UefiArm64),
+    ];
+    let named = arches.map(|(key, arch)| Some((arch, fields.text(key, problems)?)));
+    named.into_iter().flatten().collect()
 }
 
 impl Profile {
@@ -178,6 +218,7 @@ impl Profile {
             image: fields.text("image", problems),
             omni: fields.text("omni", problems),
             settings: settings(&fields, problems),
+            nbps: nbps(&fields, problems),
         }
     }
 }
@@ -205,6 +246,7 @@ impl Machine {
             serial,
             profile,
             settings: settings(&fields, problems),
+            nbps: nbps(&fields, problems),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Surroundings, within};
-use crate::boot::Mac;
-use crate::boot::catalog::{Catalog, Image, Machine, Menu, Profile, Unknown};
+use crate::boot::catalog::{Catalog, Image, Machine, Menu, Profile, Settings, Unknown};
 use crate::boot::cmdline;
 use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
 use crate::boot::script::Templates;
+use crate::boot::{Arch, Mac};
 use crate::config::fields::{Located, Problems, no_such};
 use crate::config::file::{self, File};
 use crate::config::yaml::Place;
@@ -129,7 +129,7 @@ impl Linker<'_> {
             script: script.value,
             image,
             omni: profile.omni.as_ref().and_then(|at| self.named("omni", at, omni)),
-            settings: profile.settings,
+            settings: Settings { nbp: self.nbps(profile.nbps), ..profile.settings },
         };
         if without_image && profile.needs_image() {
             let message = format!("script `{}` needs an `image`", profile.script);
@@ -164,12 +164,35 @@ impl Linker<'_> {
             uuid: machine.uuid.map(|at| at.value),
             serial: machine.serial.map(|at| at.value.trim().to_owned()),
             profile,
-            settings: machine.settings,
+            settings: Settings { nbp: self.nbps(machine.nbps), ..machine.settings },
         };
         if !machine.settings.cmdline.is_empty() {
             self.try_kernel_line(name, &Arc::clone(&machine.profile), Some(&machine));
         }
         Some(machine)
+    }
+
+    /// The NBPs that are named, after a look whether each is there and for whom.
+    fn nbps(&mut self, named: Vec<(Arch, Located<String>)>) -> BTreeMap<Arch, String> {
+        for (arch, at) in &named {
+            match self.found.nbps.named(&at.value) {
+                Some(nbp) if nbp.arch == *arch => {}
+                Some(nbp) => {
+                    let message = format!("`{}` is for {}, not for {arch}", at.value, nbp.arch);
+                    self.problems.error(&at.key, at.place, message);
+                }
+                None => {
+                    let names: Vec<&str> =
+                        self.found.nbps.iter().map(|n| n.name.as_str()).collect();
+                    let known = no_such("NBP", &at.value, names.into_iter());
+                    let message = format!(
+                        "{known}; boots that need it are refused until it is there and the config is reloaded (SIGHUP)"
+                    );
+                    self.problems.warning(&at.key, at.place, message);
+                }
+            }
+        }
+        named.into_iter().map(|(arch, at)| (arch, at.value)).collect()
     }
 
     /// Says now what would be refused at the boot. A missing token has been told already.
