@@ -24,14 +24,27 @@ pub enum Refusal {
     NoName,
 }
 
-/// Which file an NBP's name means.
+/// What a name asks for, over TFTP or under `/nbp/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// An NBP: its name, and its file.
+    Nbp(String, PathBuf),
+    /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
+    /// came from, then in the root.
+    Autoexec,
+}
+
+/// What a name asks for.
 ///
 /// # Errors
 /// It is no name, or nothing is served under it.
-pub fn nbp(name: &[u8], catalog: &Catalog) -> Result<(String, PathBuf), Refusal> {
-    let name = cleaned(name)?;
-    let nbp = catalog.nbps.named(&name).ok_or(Refusal::Unknown)?;
-    Ok((nbp.name.clone(), nbp.path.clone()))
+pub fn asked(name: &[u8], catalog: &Catalog) -> Result<Asked, Refusal> {
+    let cleaned = cleaned(name)?;
+    if cleaned.rsplit('/').next().is_some_and(|file| file.eq_ignore_ascii_case("autoexec.ipxe")) {
+        return Ok(Asked::Autoexec);
+    }
+    let nbp = catalog.nbps.named(&cleaned).ok_or(Refusal::Unknown)?;
+    Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone()))
 }
 
 /// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …

@@ -38,6 +38,7 @@ impl Journal {
             | Step::Leased { .. }
             | Step::Acknowledged { .. }
             | Step::NbpSent { .. }
+            | Step::AutoexecSent
             | Step::ScriptServed { .. }
             | Step::ImageSent { .. } => info!("{subject}: {step}"),
         }

@@ -124,6 +124,8 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
+    /// It fetched the script that leads every iPXE to its own.
+    AutoexecSent,
     /// It fetched its script.
     ScriptServed {
         /// What the script does, in words.
@@ -177,6 +179,7 @@ impl fmt::Display for Step {
             }
             Self::Probed { file } => write!(f, "asked for the size of {file}"),
             Self::NbpSent { file, over, sent } => write!(f, "fetched {file} over {over}: {sent}"),
+            Self::AutoexecSent => f.write_str("fetched autoexec.ipxe, which leads to its script"),
             Self::ScriptServed { does } => write!(f, "runs its script: {does}"),
             Self::ImageSent { file, sent } => write!(f, "fetched {file}: {sent}"),
             Self::BrokenOff { file, over, at, of, reason } => {

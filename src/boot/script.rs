@@ -19,6 +19,7 @@ use super::{Client, Mac, links};
 /// The templates that come with reveille, by name.
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("ask-smbios", include_str!("../../boot-scripts/ask-smbios.ipxe")),
+    ("autoexec", include_str!("../../boot-scripts/autoexec.ipxe")),
     ("linux", include_str!("../../boot-scripts/linux.ipxe")),
     ("local-disk", include_str!("../../boot-scripts/local-disk.ipxe")),
     ("menu", include_str!("../../boot-scripts/menu.ipxe")),
@@ -209,6 +210,14 @@ pub fn render(
     };
     let text = templates.fill(template, &context! { ..own, ..common })?;
     Ok(Rendered { text, does })
+}
+
+/// The script for an iPXE that has not said yet which machine it is: it fetches that machine's own.
+///
+/// # Errors
+/// The template cannot be used.
+pub fn render_autoexec(templates: &Templates, base: &str) -> Result<String, Refusal> {
+    templates.fill("autoexec", &context! { base => base })
 }
 
 /// The script of a machine that cannot boot: it says why on the machine's console, and asks again
@@ -457,6 +466,12 @@ mod tests {
     fn ask_smbios() {
         let script = Script { kind: Kind::AskSmbios, machine: None };
         insta::assert_snapshot!(rendered(&script, &Catalog::default()));
+    }
+
+    #[test]
+    fn autoexec() {
+        let base = "http://192.168.1.2:8080";
+        insta::assert_snapshot!(render_autoexec(&Templates::default(), base).unwrap());
     }
 
     #[test]

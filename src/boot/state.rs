@@ -40,6 +40,7 @@ impl MachineState {
             | Step::Acknowledged { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
+            | Step::AutoexecSent
             | Step::ImageSent { .. }
             | Step::BrokenOff { .. }
             | Step::Refused { .. }

@@ -96,6 +96,9 @@ pub enum Malformed {
     /// From a server.
     #[error("it is a reply, not a request")]
     NotARequest,
+    /// Cut off, or with a length beyond its end.
+    #[error("an option goes on beyond the end of the message")]
+    Truncated,
     /// BOOTP without DHCP.
     #[error("option 53 is missing")]
     NoMessageType,
@@ -117,6 +120,9 @@ impl Request {
         }
         if message.opcode() != v4::Opcode::BootRequest {
             return Err(Malformed::NotARequest);
+        }
+        if !is_whole(&datagram[HEADER..]) {
+            return Err(Malformed::Truncated);
         }
         let options = options(datagram);
         let message_type = match options.get(&option::MESSAGE_TYPE).and_then(|data| data.first()) {
@@ -150,6 +156,18 @@ impl Request {
     pub fn address(&self, code: u8) -> Option<Ipv4Addr> {
         let octets: [u8; 4] = self.option(code)?.try_into().ok()?;
         Some(octets.into())
+    }
+}
+
+/// Whether every option ends within the field. A missing End is forgiven.
+fn is_whole(mut field: &[u8]) -> bool {
+    loop {
+        field = match field {
+            [] | [255, ..] => return true,
+            [0, rest @ ..] => rest,
+            [_, len, rest @ ..] if rest.len() >= usize::from(*len) => &rest[usize::from(*len)..],
+            _ => return false,
+        }
     }
 }
 
@@ -306,7 +324,12 @@ mod tests {
         // dhcproto 0.15 would read past the field.
         assert_eq!(with(|d| d[2] = 17), Malformed::HardwareAddress(17));
         assert_eq!(with(|d| d[0] = 2), Malformed::NotARequest);
-        assert_eq!(with(|d| d[240] = 0), Malformed::NoMessageType);
+        assert_eq!(with(|d| d[240] = 60), Malformed::NoMessageType);
+        assert_eq!(with(|d| d.truncate(250)), Malformed::Truncated);
+        assert_eq!(with(|d| d[244] = 200), Malformed::Truncated);
+        let mut without_end = good.clone();
+        without_end.pop();
+        assert!(Request::decode(&without_end).is_ok());
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub enum Ignored {
     /// On port 4011, for another server.
     #[error("it is meant for {0}")]
     OtherServer(Ipv4Addr),
+    /// It asks for a boot server's signed credentials (PXE 2.1 section 2.2.3), and there are none.
+    #[error("it asks for boot server credentials, and there are none")]
+    Credentials,
     /// The decision says so.
     #[error("{reason}")]
     Decided {
@@ -151,6 +154,12 @@ pub fn respond(
     {
         return Outcome::Ignored(Ignored::OtherServer(server));
     }
+    let item = match pxe::boot_item(request) {
+        Some(item) if item.wants_credentials() => {
+            return Outcome::Ignored(Ignored::Credentials);
+        }
+        item => item,
+    };
     let subject = subject(query, config);
     let base = links::base(arrival.local, config.server.http_port);
     let (what, boot_file) = match decision::decide(client, &config.catalog, state, now) {
@@ -167,8 +176,11 @@ pub fn respond(
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
-    let reply =
+    let mut reply =
         template((kind, query), arrival.local, boot_file.clone(), option_43(client, config));
+    if let Some(item) = item {
+        reply.vendor_options = Some(item.echo());
+    }
     Outcome::Reply {
         to: destination(request, arrival),
         datagram: reply.encode(request),
@@ -440,6 +452,21 @@ mod tests {
         let outcome = answer(&request, &arrival(Port::BootServer, (CLIENT, 4011)), &config(""));
         let other = Ipv4Addr::new(10, 77, 0, 9);
         assert_eq!(outcome, Outcome::Ignored(Ignored::OtherServer(other)));
+    }
+
+    #[test]
+    fn a_boot_server_item_is_echoed_and_one_with_credentials_is_not_answered() {
+        let config = config("");
+        let arrival = arrival(Port::BootServer, (CLIENT, 4011));
+        let asking = |item: &[u8]| {
+            let uefi: [(u8, &[u8]); 3] = [(60, b"PXEClient"), (93, &[0, 7]), (43, item)];
+            answer(&request(3, &uefi), &arrival, &config)
+        };
+        let (_, file, options) = reply(asking(&[6, 1, 8, 71, 4, 0, 0, 0, 0, 255]));
+        assert_eq!(file, "snponly.efi");
+        assert!(options.contains(&(43, vec![71, 4, 0, 0, 0, 0, 255])));
+        let outcome = asking(&[71, 4, 0, 0, 0x80, 0, 255]);
+        assert_eq!(outcome, Outcome::Ignored(Ignored::Credentials));
     }
 
     #[test]

@@ -13,13 +13,29 @@ pub const HTTP_CLIENT: &str = "HTTPClient";
 
 /// Why a DHCP client is none of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no PXE client: its option 60 is neither `PXEClient…` nor `HTTPClient…`")]
-pub struct NotOurs;
+pub enum NotOurs {
+    /// Option 60 is neither `PXEClient…` nor `HTTPClient…`.
+    #[error("it is no PXE client: its option 60 is neither `PXEClient…` nor `HTTPClient…`")]
+    NotPxe,
+    /// Its ROM says x86 BIOS, and runs none of it.
+    #[error("it is a Raspberry Pi's boot ROM, which takes no NBP")]
+    RaspberryPi,
+}
+
+/// The first three bytes of the MAC addresses of Raspberry Pis, whose boot ROM says that it is an x86
+/// BIOS (option 93 of 0). An iPXE on one says what it is.
+const RASPBERRY_PI: [[u8; 3]; 5] = [
+    [0xb8, 0x27, 0xeb],
+    [0xdc, 0xa6, 0x32],
+    [0xe4, 0x5f, 0x01],
+    [0x28, 0xcd, 0xc1],
+    [0xd8, 0x3a, 0xdd],
+];
 
 /// Says who sent a request.
 ///
 /// # Errors
-/// It is not network booting.
+/// It is not network booting, or not as it says.
 pub fn client(request: &Request) -> Result<Client, NotOurs> {
     let class = request.option(option::VENDOR_CLASS).unwrap_or_default();
     let firmware = if class.starts_with(PXE_CLIENT.as_bytes()) {
@@ -27,19 +43,64 @@ pub fn client(request: &Request) -> Result<Client, NotOurs> {
     } else if class.starts_with(HTTP_CLIENT.as_bytes()) {
         Stage::HttpBoot
     } else {
-        return Err(NotOurs);
+        return Err(NotOurs::NotPxe);
     };
     // A chainloaded iPXE can inherit either class from the firmware that loaded it.
     let stage = if is_ipxe(request) { Stage::Ipxe } else { firmware };
+    let (mac, arch) = (mac(request), arch(request, class));
+    let maker = mac.map(|mac| {
+        let [a, b, c, ..] = mac.octets();
+        [a, b, c]
+    });
+    if stage == Stage::Pxe && arch == Arch::Bios && maker.is_some_and(|m| RASPBERRY_PI.contains(&m))
+    {
+        return Err(NotOurs::RaspberryPi);
+    }
     Ok(Client {
-        mac: mac(request),
-        arch: Some(arch(request, class)),
+        mac,
+        arch: Some(arch),
         stage,
         speaks_http: speaks_http(request),
         uuid: client_machine_id(request).and_then(uuid),
         smbios: None,
         choice: None,
     })
+}
+
+/// What a client chose from a boot menu: sub-option 71 of option 43 (PXE 2.1 section 2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootItem {
+    kind: [u8; 2],
+    layer: [u8; 2],
+}
+
+impl BootItem {
+    /// Whether it asks for a boot server's credentials: the top bit of the layer.
+    pub fn wants_credentials(self) -> bool {
+        self.layer[0] & 0x80 != 0
+    }
+
+    /// The option 43 that takes note of it.
+    pub fn echo(self) -> Vec<u8> {
+        let Self { kind: [a, b], layer: [c, d] } = self;
+        vec![71, 4, a, b, c, d, 0xff]
+    }
+}
+
+/// The boot item in a request, where there is one.
+pub fn boot_item(request: &Request) -> Option<BootItem> {
+    let mut rest = request.option(option::VENDOR_OPTIONS).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [] | [0xff, ..] => return None,
+            [0, rest @ ..] => rest,
+            [71, 4, a, b, c, d, ..] => {
+                return Some(BootItem { kind: [*a, *b], layer: [*c, *d] });
+            }
+            [_, len, data @ ..] => data.get(usize::from(*len)..)?,
+            [_] => return None,
+        }
+    }
 }
 
 /// The MAC address, where `chaddr` holds one.
@@ -135,9 +196,17 @@ mod tests {
     #[test]
     fn who_does_not_network_boot_is_none_of_ours() {
         for class in [&b"MSFT 5.0"[..], b"AAPLBSDPC", b"udhcp 1.36.1", b"pxeclient", b""] {
-            assert_eq!(read(&[(60, class)]), Err(NotOurs), "{class:?}");
+            assert_eq!(read(&[(60, class)]), Err(NotOurs::NotPxe), "{class:?}");
         }
-        assert_eq!(read(&[]), Err(NotOurs));
+        assert_eq!(read(&[]), Err(NotOurs::NotPxe));
+    }
+
+    #[test]
+    fn a_raspberry_pis_rom_is_left_alone() {
+        let mut datagram = request(1, &[(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])]);
+        datagram[28..31].copy_from_slice(&[0xdc, 0xa6, 0x32]);
+        let read = client(&Request::decode(&datagram).unwrap());
+        assert_eq!(read, Err(NotOurs::RaspberryPi));
     }
 
     #[test]

@@ -101,7 +101,10 @@ impl Server {
                 let step = Step::Ignored { reason: reason.to_string() };
                 self.registry.record(Event { subject, step });
             }
-            Ignored::NotOurs(_) | Ignored::NotForThisPort | Ignored::OtherServer(_) => {
+            Ignored::NotOurs(_)
+            | Ignored::NotForThisPort
+            | Ignored::OtherServer(_)
+            | Ignored::Credentials => {
                 debug!("dhcp: not answered: {} on {interface}: {reason}", received.from);
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
@@ -21,10 +21,14 @@ use crate::boot::event::{Sent, Subject, Transport};
 use crate::boot::script::{self, Scene};
 use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::config::Config;
-use crate::files::{self, readable};
+use crate::files::{self, Asked, readable};
 
 /// How much of a file is read at once: with 1 MiB a large one costs half the CPU of 64 KiB.
 const CHUNK: usize = 1 << 20;
+
+/// A script is made for one request, and must not be kept by anything on the way.
+const SCRIPT_HEADERS: [(HeaderName, &str); 2] =
+    [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
 
 /// A machine's own script.
 pub async fn script(
@@ -53,10 +57,8 @@ pub async fn script(
             return not_found("nothing boots here; the config says `unknown: ignore`\n");
         }
     };
-    let headers =
-        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     let length = text.len() as u64;
-    let response = (headers, text).into_response();
+    let response = (SCRIPT_HEADERS, text).into_response();
     if method == Method::HEAD {
         return response;
     }
@@ -117,7 +119,7 @@ async fn render(
     }
 }
 
-/// An NBP, for UEFI HTTP Boot.
+/// An NBP, for UEFI HTTP Boot; or `autoexec.ipxe`, which iPXE looks for where it came from.
 pub async fn nbp(
     State(server): State<Server>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
@@ -126,8 +128,21 @@ pub async fn nbp(
 ) -> Response {
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
-    match files::nbp(name.as_bytes(), &config.catalog) {
-        Ok((name, path)) => {
+    match files::asked(name.as_bytes(), &config.catalog) {
+        Ok(Asked::Autoexec) => {
+            let Some(address) = server.advertised(arrival) else {
+                return not_found("nothing boots from here\n");
+            };
+            let base = links::base(address, config.server.http_port);
+            match script::render_autoexec(&config.templates, &base) {
+                Ok(text) => {
+                    server.registry.record(Event { subject, step: Step::AutoexecSent });
+                    (SCRIPT_HEADERS, text).into_response()
+                }
+                Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
+            }
+        }
+        Ok(Asked::Nbp(name, path)) => {
             let uefi = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("efi"));
             let kind = if uefi { "application/efi" } else { "application/octet-stream" };
             let done = |file, sent| Step::NbpSent { file, over: Transport::Http, sent };

@@ -15,9 +15,9 @@ use super::options::negotiate;
 use super::packet::{self, ErrorCode, Packet, Rrq, data_header};
 use super::transfer::{Action, Outcome, Transfer};
 use crate::boot::event::{Sent, Subject, Transport};
-use crate::boot::{Event, Step};
+use crate::boot::{Event, Step, links, script};
 use crate::config::{Config, Tftp};
-use crate::files::{self, Shared};
+use crate::files::{self, Asked, Shared};
 use crate::interfaces::Served;
 use crate::registry::Registry;
 use crate::udp::{Malformed, Received, Udp};
@@ -98,7 +98,7 @@ impl Server {
         }
         let from = received.from;
         match Packet::decode(datagram) {
-            Ok(Packet::Rrq(rrq)) => self.request(rrq, received).await,
+            Ok(Packet::Rrq(rrq)) => self.request(rrq, received, served).await,
             Ok(Packet::Wrq) => {
                 self.refuse(received, ErrorCode::IllegalOperation, "this server only reads").await;
             }
@@ -115,7 +115,7 @@ impl Server {
         }
     }
 
-    async fn request(&mut self, rrq: Rrq, received: Received) {
+    async fn request(&mut self, rrq: Rrq, received: Received, served: Arc<Served>) {
         let peer = received.from;
         if let Some(session) = self.sessions.get(&peer)
             && session.file == rrq.file
@@ -136,7 +136,7 @@ impl Server {
             .take(100)
             .flat_map(char::escape_debug)
             .collect();
-        let (name, path) = match files::nbp(&rrq.file, &config.catalog) {
+        let wanted = match files::asked(&rrq.file, &config.catalog) {
             Ok(found) => found,
             Err(refusal) => {
                 let code = match refusal {
@@ -169,20 +169,21 @@ impl Server {
         // A request from the same port for something else ends what was running there.
         self.sessions.insert(peer, session);
         let (registry, files) = (self.registry.clone(), self.files.clone());
+        let local = received.local;
         self.transfers.spawn(async move {
             let started = Instant::now();
-            let step = match files.read(&path).await {
+            let step = match content(&wanted, &files, &config, base_address(&served, local)).await {
                 Ok(content) => {
                     let granted = negotiate(&rrq, content.len() as u64);
                     let transfer = Transfer::accept(granted, content.len() as u64, Instant::now());
                     let course = Course { transfer, socket, peer, content, proven, repetitions };
-                    step(name, &course.run().await, started.elapsed())
+                    step(wanted, &course.run().await, started.elapsed())
                 }
-                Err(why) => {
+                Err(reason) => {
                     let text = "the file cannot be read; the server's log says why";
                     let error = packet::error(ErrorCode::AccessViolation, text);
                     socket.send_to(&error, peer).await.ok();
-                    Step::Refused { what: name, reason: format!("{}: {why}", path.display()) }
+                    Step::Refused { what: asked, reason }
                 }
             };
             registry.record(Event { subject, step });
@@ -212,6 +213,30 @@ impl Server {
             debug!("tftp: cannot refuse {}: {error}", received.from);
         }
     }
+}
+
+/// The bytes that were asked for, or why they are not to be had.
+async fn content(
+    wanted: &Asked,
+    files: &Shared,
+    config: &Config,
+    address: Ipv4Addr,
+) -> Result<Arc<[u8]>, String> {
+    match wanted {
+        Asked::Nbp(_, path) => {
+            files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
+        }
+        Asked::Autoexec => {
+            let base = links::base(address, config.server.http_port);
+            let script = script::render_autoexec(&config.templates, &base);
+            script.map(|text| text.into_bytes().into()).map_err(|refusal| refusal.to_string())
+        }
+    }
+}
+
+/// What a client that asked at `local` is told for us.
+fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
+    served.with_address(local).map_or(local, |interface| interface.advertised)
 }
 
 /// A transfer with its socket and its file.
@@ -298,7 +323,11 @@ impl Course {
     }
 }
 
-fn step(file: String, ended: &Ended, took: Duration) -> Step {
+fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
+    let file = match &wanted {
+        Asked::Nbp(name, _) => name.clone(),
+        Asked::Autoexec => "autoexec.ipxe".to_owned(),
+    };
     let sent = Sent { bytes: ended.delivered, took };
     let broken_off = |reason: String| Step::BrokenOff {
         file: file.clone(),
@@ -308,7 +337,10 @@ fn step(file: String, ended: &Ended, took: Duration) -> Step {
         reason,
     };
     match &ended.outcome {
-        Outcome::Complete => Step::NbpSent { file, over: Transport::Tftp, sent },
+        Outcome::Complete => match wanted {
+            Asked::Nbp(..) => Step::NbpSent { file, over: Transport::Tftp, sent },
+            Asked::Autoexec => Step::AutoexecSent,
+        },
         Outcome::Probed => Step::Probed { file },
         Outcome::Aborted { code, text } => {
             broken_off(format!("the client ended it with error {code} `{}`", text.escape_debug()))

@@ -230,6 +230,24 @@ fn a_download_that_breaks_off_is_told_as_such() {
 }
 
 #[test]
+fn a_newer_ipxe_finds_its_script_from_whatever_folder_it_came() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        for name in ["autoexec.ipxe", "bin-x86_64-efi/autoexec.ipxe", "/x/y/AUTOEXEC.IPXE"] {
+            let script = firmware.fetch(&format!("tftp://10.77.0.2/{name}"));
+            let script = String::from_utf8(script).unwrap();
+            let first = "#!ipxe\nchain --replace --autofree http://10.77.0.2:8080/boot/${netX/mac:hexhyp}.ipxe ";
+            assert!(script.starts_with(first), "{name}: {script}");
+            appliance.wait_for("fetched autoexec.ipxe");
+        }
+        let by_http = firmware.fetch("http://10.77.0.2:8080/nbp/bin-x86_64-efi/autoexec.ipxe");
+        assert_eq!(by_http, firmware.fetch("tftp://10.77.0.2/autoexec.ipxe"));
+    });
+}
+
+#[test]
 fn nbps_come_whole_over_tftp_with_every_block_size_and_window() {
     in_lab!(|lan| {
         let folder = folder();
