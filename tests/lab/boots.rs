@@ -6,7 +6,7 @@ use std::fs;
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::guest::{initramfs, kernel};
-use crate::support::router::Ipv6;
+use crate::support::router::{Ipv6, Relay};
 use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router};
 
 const TOKEN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
@@ -167,6 +167,21 @@ fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
         let fetched = log.matches(&whole).count();
         assert_eq!(fetched, 1, "the NBP was to be fetched once");
         assert_eq!(log.matches("runs its script").count(), 1, "and the script after it");
+    });
+}
+
+#[test]
+fn bios_and_uefi_boot_from_another_lan_through_a_relay_agent() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);
+        let far = lan.behind_a_relay();
+        let _relay = Relay::start();
+        let (_folder, mut appliance) = appliance();
+        let chained = Guest::power_on(&far, Machine::Bios, "52:54:00:77:00:04");
+        let uefi = Guest::power_on(&far, Machine::Uefi, "52:54:00:77:00:02");
+        assert_eq!(uefi.command_line(), format!("kernel {}", expected("uefi")));
+        assert_eq!(chained.command_line(), expected("chained"));
+        assert!(!appliance.log().contains(TOKEN), "the token stands in the log");
     });
 }
 

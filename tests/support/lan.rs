@@ -76,10 +76,10 @@ fn again(ways: &[&[&str]]) -> Command {
     command
 }
 
-/// The LAN. Guests attach to it with a tap interface each.
+/// A LAN. Guests attach to it with a tap interface each.
 #[derive(Debug)]
 pub struct Lan {
-    _private: (),
+    bridge: &'static str,
 }
 
 impl Lan {
@@ -89,10 +89,7 @@ impl Lan {
         run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
         std::fs::create_dir("/run/netns").expect("/run is ours");
         run("ip", &["link", "set", "lo", "up"]);
-        let bridge = "link add lan type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
-        run("ip", &bridge.split(' ').collect::<Vec<_>>());
-        run("ip", &["link", "set", "lan", "up"]);
-        let lan = Self { _private: () };
+        let lan = Self::bridge("lan");
         lan.attach("router", "10.77.0.1/24");
         run("ip", &["-n", "router", "addr", "add", "fd77::1/64", "dev", "eth0", "nodad"]);
         lan.attach("appliance", "10.77.0.2/24");
@@ -100,15 +97,44 @@ impl Lan {
         lan
     }
 
+    fn bridge(name: &'static str) -> Self {
+        let options =
+            ["type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"];
+        run("ip", &[&["link", "add", name][..], &options].concat());
+        run("ip", &["link", "set", name, "up"]);
+        Self { bridge: name }
+    }
+
+    /// A second LAN, 10.78.0.0/24, behind a host `relay` that routes between the two.
+    pub fn behind_a_relay(&self) -> Self {
+        let second = Self::bridge("lan2");
+        self.attach("relay", "10.77.0.9/24");
+        second.join("relay", "eth1", "10.78.0.1/24");
+        run(
+            "ip",
+            &["netns", "exec", "relay", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
+        );
+        for host in ["router", "appliance"] {
+            run("ip", &["-n", host, "route", "add", "10.78.0.0/24", "via", "10.77.0.9"]);
+        }
+        second
+    }
+
     /// Puts a host onto the LAN: a namespace with `eth0`.
     pub fn attach(&self, name: &str, address: &str) {
         run("ip", &["netns", "add", name]);
-        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
-        run("ip", &["link", "set", name, "master", "lan", "up"]);
         run("ip", &["-n", name, "link", "set", "lo", "up"]);
-        run("ip", &["-n", name, "addr", "add", address, "brd", "+", "dev", "eth0"]);
-        run("ip", &["-n", name, "link", "set", "eth0", "up"]);
+        self.join(name, "eth0", address);
         run("ip", &["-n", name, "route", "add", "255.255.255.255", "dev", "eth0"]);
+    }
+
+    /// Connects an interface of a host to the LAN.
+    fn join(&self, host: &str, device: &str, address: &str) {
+        let port = format!("{host}-{device}");
+        run("ip", &["link", "add", &port, "type", "veth", "peer", "name", device, "netns", host]);
+        run("ip", &["link", "set", &port, "master", self.bridge, "up"]);
+        run("ip", &["-n", host, "addr", "add", address, "brd", "+", "dev", device]);
+        run("ip", &["-n", host, "link", "set", device, "up"]);
     }
 
     /// Gives the appliance another interface, with a host on the other end: a network that it does not
@@ -144,6 +170,6 @@ impl Lan {
     /// Makes a tap interface on the LAN, for QEMU.
     pub fn tap(&self, name: &str) {
         run("ip", &["tuntap", "add", "dev", name, "mode", "tap"]);
-        run("ip", &["link", "set", name, "master", "lan", "up"]);
+        run("ip", &["link", "set", name, "master", self.bridge, "up"]);
     }
 }

@@ -64,11 +64,33 @@ fn dnsmasq(folder: &Path, ipv6: Ipv6) -> Child {
         "--dhcp-authoritative",
         "--dhcp-range=10.77.0.100,10.77.0.200,1h",
         "--dhcp-option=option:router,10.77.0.1",
+        // For machines behind the relay.
+        "--dhcp-range=set:far,10.78.0.100,10.78.0.200,255.255.255.0,1h",
+        "--dhcp-option=tag:far,option:router,10.78.0.1",
     ];
     if ipv6 == Ipv6::Announced {
         arguments.extend(ANNOUNCE);
     }
     ready(bare_dnsmasq(folder, &arguments), "DHCP, sockets bound exclusively")
+}
+
+/// A relay agent between two LANs, which names the router and the appliance.
+#[derive(Debug)]
+pub struct Relay(Child);
+
+impl Relay {
+    pub fn start() -> Self {
+        let mut command = inside("relay", &packaged("/usr/sbin/dhcrelay", "isc-dhcp-relay"));
+        command.args(["-d", "-4", "-a", "-iu", "eth0", "-id", "eth1", "10.77.0.1", "10.77.0.2"]);
+        Self(ready(command, "Sending on   Socket/fallback"))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 /// `-d` keeps it root: in a user namespace with one user it cannot change to another.
