@@ -155,6 +155,11 @@ fn bios_uefi_and_http_boot_beside_isc() {
 }
 
 #[test]
+fn a_boot_file_that_the_router_names_too_does_not_win() {
+    in_lab!(|lan| { three_boot(&lan, Dhcp::DnsmasqWithBootFile) });
+}
+
+#[test]
 fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
     in_lab!(|lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);

@@ -13,6 +13,8 @@ use super::{inside, packaged};
 #[derive(Clone, Copy, Debug)]
 pub enum Dhcp {
     Dnsmasq,
+    /// It also names a boot file of its own, which is not there (options 66 and 67).
+    DnsmasqWithBootFile,
     Kea,
     Isc,
 }
@@ -37,13 +39,21 @@ impl Router {
     pub fn start(dhcp: Dhcp, ipv6: Ipv6) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the router");
         let mut servers = vec![match dhcp {
-            Dhcp::Dnsmasq => dnsmasq(folder.path(), ipv6),
+            Dhcp::Dnsmasq => dnsmasq(folder.path(), ipv6, &[]),
+            Dhcp::DnsmasqWithBootFile => {
+                let boot_file = "--dhcp-boot=from-the-router.kpxe,router,10.77.0.1";
+                let options = "--dhcp-option-force=66,10.77.0.1";
+                dnsmasq(folder.path(), ipv6, &[boot_file, options])
+            }
             Dhcp::Kea => kea(folder.path()),
             Dhcp::Isc => isc(folder.path()),
         }];
-        if ipv6 == Ipv6::Announced && !matches!(dhcp, Dhcp::Dnsmasq) {
-            let command = bare_dnsmasq(folder.path(), ANNOUNCE);
-            servers.push(ready(command, "router advertisement enabled"));
+        match dhcp {
+            Dhcp::Kea | Dhcp::Isc if ipv6 == Ipv6::Announced => {
+                let command = bare_dnsmasq(folder.path(), ANNOUNCE);
+                servers.push(ready(command, "router advertisement enabled"));
+            }
+            Dhcp::Dnsmasq | Dhcp::DnsmasqWithBootFile | Dhcp::Kea | Dhcp::Isc => {}
         }
         Self { servers, _folder: folder }
     }
@@ -58,7 +68,7 @@ impl Drop for Router {
     }
 }
 
-fn dnsmasq(folder: &Path, ipv6: Ipv6) -> Child {
+fn dnsmasq(folder: &Path, ipv6: Ipv6, more: &[&str]) -> Child {
     let mut arguments = vec![
         "--no-ping",
         "--dhcp-authoritative",
@@ -68,6 +78,7 @@ fn dnsmasq(folder: &Path, ipv6: Ipv6) -> Child {
         "--dhcp-range=set:far,10.78.0.100,10.78.0.200,255.255.255.0,1h",
         "--dhcp-option=tag:far,option:router,10.78.0.1",
     ];
+    arguments.extend(more);
     if ipv6 == Ipv6::Announced {
         arguments.extend(ANNOUNCE);
     }
