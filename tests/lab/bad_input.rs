@@ -275,6 +275,16 @@ fn a_token_that_was_pasted_where_it_does_not_belong_is_not_repeated() {
 }
 
 #[test]
+fn a_flood_of_machines_gets_one_offer_each() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        assert_eq!(firmware.flood(&[(60, b"PXEClient"), (93, &[0, 0])]), 1000);
+    });
+}
+
+#[test]
 fn it_stops_when_it_is_told_to() {
     in_lab!(|_lan| {
         for signal in ["TERM", "INT"] {

@@ -83,6 +83,23 @@ impl Firmware {
         })
     }
 
+    /// Broadcasts a thousand DISCOVERs, in tens, each from another machine; how many offers come.
+    pub fn flood(&self, options: &[(u8, &[u8])]) -> usize {
+        let socket = self.socket(68);
+        socket.set_read_timeout(Some(Duration::from_secs(2))).expect("it is a socket");
+        let mut offers = 0;
+        for round in 0..100_u8 {
+            for number in 0..10 {
+                let mut datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, options);
+                datagram[32..34].copy_from_slice(&[round, number]);
+                socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+            }
+            offers += (0..10).map_while(|_| receive(&socket)).count();
+        }
+        // None may come beyond one for each.
+        offers + std::iter::from_fn(|| receive(&socket)).count()
+    }
+
     /// Broadcasts the REQUEST by which it takes its lease from another server.
     pub fn take_lease(&self, options: &[(u8, &[u8])]) {
         let own: [(u8, &[u8]); 2] = [(50, &self.address.octets()), (54, &[10, 77, 0, 1])];
