@@ -27,7 +27,7 @@ pub async fn serve(source: Source) -> Result<()> {
     let config = source.load().with_context(|| format!("config: {source} is not taken up"))?;
     let server = config.server.clone();
     info!("config: {source}");
-    raise_open_files();
+    let open_files = raise_open_files();
 
     let dhcp_socket = udp(server.dhcp.port)?;
     let boot_server_socket = udp(server.dhcp.boot_server_port)?;
@@ -52,8 +52,8 @@ pub async fn serve(source: Source) -> Result<()> {
         tasks.spawn(tftp::server::Server::new(socket, limits, views(), registry.clone()).run());
     }
     let (config, served) = views();
-    let http = http::Server { config, served, registry };
-    tasks.spawn(http.run(http_listener));
+    let http = http::Server { config, served, registry: registry.clone() };
+    tasks.spawn(http.run(http_listener, most_connections(open_files)));
     tasks.spawn(interfaces.run());
 
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -72,6 +72,7 @@ pub async fn serve(source: Source) -> Result<()> {
             }
         }
     }
+    registry.close();
     info!("stopped");
     Ok(())
 }
@@ -80,11 +81,22 @@ fn udp(port: u16) -> Result<Udp> {
     Udp::bind(port).map_err(|error| anyhow!(explain((Protocol::Udp, port), None, &error)))
 }
 
-/// Each transfer and each connection is an open file, and the usual 1024 are few for a rack.
-fn raise_open_files() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
+/// Each transfer and each connection is an open file, and the usual 1024 are few for a rack. Returns
+/// how many there may be.
+fn raise_open_files() -> u64 {
+    let limits = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limits.and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    raised.unwrap_or_else(|error| {
         warn!("cannot raise the number of open files: {error}");
-    }
+        limits.map_or(1024, |(soft, _)| soft)
+    })
+}
+
+/// HTTP connections at once: a rack opens one or two a machine. Each has a socket and a file, and half
+/// of the files are left to TFTP and the rest.
+fn most_connections(open_files: u64) -> usize {
+    usize::try_from(open_files / 4).unwrap_or(usize::MAX).min(4096)
 }

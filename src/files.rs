@@ -2,9 +2,10 @@
 //! TFTP and HTTP alike. A client's string is looked up among what is served; it never becomes a path.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::Mutex;
@@ -86,28 +87,44 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
+/// Opens a regular file. Anything else is refused before it is opened: to open a pipe is to wait for
+/// its other end, and a device has no end.
+///
+/// # Errors
+/// Why it cannot be had, and what would mend it.
+pub fn open(path: &Path) -> Result<File, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
+    if !metadata.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    File::open(path).map_err(|error| reason(&error))
+}
+
 /// Whether a file is there and may be read.
 ///
 /// # Errors
 /// Why not, and what would mend it.
 pub fn readable(path: &Path) -> Result<(), String> {
-    // Looked at before it is opened: to open a pipe is to wait for its other end.
-    let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
-    if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    std::fs::File::open(path).map(drop).map_err(|error| reason(&error))
+    open(path).map(drop)
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// Why it cannot be read, and what would mend it.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    std::io::read_to_string(open(path)?).map_err(|error| reason(&error))
 }
 
 /// The content of files that several transfers send at once: read once, kept while somebody has it.
 #[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<Mutex<HashMap<PathBuf, Version>>>);
+pub struct Shared(Arc<std::sync::Mutex<HashMap<PathBuf, Arc<Mutex<Version>>>>>);
 
 /// A file as it was when it was read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Version {
-    modified: SystemTime,
-    content: Weak<[u8]>,
+    modified: Option<SystemTime>,
+    content: Option<Weak<[u8]>>,
 }
 
 impl Shared {
@@ -116,21 +133,32 @@ impl Shared {
     /// # Errors
     /// Why it cannot be read, and what would mend it.
     pub async fn read(&self, path: &Path) -> Result<Arc<[u8]>, String> {
-        // Held while reading, so that a rack that asks at once has the file read once.
-        let mut versions = self.0.lock().await;
+        let version = {
+            let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(versions.entry(path.to_owned()).or_default())
+        };
+        // Held while reading, so that a rack that asks at once has the file read once; a file that
+        // hangs holds up nobody who wants another.
+        let mut version = version.lock().await;
         let metadata = tokio::fs::metadata(path).await.map_err(|error| reason(&error))?;
-        let modified = metadata.modified().map_err(|error| reason(&error))?;
-        let known = versions.get(path).filter(|version| version.modified == modified);
-        if let Some(content) = known.and_then(|version| version.content.upgrade())
+        let modified = metadata.modified().ok();
+        let known = version.content.as_ref().and_then(Weak::upgrade);
+        if let Some(content) = known
+            && version.modified == modified
             && content.len() as u64 == metadata.len()
         {
             return Ok(content);
         }
-        let content: Arc<[u8]> =
-            tokio::fs::read(path).await.map_err(|error| reason(&error))?.into();
-        versions.retain(|_, version| version.content.strong_count() > 0);
-        let version = Version { modified, content: Arc::downgrade(&content) };
-        versions.insert(path.to_owned(), version);
+        let to_read = path.to_owned();
+        let read = move || {
+            let mut content = Vec::new();
+            let mut file = open(&to_read)?;
+            file.read_to_end(&mut content).map_err(|error| reason(&error))?;
+            Ok::<_, String>(content)
+        };
+        let content = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
+        let content: Arc<[u8]> = content?.into();
+        *version = Version { modified, content: Some(Arc::downgrade(&content)) };
         Ok(content)
     }
 }

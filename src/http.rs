@@ -20,21 +20,26 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::boot::event::Subject;
+use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
 use crate::registry::Registry;
+use crate::udp::Tally;
 
 /// How long a client may take to send the head of a request, or leave a connection idle. iPXE and UEFI
 /// send it at once, and open another connection where they find one closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connections at once; more wait to be accepted. A rack opens one or two a machine.
-const MOST_CONNECTIONS: usize = 4096;
+/// How long what was sent may stay unacknowledged, or unread by the client, before its connection
+/// ends: a machine that was switched off amid its download.
+const SEND_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -68,13 +73,14 @@ impl Arrival {
         // Connecting a UDP socket sends nothing: it asks the kernel for the route.
         let route = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
         route.connect(SocketAddrV4::new(from, 9))?;
+        SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { from, local: v4(stream.local_addr()?), back: v4(route.local_addr()?) })
     }
 }
 
 impl Server {
-    /// Serves on a bound listener, for ever.
-    pub async fn run(self, listener: TcpListener) {
+    /// Serves on a bound listener, for ever: so many connections at once, more wait to be accepted.
+    pub async fn run(self, listener: TcpListener, most_connections: usize) {
         let app = Router::new()
             .route("/boot/{file}", get(boot::script))
             .route("/nbp/{*name}", get(boot::nbp))
@@ -84,8 +90,12 @@ impl Server {
             .with_state(self);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let (mut full, mut failed) = (Tally::default(), Tally::default());
+        let room = Arc::new(Semaphore::new(most_connections));
         loop {
+            if room.available_permits() == 0 && full.tell().is_some() {
+                warn!("http: all of {most_connections} connections are in use; more wait");
+            }
             let place = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
             let arrived = listener.accept().await;
             let arrived =
@@ -94,7 +104,9 @@ impl Server {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     // A connection that is gone already, or no file descriptor left for it.
-                    debug!("http: accepting: {error}");
+                    if let Some(count) = failed.tell() {
+                        warn!("http: accepting a connection: {error} ({count} since the start)");
+                    }
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
@@ -116,14 +128,14 @@ impl Server {
 
     /// The address of ours that a client on this connection is told, if it comes from where machines
     /// boot. A host answers on every interface for each of its addresses, so the address that was
-    /// asked says nothing yet: the way back must go out there too.
+    /// asked says nothing: the client is on a served LAN, or the way back to it goes out there.
     fn advertised(&self, arrival: Arrival) -> Option<Ipv4Addr> {
         let served = self.served.borrow();
         if arrival.from.is_loopback() {
             return Some(arrival.local);
         }
-        let asked = served.with_address(arrival.local)?;
-        served.with_address(arrival.back).map(|_| asked.advertised)
+        let interface = served.on_lan(arrival.from).or_else(|| served.with_address(arrival.back));
+        interface.map(|interface| interface.advertised)
     }
 }
 
@@ -137,6 +149,10 @@ async fn only_where_machines_boot(
     if server.advertised(arrival).is_some() {
         return next.run(request).await;
     }
+    let subject = Subject { address: Some(arrival.from), ..Subject::default() };
+    let reason = "it comes from a network that is not in `server.interfaces`".to_owned();
+    let what = request.uri().path().escape_debug().to_string();
+    server.registry.record(Event { subject, step: Step::Refused { what, reason } });
     let text = "machines do not boot on this network; see `server.interfaces`\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }

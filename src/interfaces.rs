@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::SockaddrStorage;
 use procfs::ProcResult;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -18,8 +19,8 @@ use crate::config::{Interfaces, Server};
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its IPv4 addresses.
-    pub addresses: Vec<Ipv4Addr>,
+    /// Its IPv4 addresses, each with the mask of its LAN.
+    pub addresses: Vec<(Ipv4Addr, Ipv4Addr)>,
     /// What machines on it are told: the first address, unless `server.advertise` names another.
     pub advertised: Ipv4Addr,
 }
@@ -36,7 +37,17 @@ impl Served {
 
     /// The served interface that has this address.
     pub fn with_address(&self, address: Ipv4Addr) -> Option<&Interface> {
-        self.0.values().find(|interface| interface.addresses.contains(&address))
+        let has =
+            |interface: &&Interface| interface.addresses.iter().any(|(own, _)| *own == address);
+        self.0.values().find(has)
+    }
+
+    /// The served interface on whose LAN this address is.
+    pub fn on_lan(&self, address: Ipv4Addr) -> Option<&Interface> {
+        let near = |interface: &&Interface| {
+            interface.addresses.iter().any(|(own, mask)| own & mask == address & mask)
+        };
+        self.0.values().find(near)
     }
 
     /// All of them.
@@ -122,7 +133,7 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
     };
     let addresses = addresses().map_err(|error| format!("cannot list the interfaces: {error}"))?;
     if let Some(advertised) = server.advertise
-        && !addresses.values().flatten().any(|address| *address == advertised)
+        && !addresses.values().flatten().any(|(address, _)| *address == advertised)
     {
         missing.push(format!(
             "no interface of this host has {advertised}, which `server.advertise` tells machines"
@@ -132,7 +143,7 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
     for name in names {
         match (if_nametoindex(name.as_str()), addresses.get(&name)) {
             (Ok(index), Some(addresses)) => {
-                let advertised = server.advertise.unwrap_or(addresses[0]);
+                let advertised = server.advertise.unwrap_or(addresses[0].0);
                 let addresses = addresses.clone();
                 served.0.insert(index, Interface { name, addresses, advertised });
             }
@@ -147,13 +158,16 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
     Ok((served, missing))
 }
 
-/// The IPv4 addresses of each interface that has any.
-fn addresses() -> nix::Result<BTreeMap<String, Vec<Ipv4Addr>>> {
-    let mut all: BTreeMap<String, Vec<Ipv4Addr>> = BTreeMap::new();
+/// The IPv4 addresses of each interface that has any, with their masks.
+fn addresses() -> nix::Result<BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>>> {
+    let mut all: BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>> = BTreeMap::new();
     for entry in getifaddrs()? {
-        let address = entry.address.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
-        if let Some(address) = address {
-            all.entry(entry.interface_name).or_default().push(address);
+        let v4 = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
+        // A labelled address, as `eth0:1`, is one of eth0.
+        let name = entry.interface_name.split(':').next().unwrap_or_default().to_owned();
+        if let Some(address) = v4(entry.address) {
+            let mask = v4(entry.netmask).unwrap_or(Ipv4Addr::BROADCAST);
+            all.entry(name).or_default().push((address, mask));
         }
     }
     Ok(all)

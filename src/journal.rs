@@ -1,7 +1,7 @@
 //! Events as people see them: each is one line of the log.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
@@ -25,9 +25,7 @@ impl Journal {
     /// Writes an event down.
     pub fn publish(&self, Event { subject, step }: &Event) {
         match step {
-            Step::Ignored { reason } | Step::Refused { reason, .. }
-                if self.was_told(subject, reason) =>
-            {
+            Step::Ignored { .. } | Step::Refused { .. } if self.was_told(subject, step) => {
                 debug!("{subject}: {step}");
             }
             Step::Ignored { .. } | Step::Refused { .. } | Step::BrokenOff { .. } => {
@@ -37,17 +35,27 @@ impl Journal {
             Step::Offered { .. }
             | Step::Leased { .. }
             | Step::Acknowledged { .. }
-            | Step::NbpSent { .. }
-            | Step::AutoexecSent
-            | Step::ScriptServed { .. }
-            | Step::ImageSent { .. } => info!("{subject}: {step}"),
+            | Step::AutoexecSent => info!("{subject}: {step}"),
+            Step::NbpSent { .. } | Step::ScriptServed { .. } | Step::ImageSent { .. } => {
+                info!("{subject}: {step}");
+                self.forget(subject);
+            }
         }
     }
 
-    fn was_told(&self, subject: &Subject, reason: &str) -> bool {
+    /// It got something: what goes wrong next is worth a line again.
+    fn forget(&self, subject: &Subject) {
+        self.told().retain(|(told, _), _| told != subject);
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<(Subject, String), Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn was_told(&self, subject: &Subject, step: &Step) -> bool {
         let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (subject.clone(), reason.to_owned());
+        let mut told = self.told();
+        let key = (subject.clone(), step.to_string());
         if told.get(&key).is_some_and(|at| now.duration_since(*at) < QUIET) {
             return true;
         }

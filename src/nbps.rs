@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::boot::Arch;
 use crate::boot::catalog::{Nbp, Nbps};
-use crate::files::reason;
+use crate::files::{open, reason};
 
 /// What it means that a folder is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,14 +81,16 @@ fn arch_of(path: &Path, bad: &mut Vec<(PathBuf, String)>) -> Option<Arch> {
     if !bios && extension != "efi" {
         return None;
     }
-    let told = match File::open(path).and_then(|mut file| pe_machine(&mut file)) {
+    let machine =
+        open(path).and_then(|mut file| pe_machine(&mut file).map_err(|error| reason(&error)));
+    let told = match machine {
         Ok(None) if bios => return Some(Arch::Bios),
         Ok(None) => "it is no UEFI program: it has no PE header".to_owned(),
         Ok(Some(machine)) => match arch_of_machine(machine) {
             Some(arch) => return Some(arch),
             None => format!("no client is known that runs PE machine type {machine:#06x}"),
         },
-        Err(error) => reason(&error),
+        Err(why) => why,
     };
     bad.push((path.to_owned(), told));
     None

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +27,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 pub struct Registry {
     remembered: Arc<Mutex<Remembered>>,
     journal: Arc<Journal>,
+    closed: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -37,9 +39,17 @@ struct Remembered {
 impl Registry {
     /// Takes up an event, and publishes it.
     pub fn record(&self, event: Event) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
         let now = SystemTime::now();
         self.remembered().apply(&event, now);
         self.journal.publish(&event);
+    }
+
+    /// Takes up nothing more: what breaks off while the daemon stops is no client's doing.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// What is remembered of a machine.

@@ -112,14 +112,14 @@ impl Udp {
     }
 }
 
-/// Counts malformed datagrams, and says so at most once a minute.
+/// Counts what is worth a line in the log, but at most one a minute.
 #[derive(Debug, Default)]
-pub struct Malformed {
+pub struct Tally {
     count: u64,
     told: Option<Instant>,
 }
 
-impl Malformed {
+impl Tally {
     /// Counts one more; how many there were, when it is time to say so.
     pub fn tell(&mut self) -> Option<u64> {
         self.count += 1;

@@ -88,7 +88,8 @@ pub fn decide<'a>(
     }
     match client.stage {
         Stage::Pxe | Stage::HttpBoot => nbp(client, machine, catalog),
-        Stage::Ipxe if needs_ours(client, machine, catalog) && !state.runs_our_nbp(now) => {
+        Stage::Ipxe if !client.speaks_http => nbp(client, machine, catalog),
+        Stage::Ipxe if replaces_ipxe(machine, catalog) && !state.runs_our_nbp(now) => {
             nbp(client, machine, catalog)
         }
         Stage::Ipxe => match client.mac {
@@ -116,7 +117,8 @@ pub fn decide_script(client: &Client, catalog: &Catalog) -> Result<Script, Ignor
             Unknown::Profile(profile) => of_profile(profile, None),
         },
     };
-    Ok(Script { kind: choose(kind, client, catalog), machine: machine.cloned() })
+    let own = machine.and_then(|machine| machine.settings.local_boot);
+    Ok(Script { kind: choose(kind, own, client, catalog), machine: machine.cloned() })
 }
 
 /// A stranger is ignored at once, unless facts that only its iPXE can tell may yet name it.
@@ -142,10 +144,8 @@ fn nbp<'a>(client: &Client, machine: Option<&Arc<Machine>>, catalog: &'a Catalog
     }
 }
 
-/// Whether an iPXE loads ours before it gets its script: it is told to, or cannot fetch one over HTTP.
-fn needs_ours(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
-    let told = catalog.settings(machine).find_map(|settings| settings.replace_ipxe);
-    told.unwrap_or(false) || !client.speaks_http
+fn replaces_ipxe(machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
+    catalog.settings(machine).find_map(|settings| settings.replace_ipxe).unwrap_or(false)
 }
 
 fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
@@ -158,10 +158,10 @@ fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
 }
 
 /// Takes up a choice from the menu: only who is shown the menu may choose, and only from it.
-fn choose(kind: Kind, client: &Client, catalog: &Catalog) -> Kind {
+fn choose(kind: Kind, machines_own: Option<LocalBoot>, client: &Client, catalog: &Catalog) -> Kind {
     let offered = |choice: &String| catalog.menu.profiles.iter().find(|p| p.name == *choice);
     match (&kind, client.choice.as_ref().and_then(offered)) {
-        (Kind::Menu(_), Some(profile)) => of_profile(profile, None),
+        (Kind::Menu(_), Some(profile)) => of_profile(profile, machines_own),
         (Kind::Menu(_) | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskSmbios, _) => kind,
     }
 }
@@ -343,6 +343,21 @@ mod tests {
         assert_eq!(kind(&choosing(MAC, "rescue"), &catalog), "rescue");
         assert_eq!(kind(&choosing(MAC, "fixed"), &catalog), "menu");
         assert_eq!(kind(&choosing(Mac::new([2; 6]), "rescue"), &catalog), "fixed");
+    }
+
+    #[test]
+    fn a_disk_that_is_chosen_is_reached_the_machines_own_way() {
+        let mut catalog = catalog(
+            Unknown::Menu,
+            vec![Machine {
+                macs: vec![MAC],
+                settings: Settings { local_boot: Some(LocalBoot::Sanboot), ..Settings::default() },
+                ..machine(&profile("choose", "menu"))
+            }],
+        );
+        catalog.menu.profiles = vec![profile("disk", "local-disk")];
+        let choosing = Client { choice: Some("disk".into()), ..client(Stage::Ipxe, Arch::Bios) };
+        assert_eq!(kind(&choosing, &catalog), "disk by Sanboot");
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub enum Step {
         stage: Stage,
         /// What it was offered.
         what: Offer,
+        /// The DHCP transaction: a repeated DISCOVER has that of the first.
+        xid: u32,
         /// The file name or URL that it was given.
         boot_file: String,
         /// The interface that it asked on.
@@ -168,7 +170,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Offered { arch, stage, what: _, boot_file, interface } => {
+            Self::Offered { arch, stage, what: _, xid: _, boot_file, interface } => {
                 let arch = arch.map_or_else(|| "?".to_owned(), |arch| arch.to_string());
                 write!(f, "offered {boot_file} ({arch}, {stage}, on {interface})")
             }

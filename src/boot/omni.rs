@@ -62,7 +62,7 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
         let ends = |c: char| c.is_whitespace() || "&`\"'".contains(c);
         let end = part.find(ends).unwrap_or(part.len());
         redacted += TOKEN;
-        redacted += "***";
+        redacted += if end > 0 { "***" } else { "" };
         redacted += &part[end..];
     }
     redacted.into()
@@ -119,6 +119,10 @@ mod tests {
             "`siderolink.api=https://x?jointoken=***&y=1 talos.x` and jointoken=***"
         );
         assert_eq!(redacted("quiet"), "quiet");
+        assert_eq!(
+            redacted("what follows `jointoken=` belongs"),
+            "what follows `jointoken=` belongs"
+        );
     }
 
     #[test]

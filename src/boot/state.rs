@@ -11,17 +11,19 @@ use super::event::{Event, Offer, Step};
 /// that spanning tree keeps shut for 50 seconds.
 const NBP_IS_STARTING: Duration = Duration::from_mins(2);
 
-/// After how many offers of an NBP an iPXE gets its script all the same. Which machine fetched a file
-/// over TFTP is known from the lease that it was seen to take; where that is not seen (a relay, a
-/// switch that snoops), this ends the loop. A real one repeats its DISCOVER once or twice.
-const MOST_OFFERS: u32 = 4;
+/// In how many DHCP transactions an iPXE is offered an NBP before it gets its script all the same.
+/// Which machine fetched a file over TFTP is known from the lease that it was seen to take; where that
+/// is not seen (a relay, a switch that snoops), this ends the loop. One transaction may well have many
+/// DISCOVERs, where router and rack start together; each turn of a loop begins a new one.
+const MOST_TRANSACTIONS: u32 = 3;
 
 /// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineState {
     nbp_fetched: Option<SystemTime>,
     nbp_offered: Option<SystemTime>,
-    nbp_offers: u32,
+    last_xid: Option<u32>,
+    transactions: u32,
 }
 
 impl MachineState {
@@ -31,9 +33,11 @@ impl MachineState {
             Step::NbpSent { .. } => self.nbp_fetched = Some(at),
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
             Step::ScriptServed { .. } => *self = Self::default(),
-            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, .. } => {
-                let before = if is_recent(self.nbp_offered, at) { self.nbp_offers } else { 0 };
-                self.nbp_offers = before + 1;
+            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
+                let before = if is_recent(self.nbp_offered, at) { self.transactions } else { 0 };
+                let is_new = before == 0 || self.last_xid != Some(*xid);
+                self.transactions = before + u32::from(is_new);
+                self.last_xid = Some(*xid);
                 self.nbp_offered = Some(at);
             }
             Step::Offered { .. }
@@ -50,7 +54,7 @@ impl MachineState {
 
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
     pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
-        let in_vain = self.nbp_offers >= MOST_OFFERS && is_recent(self.nbp_offered, now);
+        let in_vain = self.transactions >= MOST_TRANSACTIONS && is_recent(self.nbp_offered, now);
         is_recent(self.nbp_fetched, now) || in_vain
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
@@ -24,9 +25,12 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<()> {
         // Whoever reads the log may go away: that is no reason to stop, nor to complain to nobody.
         .log_internal_errors(false)
         .init();
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(daemon::serve(Source::find(config)))
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(daemon::serve(Source::find(config)));
+    // A read that hangs (a dead NFS server) must not keep the daemon from its end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }

@@ -15,7 +15,7 @@ use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder, within,
 };
 use crate::boot::cmdline::Flaw;
-use crate::files::{readable, reason};
+use crate::files::{read_text, readable, reason};
 use crate::nbps;
 
 /// Where the config comes from.
@@ -62,10 +62,8 @@ impl Source {
         let (path, text) = match self {
             Self::Defaults => (PathBuf::new(), String::new()),
             Self::File(path) => {
-                let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable {
-                    path: path.clone(),
-                    reason: reason(&error),
-                })?;
+                let text = read_text(path)
+                    .map_err(|reason| LoadError::Unreadable { path: path.clone(), reason })?;
                 (path.clone(), text)
             }
         };
@@ -142,8 +140,7 @@ fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String
         if path.extension().is_some_and(|extension| extension == "ipxe")
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
-            let source = fs::read_to_string(&path);
-            let source = source.map_err(|error| format!("{}: {}", path.display(), reason(&error)));
+            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
             sources.insert(name.to_owned(), source);
         }
     }
@@ -153,8 +150,7 @@ fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String
 /// Reads one secret. The reason of a failure never repeats what was read.
 fn secret(source: &SecretSource, base: &Path) -> Result<SecretString, String> {
     let from_file = |path: PathBuf| {
-        let read = fs::read_to_string(&path);
-        let read = read.map_err(|error| format!("{}: {}", path.display(), reason(&error)))?;
+        let read = read_text(&path).map_err(|why| format!("{}: {why}", path.display()))?;
         Ok::<_, String>((read, path.display().to_string()))
     };
     let (text, from) = match source {

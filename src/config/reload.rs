@@ -38,7 +38,7 @@ impl Reloader {
                 let bound = self.snapshot.borrow().server.clone();
                 if config.server != bound {
                     warn!(
-                        "config: interfaces, addresses or ports of `server` have changed; they are taken up at the next start"
+                        "config: `server` has changed in what is bound at the start (interfaces, addresses, ports, limits); that is taken up at the next start"
                     );
                     // What machines are told must be what is served.
                     config.server = bound;

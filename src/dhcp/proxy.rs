@@ -184,7 +184,7 @@ pub fn respond(
     Outcome::Reply {
         to: destination(request, arrival),
         datagram: reply.encode(request),
-        event: Event { subject, step: step(kind, client, (what, boot_file), arrival) },
+        event: Event { subject, step: step(kind, query, (what, boot_file), arrival) },
     }
 }
 
@@ -270,7 +270,7 @@ fn destination(request: &Request, arrival: &Arrival) -> SocketAddrV4 {
 
 fn step(
     kind: ReplyKind,
-    client: &Client,
+    Query { request, client }: &Query,
     (what, boot_file): (Offer, String),
     arrival: &Arrival,
 ) -> Step {
@@ -279,6 +279,7 @@ fn step(
             arch: client.arch,
             stage: client.stage,
             what,
+            xid: request.xid,
             boot_file,
             interface: arrival.interface.clone(),
         },
@@ -553,17 +554,19 @@ mod tests {
         assert_eq!(file(&state, now), "undionly.kpxe", "a repeated DISCOVER");
 
         let mut unseen = MachineState::default();
-        let offers: Vec<String> = (0..5)
-            .map(|_| match respond(&query, &arrival, &config, (&unseen, now)) {
-                Outcome::Reply { event, .. } => {
-                    unseen.apply(&event, now);
-                    event.step.to_string().split(' ').nth(1).unwrap_or_default().to_owned()
-                }
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(offers[..4], ["undionly.kpxe"; 4], "what it fetches is not seen to be its own");
-        assert_eq!(offers[4], script, "there is an end to it");
+        let mut offered = |xid: u8| {
+            let mut datagram = datagram.clone();
+            datagram[7] = xid;
+            let query = Query::read(&datagram).unwrap();
+            let outcome = respond(&query, &arrival, &config, (&unseen, now));
+            if let Outcome::Reply { event, .. } = &outcome {
+                unseen.apply(event, now);
+            }
+            reply(outcome).1
+        };
+        let turns = [1, 1, 1, 1, 1, 1, 2, 3, 4].map(&mut offered);
+        assert_eq!(turns[..8], ["undionly.kpxe"; 8], "what it fetches is not seen to be its own");
+        assert_eq!(turns[8], script, "but there is an end to it");
 
         let step = |step| Event { subject: Subject::default(), step };
         let sent = crate::boot::event::Sent { bytes: 1, took: std::time::Duration::ZERO };

@@ -12,7 +12,7 @@ use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
 use crate::registry::Registry;
-use crate::udp::{Malformed, Received, Udp};
+use crate::udp::{Received, Tally, Udp};
 
 /// One of our two ports, bound.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Server {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     registry: Registry,
-    malformed: Malformed,
+    malformed: Tally,
 }
 
 impl Server {
@@ -33,7 +33,7 @@ impl Server {
         (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
         registry: Registry,
     ) -> Self {
-        Self { port, socket, config, served, registry, malformed: Malformed::default() }
+        Self { port, socket, config, served, registry, malformed: Tally::default() }
     }
 
     /// Answers, for ever. What goes wrong with one datagram ends with that datagram.

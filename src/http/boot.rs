@@ -23,8 +23,9 @@ use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::config::Config;
 use crate::files::{self, Asked, readable};
 
-/// How much of a file is read at once: with 1 MiB a large one costs half the CPU of 64 KiB.
-const CHUNK: usize = 1 << 20;
+/// How much of a file is read at once. A larger piece costs less CPU, and each connection holds about
+/// two of them, also that of a client which has stopped reading.
+const CHUNK: usize = 1 << 17;
 
 /// A script is made for one request, and must not be kept by anything on the way.
 const SCRIPT_HEADERS: [(HeaderName, &str); 2] =
@@ -231,6 +232,14 @@ impl Server {
 /// that is not this version, the whole file is the answer (RFC 9110 section 13.1.5). tower-http does
 /// not look at it.
 async fn without_stale_range(mut request: Request, file: &ServeFile) -> Request {
+    // A Range that is none is as if it were not there (RFC 9110 section 14.2).
+    let is_range = |value: &HeaderValue| {
+        let range = value.to_str().ok().and_then(|value| value.strip_prefix("bytes="));
+        range.is_some_and(|range| range.contains('-'))
+    };
+    if request.headers().get(header::RANGE).is_some_and(|value| !is_range(value)) {
+        request.headers_mut().remove(header::RANGE);
+    }
     let Some(validator) = request.headers_mut().remove(header::IF_RANGE) else {
         return request;
     };

@@ -20,7 +20,7 @@ use crate::config::{Config, Tftp};
 use crate::files::{self, Asked, Shared};
 use crate::interfaces::Served;
 use crate::registry::Registry;
-use crate::udp::{Malformed, Received, Udp};
+use crate::udp::{Received, Tally, Udp};
 
 /// Port 69, bound.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Server {
     sessions: HashMap<SocketAddrV4, Session>,
     transfers: JoinSet<(SocketAddrV4, u64)>,
     count: u64,
-    malformed: Malformed,
+    malformed: Tally,
     files: Shared,
 }
 
@@ -63,7 +63,7 @@ impl Server {
             sessions: HashMap::new(),
             transfers: JoinSet::new(),
             count: 0,
-            malformed: Malformed::default(),
+            malformed: Tally::default(),
             files: Shared::default(),
         }
     }

@@ -9,7 +9,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, PATH, inside};
+use crate::support::{Appliance, PATH, inside, run};
 
 const NEEDY: &str = "\
 server:
@@ -105,7 +105,7 @@ fn a_bad_reload_changes_nothing_and_is_told() {
         }
         let moved = folder.write("config.yaml", "server: { http: { port: 9090 } }\n");
         appliance.signal("HUP");
-        appliance.wait_for("they are taken up at the next start");
+        appliance.wait_for("that is taken up at the next start");
         let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
         let offer = firmware.discover(discover).unwrap().file();
         assert!(firmware.fetch(&offer).starts_with(b"#!ipxe"), "what is told is what is served");
@@ -271,6 +271,33 @@ fn a_token_that_was_pasted_where_it_does_not_belong_is_not_repeated() {
         assert!(log.contains("lab.token holds more than a token: only what follows"), "{log}");
         assert!(log.contains("images.i.cmdline[0]: "), "{log}");
         assert!(!log.contains("hush"), "{log}");
+    });
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_holds_up_nothing_else() {
+    in_lab!(|lan| {
+        let folder = folder();
+        for name in ["nbps/ipxe.efi", "boot-scripts/linux.ipxe", "lab.token"] {
+            let path = folder.write(name, "");
+            std::fs::remove_file(&path).unwrap();
+            run("mkfifo", &[&path.display().to_string()]);
+        }
+        let config = std::fs::read_to_string(folder.path().join("config.yaml")).unwrap();
+        let omni = "omni: { lab: { api: https://x, join_token: { file: lab.token } } }\n";
+        folder.write("config.yaml", format!("{omni}{config}"));
+        let mut appliance = Appliance::start(&folder);
+        for told in ["nbps/ipxe.efi", "boot-scripts/linux.ipxe", "lab.token"] {
+            assert!(appliance.log().contains(&format!("{told}: it is no regular file")), "{told}");
+        }
+        let firmware = machine(&lan);
+        let nbp = folder.path().join("nbps/bin-x86_64-efi/snponly.efi");
+        std::fs::remove_file(&nbp).unwrap();
+        run("mkfifo", &[&nbp.display().to_string()]);
+        let url = "tftp://10.77.0.2/bin-x86_64-efi/snponly.efi";
+        assert!(!firmware.curl(&["--max-time", "5", url]).status.success());
+        appliance.wait_for("snponly.efi: it is no regular file");
+        assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
     });
 }
 

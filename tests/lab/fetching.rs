@@ -206,6 +206,30 @@ fn machines_are_told_and_served_at_the_address_that_is_advertised() {
 }
 
 #[test]
+fn the_advertised_address_may_be_any_of_this_hosts() {
+    in_lab!(|lan| {
+        let folder = folder();
+        folder.write(
+            "config.yaml",
+            "server: { interfaces: [eth0], advertise: 10.99.9.9, nbps: [./nbps] }\n",
+        );
+        run("ip", &["-n", "appliance", "addr", "add", "10.99.9.9/32", "dev", "lo"]);
+        // Its only other address has a label, as old configs give it.
+        run("ip", &["-n", "appliance", "addr", "del", "10.77.0.2/24", "dev", "eth0"]);
+        let labelled = ["addr", "add", "10.77.0.2/24", "dev", "eth0", "label", "eth0:1"];
+        run("ip", &[&["-n", "appliance"][..], &labelled].concat());
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        run("ip", &["-n", "machine", "route", "add", "10.99.9.9", "via", "10.77.0.2"]);
+        let ipxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 7])];
+        let script = firmware.discover(ipxe).unwrap().file();
+        assert!(script.starts_with("http://10.99.9.9:8080/boot/"), "{script}");
+        assert!(firmware.fetch(&script).starts_with(b"#!ipxe"));
+        assert_eq!(firmware.fetch("tftp://10.99.9.9/undionly.kpxe").len(), 74_213);
+    });
+}
+
+#[test]
 fn a_download_that_breaks_off_is_told_as_such() {
     in_lab!(|lan| {
         let folder = folder();
