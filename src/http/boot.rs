@@ -23,9 +23,9 @@ use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::config::Config;
 use crate::files::{self, Asked, readable};
 
-/// How much of a file is read at once. A larger piece costs less CPU, and each connection holds about
-/// two of them, also that of a client which has stopped reading.
-const CHUNK: usize = 1 << 17;
+/// How much of a file is read at once. Each connection holds about two of them, also that of a client
+/// which has stopped reading; and 128 KiB were measured to cost half of the pace that 512 KiB have.
+const CHUNK: usize = 1 << 19;
 
 /// A script is made for one request, and must not be kept by anything on the way.
 const SCRIPT_HEADERS: [(HeaderName, &str); 2] =
