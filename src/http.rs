@@ -30,8 +30,8 @@ use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
+use crate::journal::Tally;
 use crate::registry::Registry;
-use crate::udp::Tally;
 
 /// How long a client may take to send the head of a request, or leave a connection idle. iPXE and UEFI
 /// send it at once, and open another connection where they find one closed.

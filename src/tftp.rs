@@ -8,9 +8,10 @@
 //! ```
 //!
 //! [`packet`] knows the bytes, [`options`] what may be granted, [`transfer`] the course of one
-//! transfer without a socket or a clock; [`server`] has both.
+//! transfer without a socket or a clock; `course` gives it both, and [`server`] takes the requests.
 //! The standards are RFC 1350, RFC 2347 to 2349 (options) and RFC 7440 (windows).
 
+mod course;
 pub mod options;
 pub mod packet;
 pub mod server;

@@ -5,7 +5,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
 
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{
@@ -109,26 +108,5 @@ impl Udp {
             Ok(())
         };
         self.0.async_io(Interest::WRITABLE, send).await
-    }
-}
-
-/// Counts what is worth a line in the log, but at most one a minute.
-#[derive(Debug, Default)]
-pub struct Tally {
-    count: u64,
-    told: Option<Instant>,
-}
-
-impl Tally {
-    /// Counts one more; how many there were, when it is time to say so.
-    pub fn tell(&mut self) -> Option<u64> {
-        self.count += 1;
-        let now = Instant::now();
-        let quiet = |told| now.duration_since(told) < Duration::from_mins(1);
-        if self.told.is_some_and(quiet) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(self.count)
     }
 }

@@ -11,8 +11,9 @@ use super::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
+use crate::journal::Tally;
 use crate::registry::Registry;
-use crate::udp::{Received, Tally, Udp};
+use crate::udp::{Received, Udp};
 
 /// One of our two ports, bound.
 #[derive(Debug)]

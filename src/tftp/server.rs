@@ -1,4 +1,4 @@
-//! The sockets of TFTP: port 69 for requests, and one of its own for each transfer.
+//! Port 69, where requests come in; each transfer then has a socket of its own, in `course`.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,16 +11,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::course::{Course, Ended};
 use super::options::negotiate;
-use super::packet::{self, ErrorCode, Packet, Rrq, data_header};
-use super::transfer::{Action, Outcome, Transfer};
+use super::packet::{self, ErrorCode, Packet, Rrq};
+use super::transfer::{Outcome, Transfer};
 use crate::boot::event::{Sent, Subject, Transport};
 use crate::boot::{Event, Step, links, script};
 use crate::config::{Config, Tftp};
 use crate::files::{self, Asked, Shared};
 use crate::interfaces::Served;
+use crate::journal::Tally;
 use crate::registry::Registry;
-use crate::udp::{Received, Tally, Udp};
+use crate::udp::{Received, Udp};
 
 /// Port 69, bound.
 #[derive(Debug)]
@@ -237,90 +239,6 @@ async fn content(
 /// What a client that asked at `local` is told for us.
 fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
     served.with_address(local).map_or(local, |interface| interface.advertised)
-}
-
-/// A transfer with its socket and its file.
-struct Course {
-    transfer: Transfer,
-    socket: UdpSocket,
-    peer: SocketAddrV4,
-    content: Arc<[u8]>,
-    proven: Arc<AtomicBool>,
-    repetitions: mpsc::Receiver<()>,
-}
-
-/// A transfer that is over.
-struct Ended {
-    outcome: Outcome,
-    delivered: u64,
-    len: u64,
-}
-
-impl Course {
-    async fn run(mut self) -> Ended {
-        let mut buffer = [0; 1024];
-        let outcome = loop {
-            match self.transfer.poll(Instant::now()) {
-                Action::SendOack => self.send(&packet::oack(&self.transfer.granted().oack)).await,
-                Action::Send(blocks) => {
-                    for block in blocks {
-                        self.send_block(block).await;
-                    }
-                }
-                Action::Wait(until) => {
-                    tokio::select! {
-                        received = self.socket.recv_from(&mut buffer) => {
-                            if let Ok((len, from)) = received {
-                                self.take(&buffer[..len], from).await;
-                            }
-                        }
-                        repeated = self.repetitions.recv() => match repeated {
-                            Some(()) => self.transfer.handle_repeated_request(),
-                            None => break Outcome::Replaced,
-                        },
-                        () = tokio::time::sleep_until(until.into()) => {
-                            self.transfer.handle_timeout(Instant::now());
-                        }
-                    }
-                }
-                Action::Done(outcome) => break outcome,
-            }
-        };
-        Ended { outcome, delivered: self.transfer.delivered(), len: self.content.len() as u64 }
-    }
-
-    async fn take(&mut self, datagram: &[u8], from: std::net::SocketAddr) {
-        if from != self.peer.into() {
-            if matches!(Packet::decode(datagram), Ok(Packet::Error(..))) {
-                // An ERROR is never answered: two servers would go on for ever.
-                return;
-            }
-            // RFC 1350 section 4: tell the stranger, and go on.
-            let error = packet::error(ErrorCode::UnknownTransferId, "this transfer is not yours");
-            self.socket.send_to(&error, from).await.ok();
-            return;
-        }
-        if let Ok(packet) = Packet::decode(datagram) {
-            self.transfer.handle(&packet, Instant::now());
-            self.proven.store(self.transfer.is_proven(), Ordering::Relaxed);
-        }
-    }
-
-    async fn send_block(&self, block: u64) {
-        let extent = self.transfer.extent(block);
-        let data = &self.content[extent.start as usize..extent.end as usize];
-        let mut packet = Vec::with_capacity(4 + data.len());
-        packet.extend(data_header(block));
-        packet.extend(data);
-        self.send(&packet).await;
-    }
-
-    /// A datagram that the kernel does not take is like one that is lost on the way: it is sent again.
-    async fn send(&self, packet: &[u8]) {
-        if let Err(error) = self.socket.send_to(packet, self.peer).await {
-            debug!("tftp: sending to {}: {error}", self.peer);
-        }
-    }
 }
 
 fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
