@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod nbps;
 mod serve;
 
 use std::path::PathBuf;
@@ -19,13 +20,15 @@ pub struct Cli {
 enum Command {
     /// Serve the machines on the LAN, until stopped. SIGHUP reads the config again.
     Serve(ConfigFile),
+    /// List the NBPs (what firmware loads first: iPXE), and what each kind of machine gets; or fetch iPXE's newest.
+    Nbps(nbps::Arguments),
 }
 
 /// Which config file a command reads.
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The config file [default: ./config.yaml, then /etc/reveille/config.yaml, then built-in defaults]
-    #[arg(long, value_name = "FILE", env = "REVEILLE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "REVEILLE_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -37,6 +40,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Serve(file) => serve::run(file.config),
+            Command::Nbps(arguments) => nbps::run(arguments),
         }
     }
 }

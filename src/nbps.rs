@@ -1,12 +1,19 @@
 //! The network bootstrap programs on this host: found by folder, told apart by what is in the file.
+//!
+//! ```text
+//!  URL ──fetch──▶ archive ──unpack──▶ NBPs ──store──▶ <state>/nbps/fetched ──find──▶ Nbps
+//! ```
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::boot::Arch;
 use crate::boot::catalog::{Nbp, Nbps};
 use crate::files::{open, reason};
+
+pub mod archive;
+pub mod fetch;
+pub mod store;
 
 /// What it means that a folder is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,49 +31,127 @@ const MAX_NAME: usize = 94;
 /// What iPXE's BIOS builds end in.
 const BIOS_EXTENSIONS: &[&str] = &["kpxe", "kkpxe", "kkkpxe", "pxe"];
 
+/// What a gzip file begins with (RFC 1952 section 2.3.1).
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// How much of a file is searched for the version: iPXE's largest builds have little more than 1 MiB.
+const MAX_SEARCHED: u64 = 4 << 20;
+
 /// Looks through the folders and the folders directly in them (iPXE's own release puts each
-/// architecture into one), in their order: of two files with one name the first is taken. Returns
-/// also what is wrong: a path, and why.
+/// architecture into one), in their order: of two files with one name the first is taken. Hidden ones
+/// are passed over: [`store`] works in such. Returns also what is wrong: a path, and why.
 pub fn find(folders: &[(PathBuf, Absence)]) -> (Nbps, Vec<(PathBuf, String)>) {
-    let mut nbps = Nbps::default();
-    let mut bad = Vec::new();
+    let mut found = Found { folders, nbps: Nbps::default(), bad: Vec::new() };
     for (index, (folder, absence)) in folders.iter().enumerate() {
-        match look_through((index, folder), "", &mut nbps, &mut bad) {
+        match found.look_through(index, folder, "") {
             Err(error)
                 if *absence == Absence::IsAProblem || error.kind() != io::ErrorKind::NotFound =>
             {
-                bad.push((folder.clone(), reason(&error)));
+                found.bad.push((folder.clone(), reason(&error)));
             }
             Ok(()) | Err(_) => {}
         }
     }
-    (nbps, bad)
+    (found.nbps, found.bad)
 }
 
-fn look_through(
-    (index, folder): (usize, &Path),
-    prefix: &str,
-    nbps: &mut Nbps,
-    bad: &mut Vec<(PathBuf, String)>,
-) -> io::Result<()> {
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        let name = format!("{prefix}{name}");
-        if path.is_dir() && prefix.is_empty() {
-            // A folder below that may not be read (an EFI system partition) holds nothing for us.
-            look_through((index, &path), &format!("{name}/"), nbps, bad).ok();
-        } else if let Some(arch) = arch_of(&path, bad) {
-            if is_plain(&name) {
-                nbps.add(Nbp { name, path, arch, folder: index });
-            } else {
-                bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `-` and `/` fit DHCP and a URL")));
+/// What a search has found so far.
+struct Found<'a> {
+    folders: &'a [(PathBuf, Absence)],
+    nbps: Nbps,
+    bad: Vec<(PathBuf, String)>,
+}
+
+impl Found<'_> {
+    fn look_through(&mut self, index: usize, folder: &Path, prefix: &str) -> io::Result<()> {
+        for entry in folder.read_dir()? {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            if name.starts_with('.') {
+                continue;
+            }
+            let name = format!("{prefix}{name}");
+            if path.is_dir() {
+                // What is searched by itself has its own place in the order.
+                if prefix.is_empty() && !self.folders.iter().any(|(folder, _)| *folder == path) {
+                    // A folder below that may not be read (an EFI system partition) holds nothing
+                    // for us.
+                    self.look_through(index, &path, &format!("{name}/")).ok();
+                }
+            } else if may_be_nbp(&path) {
+                self.add(index, name, path);
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn add(&mut self, folder: usize, name: String, path: PathBuf) {
+        let arch = open(&path).and_then(|mut file| arch_of(&path, &mut file));
+        match arch {
+            Ok(arch) if is_plain(&name) => self.nbps.add(Nbp { name, path, arch, folder }),
+            Ok(_) => self.bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `-` and `/` fit DHCP and a URL"))),
+            Err(why) => self.bad.push((path, why)),
+        }
+    }
+}
+
+/// What an NBP's file tells of itself, beyond who can run it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its size in bytes.
+    pub size: u64,
+    /// The version of iPXE, where the file holds it in plain text: BIOS builds are compressed.
+    pub version: Option<String>,
+}
+
+/// Reads them.
+///
+/// # Errors
+/// Why the file cannot be read, and what would mend it.
+pub fn facts(path: &Path) -> Result<Facts, String> {
+    let file = open(path)?;
+    let size = file.metadata().map_err(|error| reason(&error))?.len();
+    let mut content = Vec::new();
+    file.take(MAX_SEARCHED).read_to_end(&mut content).map_err(|error| reason(&error))?;
+    Ok(Facts { size, version: version_of(&content).map(str::to_owned) })
+}
+
+/// The version of an iPXE: a C string of its own, beside the same in UTF-16. `1.21.1`, or with what its
+/// builder added, as `1.0.0+git-20190125.36a4c85-5.1` and `2.0.0 (g12798)`; such a one is surely it,
+/// while three numbers alone may be another library's.
+fn version_of(content: &[u8]) -> Option<&str> {
+    if !content.windows(4).any(|word| word == b"iPXE") {
+        return None;
+    }
+    let mut bare = None;
+    for text in content.split(|byte| *byte == 0) {
+        match after_three_numbers(text) {
+            Some(b"") => bare = bare.or(Some(text)),
+            Some([b'+', ..] | [b' ', b'(', ..])
+                if text.iter().all(|c| matches!(c, b' '..=b'~')) =>
+            {
+                return std::str::from_utf8(text).ok();
+            }
+            Some(_) | None => {}
+        }
+    }
+    bare.and_then(|text| std::str::from_utf8(text).ok())
+}
+
+/// What follows `1.2.3`.
+fn after_three_numbers(text: &[u8]) -> Option<&[u8]> {
+    let number = |text: &[u8]| text.iter().take_while(|c| c.is_ascii_digit()).count();
+    let mut rest = text;
+    for last in [false, false, true] {
+        let digits = number(rest);
+        rest = rest.get(digits..).filter(|_| (1..=4).contains(&digits))?;
+        if !last {
+            rest = rest.strip_prefix(b".")?;
+        }
+    }
+    Some(rest)
 }
 
 /// Whether a name can stand in the BOOTP `file` field and in a URL as it is.
@@ -74,30 +159,43 @@ fn is_plain(name: &str) -> bool {
     name.len() <= MAX_NAME && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
 }
 
-/// The architecture of a file that could be an NBP; `None` for every other file.
-fn arch_of(path: &Path, bad: &mut Vec<(PathBuf, String)>) -> Option<Arch> {
-    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-    let bios = BIOS_EXTENSIONS.contains(&extension.as_str());
-    if !bios && extension != "efi" {
-        return None;
-    }
-    let machine =
-        open(path).and_then(|mut file| pe_machine(&mut file).map_err(|error| reason(&error)));
-    let told = match machine {
-        Ok(None) if bios => return Some(Arch::Bios),
-        Ok(None) => "it is no UEFI program: it has no PE header".to_owned(),
-        Ok(Some(machine)) => match arch_of_machine(machine) {
-            Some(arch) => return Some(arch),
-            None => format!("no client is known that runs PE machine type {machine:#06x}"),
-        },
-        Err(why) => why,
+/// Whether a file could be an NBP, going by the end of its name.
+fn may_be_nbp(path: &Path) -> bool {
+    is_bios(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("efi"))
+}
+
+fn is_bios(path: &Path) -> bool {
+    let is = |extension: &std::ffi::OsStr| {
+        BIOS_EXTENSIONS.iter().any(|bios| extension.eq_ignore_ascii_case(bios))
     };
-    bad.push((path.to_owned(), told));
-    None
+    path.extension().is_some_and(is)
+}
+
+/// The architecture of a file that may be an NBP, or why it is none.
+fn arch_of(path: &Path, file: &mut (impl Read + Seek)) -> Result<Arch, String> {
+    match pe_machine(file).map_err(|error| reason(&error))? {
+        Some(machine) => arch_of_machine(machine)
+            .ok_or_else(|| format!("no client is known that runs PE machine type {machine:#06x}")),
+        None if !is_bios(path) => Err("it is no UEFI program: it has no PE header".to_owned()),
+        None if is_code(file).map_err(|error| reason(&error))? => Ok(Arch::Bios),
+        None => {
+            Err("it is no BIOS program, but empty, text, an archive or a Linux program".to_owned())
+        }
+    }
+}
+
+/// Whether it could be machine code, which has no mark of its own: a page that was saved under an NBP's
+/// name, an archive or a Linux program is none.
+fn is_code(file: &mut (impl Read + Seek)) -> io::Result<bool> {
+    file.rewind()?;
+    let mut begin = Vec::new();
+    file.take(64).read_to_end(&mut begin)?;
+    let is_text = begin.iter().all(|c| matches!(c, b' '..=b'~' | b'\t' | b'\r' | b'\n'));
+    Ok(!is_text && !begin.starts_with(b"\x7fELF") && !begin.starts_with(GZIP))
 }
 
 /// The machine type of a PE file's COFF header, or `None` for what is no PE file.
-fn pe_machine(file: &mut File) -> io::Result<Option<u16>> {
+fn pe_machine(file: &mut (impl Read + Seek)) -> io::Result<Option<u16>> {
     let mut dos = [0; 64];
     match file.read_exact(&mut dos) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -135,17 +233,8 @@ fn arch_of_machine(machine: u16) -> Option<Arch> {
 mod tests {
     use std::fs;
 
+    use super::testing::pe;
     use super::*;
-
-    /// The smallest file with a PE header.
-    fn pe(machine: u16) -> Vec<u8> {
-        let mut file = vec![0; 64];
-        file[..2].copy_from_slice(b"MZ");
-        file[60] = 64;
-        file.extend(b"PE\0\0");
-        file.extend(machine.to_le_bytes());
-        file
-    }
 
     #[test]
     fn each_architecture_is_read_from_the_file_not_from_its_name() {
@@ -218,10 +307,80 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_was_saved_as_a_bios_program_is_told_and_not_offered() {
+        let folder = tempfile::tempdir().unwrap();
+        for content in
+            [&b"<html>not found</html>"[..], b"", b"\x7fELF\x02\x01", b"\x1f\x8b\x08\x00"]
+        {
+            let path = folder.path().join("undionly.kpxe");
+            fs::write(&path, content).unwrap();
+            let (nbps, bad) = find(&[(folder.path().to_owned(), Absence::IsAProblem)]);
+            assert!(nbps.iter().next().is_none());
+            let why = "it is no BIOS program, but empty, text, an archive or a Linux program";
+            assert_eq!(bad, [(path, why.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_searched_and_what_is_listed_by_itself_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".fetched-a", "fetched", "own"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("snponly.efi"), pe(0x8664)).unwrap();
+        }
+        fs::write(folder.path().join("._undionly.kpxe"), b"\0\x05\x16\x07").unwrap();
+        let folders = [folder.path().to_owned(), folder.path().join("fetched")];
+        let (nbps, bad) = find(&folders.map(|folder| (folder, Absence::IsAProblem)));
+        assert_eq!(bad, []);
+        let names: Vec<_> = nbps.iter().map(|nbp| (nbp.name.as_str(), nbp.folder)).collect();
+        assert_eq!(names, [("own/snponly.efi", 0), ("snponly.efi", 1)]);
+    }
+
+    #[test]
+    fn the_version_is_the_text_that_ipxe_prints() {
+        for (content, version) in [
+            (
+                &b"iPXE\0\0\x001.0.0+git-20190125.36a4c85-5.1\0"[..],
+                Some("1.0.0+git-20190125.36a4c85-5.1"),
+            ),
+            (b"iPXE\x001.0.4\x002.0.0 (g12798)\0", Some("2.0.0 (g12798)")),
+            (b"iPXE/%s\x001.21.1\0", Some("1.21.1")),
+            (b"1.21.1+git20250501.dad20602\0GRUB", None),
+            (b"iPXE\01.2.3.4\0127.0.0.1\0HTTP/1.1\01.2\0", None),
+            (b"iPXE\x002.0.0+\xff\xfe\0", None),
+            (b"iPXE\x0020260306.1.1\0", None),
+        ] {
+            assert_eq!(version_of(content), version, "{}", content.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_version_of_debians_builds_is_read() {
+        let path = Path::new("/usr/lib/ipxe/snponly.efi");
+        let Ok(facts) = facts(path) else { return };
+        assert!(facts.size > 100_000);
+        assert!(facts.version.is_some_and(|version| version.contains("git")));
+    }
+
+    #[test]
     fn a_folder_that_nobody_named_may_be_absent() {
         let absent = PathBuf::from("/nonexistent/nbps");
         assert_eq!(find(&[(absent.clone(), Absence::IsFine)]).1, []);
         let (_, bad) = find(&[(absent.clone(), Absence::IsAProblem)]);
         assert_eq!(bad, [(absent, "there is no such file".to_owned())]);
+    }
+}
+
+/// What tests of NBPs are made of.
+#[cfg(test)]
+mod testing {
+    /// The smallest file with a PE header.
+    pub(super) fn pe(machine: u16) -> Vec<u8> {
+        let mut file = vec![0; 64];
+        file[..2].copy_from_slice(b"MZ");
+        file[60] = 64;
+        file.extend(b"PE\0\0");
+        file.extend(machine.to_le_bytes());
+        file
     }
 }

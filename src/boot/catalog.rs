@@ -129,6 +129,28 @@ pub struct Nbp {
     pub folder: usize,
 }
 
+impl Nbp {
+    /// Its file name, without the folder and in small letters.
+    fn file(&self) -> String {
+        self.name.rsplit('/').next().unwrap_or_default().to_ascii_lowercase()
+    }
+
+    /// Whether it is a Secure Boot shim, going by its name: that one only loads an iPXE that lies
+    /// beside it, and is none itself.
+    pub fn is_shim(&self) -> bool {
+        self.file().contains("shim")
+    }
+
+    /// Whether it is made for fewer machines than another of its name: signed for Secure Boot, with
+    /// what may not be signed left out, or a BIOS one that needs a 64-bit CPU.
+    fn is_narrow(&self) -> bool {
+        let mut folders = self.name.split('/').rev().skip(1);
+        folders.any(|folder| {
+            folder.ends_with("-sb") || self.arch == Arch::Bios && folder.contains("x86_64")
+        })
+    }
+}
+
 /// Every NBP that was found, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Nbps(BTreeMap<String, Nbp>);
@@ -154,7 +176,8 @@ impl Nbps {
     /// The plain UNDI and SNP builds come before those with drivers of their own: they use the
     /// driver that the card's firmware brings, which works where iPXE's own does not (tg3 of the
     /// HP DL380p Gen8; Broadcom and Cisco cards with `ipxe.efi`). But what stands in an earlier folder
-    /// was put there to be used.
+    /// was put there to be used. Of two that are the same otherwise it is the one that runs on more
+    /// machines. A shim is never offered by itself.
     pub fn for_arch(&self, arch: Arch) -> Option<&Nbp> {
         let ranked: &[&str] = match arch {
             Arch::Bios => &["undionly.kpxe", "undionly.kkpxe", "ipxe.pxe", "ipxe-legacy.pxe"],
@@ -165,16 +188,12 @@ impl Nbps {
             | Arch::UefiRiscv64 => &["snponly", "ipxe"],
             Arch::Other(_) => &[],
         };
-        let rank = |nbp: &Nbp| {
-            let file = nbp.name.rsplit('/').next().unwrap_or_default();
-            let file = file.to_ascii_lowercase();
-            ranked.iter().position(|wanted| file.starts_with(wanted))
-        };
+        let rank = |nbp: &Nbp| ranked.iter().position(|wanted| nbp.file().starts_with(wanted));
         self.0
             .values()
-            .filter(|nbp| nbp.arch == arch)
+            .filter(|nbp| nbp.arch == arch && !nbp.is_shim())
             .filter_map(|nbp| Some((rank(nbp)?, nbp)))
-            .min_by_key(|(rank, nbp)| (nbp.folder, *rank, nbp.name.len()))
+            .min_by_key(|(rank, nbp)| (nbp.folder, *rank, nbp.is_narrow(), nbp.name.len()))
             .map(|(_, nbp)| nbp)
     }
 }

@@ -57,9 +57,21 @@ pub enum Ignored {
         "the config gives it the NBP `{0}`, which was not found; put it into a folder of `server.nbps`"
     )]
     NbpNotFound(String),
+    /// The config names a file for it that it cannot run.
+    #[error(
+        "the config gives it the NBP `{name}`, which is for {is_for}, and it is {client}; name another under `nbp`"
+    )]
+    WrongNbp {
+        /// The file.
+        name: String,
+        /// Who can run it.
+        is_for: Arch,
+        /// What the client is.
+        client: Arch,
+    },
     /// There is no file that it could run.
     #[error(
-        "no NBP for {0} was found; put one into a folder of `server.nbps` (Debian: package ipxe)"
+        "no NBP for {0} was found; `reveille nbps fetch` gets one, or put one into a folder of `server.nbps`"
     )]
     NoNbp(Arch),
     /// The client did not say what it is.
@@ -134,7 +146,13 @@ fn nbp<'a>(client: &Client, machine: Option<&Arc<Machine>>, catalog: &'a Catalog
     };
     if let Some(name) = catalog.settings(machine).find_map(|settings| settings.nbp.get(&arch)) {
         return match catalog.nbps.named(name) {
-            Some(nbp) => Answer::Nbp(nbp),
+            Some(nbp) if nbp.arch == arch => Answer::Nbp(nbp),
+            // `config::resolve` takes up no config that says so; here it holds for every catalog.
+            Some(nbp) => Answer::Ignore(Ignored::WrongNbp {
+                name: nbp.name.clone(),
+                is_for: nbp.arch,
+                client: arch,
+            }),
             None => Answer::Ignore(Ignored::NbpNotFound(name.clone())),
         };
     }
@@ -403,6 +421,21 @@ mod tests {
             decided(Arch::Bios).starts_with("ignored: the config gives it the NBP `gone.kpxe`")
         );
         assert_eq!(decided(Arch::UefiArm64), "bin-arm64-efi/ipxe.efi");
+    }
+
+    #[test]
+    fn an_nbp_for_another_kind_of_machine_is_never_offered() {
+        let nbp = [(Arch::Bios, "SNPONLY.EFI".to_owned())].into();
+        let settings = Settings { nbp, ..Settings::default() };
+        let machine = Machine { macs: vec![MAC], settings, ..machine(&profile("p", "linux")) };
+        let catalog = catalog(Unknown::Menu, vec![machine]);
+        for stage in [Stage::Pxe, Stage::HttpBoot] {
+            let client = client(stage, Arch::Bios);
+            assert_eq!(
+                told(&decide(&client, &catalog, &MachineState::default(), NOW)),
+                "ignored: the config gives it the NBP `snponly.efi`, which is for UEFI x86-64, and it is BIOS; name another under `nbp`"
+            );
+        }
     }
 
     #[test]

@@ -10,10 +10,11 @@ use secrecy::SecretString;
 use super::Config;
 use super::fields::Problems;
 use super::file::{File, SecretSource};
-use super::problem::Problem;
+use super::problem::{Problem, Severity};
 use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder, within,
 };
+use crate::boot::catalog::Nbps;
 use crate::boot::cmdline::Flaw;
 use crate::files::{read_text, readable, reason};
 use crate::nbps;
@@ -25,6 +26,28 @@ pub enum Source {
     File(PathBuf),
     /// No file: the built-in defaults.
     Defaults,
+}
+
+/// The NBPs of this host.
+#[derive(Debug)]
+pub struct Inventory {
+    /// The state folder.
+    pub state: PathBuf,
+    /// What was found.
+    pub nbps: Nbps,
+    /// What is wrong in the config and in what it names.
+    pub problems: Vec<Problem>,
+}
+
+impl Inventory {
+    /// The folder of NBPs that reveille and its operator keep.
+    pub fn own(&self) -> PathBuf {
+        own_nbps(&self.state)
+    }
+}
+
+fn own_nbps(state: &Path) -> PathBuf {
+    state.join("nbps")
 }
 
 /// Why a config is not taken up.
@@ -59,6 +82,31 @@ impl Source {
     /// The file cannot be read, or holds errors. A missing secret, template, NBP or image file is a
     /// warning in [`Config::warnings`].
     pub fn load(&self) -> Result<Config, LoadError> {
+        let (file, base, problems) = self.read()?;
+        let found = survey(&file, &base);
+        resolve(file, found, problems).map_err(LoadError::Invalid)
+    }
+
+    /// Which NBPs there are, as far as the config tells: an error in it spoils only what it hides.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not tell where NBPs are.
+    pub fn inventory(&self) -> Result<Inventory, LoadError> {
+        let (file, base, problems) = self.read()?;
+        let found = survey(&file, &base);
+        let (state, nbps) = (found.state.clone(), found.nbps.clone());
+        let problems = match resolve(file, found, problems) {
+            Ok(config) => config.warnings,
+            Err(problems) if problems.iter().any(hides_nbps) => {
+                return Err(LoadError::Invalid(problems));
+            }
+            Err(problems) => problems,
+        };
+        Ok(Inventory { state, nbps, problems })
+    }
+
+    /// Reads the file itself. Returns also the folder that relative paths start at.
+    fn read(&self) -> Result<(File, PathBuf, Problems), LoadError> {
         let (path, text) = match self {
             Self::Defaults => (PathBuf::new(), String::new()),
             Self::File(path) => {
@@ -72,9 +120,22 @@ impl Source {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let base = std::path::absolute(folder.unwrap_or(Path::new(".")));
         let base = base.map_err(|error| LoadError::Unreadable { path, reason: reason(&error) })?;
-        let found = survey(&file, &base);
-        resolve(file, found, problems).map_err(LoadError::Invalid)
+        Ok((file, base, problems))
     }
+}
+
+/// Whether it may be an error in what says where NBPs are, or in what cannot be read at all.
+fn hides_nbps(problem: &Problem) -> bool {
+    let elsewhere = |key: &str| {
+        let others = ["interfaces", "advertise", "dhcp", "tftp", "http", "boot_scripts"];
+        others.into_iter().any(|other| key.starts_with(other))
+    };
+    let hides = match problem.key.split_once('.') {
+        Some(("server", key)) => !elsewhere(key),
+        Some(_) => false,
+        None => matches!(problem.key.as_str(), "" | "server"),
+    };
+    hides && problem.severity == Severity::Error
 }
 
 impl std::fmt::Display for Source {
@@ -104,7 +165,9 @@ fn survey(file: &File, base: &Path) -> Surroundings {
     };
 
     let named = file.server.nbps.as_ref();
-    let mut folders = vec![(state.join("nbps"), nbps::Absence::IsFine)];
+    let own = own_nbps(&state);
+    let fetched = own.join(nbps::store::FETCHED);
+    let mut folders = vec![(own, nbps::Absence::IsFine), (fetched, nbps::Absence::IsFine)];
     match named {
         Some(named) => folders
             .extend(named.iter().map(|at| (within(base, &at.value), nbps::Absence::IsAProblem))),

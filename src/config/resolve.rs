@@ -124,7 +124,7 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
     if found.nbps.iter().next().is_none() {
         let at = written.nbps.as_ref().and_then(|folders| folders.first());
         let place = at.map(|at| at.place).unwrap_or_default();
-        problems.warning("server.nbps", place, "no NBP was found in any folder, so no firmware can be answered; install Debian's package ipxe, or name a folder with undionly.kpxe and snponly.efi");
+        problems.warning("server.nbps", place, "no NBP was found in any folder, so no firmware can be answered; `reveille nbps fetch` gets iPXE's newest; or install Debian's package ipxe, or name a folder with undionly.kpxe and snponly.efi");
     }
     if let Some(at) = &written.boot_scripts
         && let Some(reason) = &found.no_templates

@@ -1,0 +1,231 @@
+//! `reveille nbps` and `reveille nbps fetch`
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::ConfigFile;
+use crate::boot::Arch;
+use crate::boot::catalog::{Nbp, Nbps};
+use crate::config::load::{Inventory, Source};
+use crate::config::{Problem, Severity};
+use crate::nbps::fetch::{NEWEST, Origin, Progress, Sha256, fetch};
+use crate::nbps::{archive, facts, store};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<NbpsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum NbpsCommand {
+    /// Fetch a release of iPXE into the state folder, in place of the one fetched before.
+    ///
+    /// What is fetched goes to <state>/nbps/fetched, whole or not at all. It comes before the
+    /// distribution's NBPs, and after what you put into <state>/nbps yourself. A running daemon takes
+    /// it up at SIGHUP.
+    ///
+    /// Why a newer iPXE is worth it:
+    ///
+    /// * Builds as old as Debian 12's (2019) wait 15 seconds for an IPv6 router at each boot, on a LAN
+    ///   that has none.
+    /// * undionly.kpxe drives the card by the firmware's own driver, UNDI. Since July 2025 it takes
+    ///   interrupts of PCI Express cards for broken and polls instead; with some firmware it stalled.
+    ///   Since April 2026, that is after 2.0.0, it pads short frames, which some cards do not do
+    ///   themselves.
+    /// * EFI builds since January 2022 look for autoexec.ipxe where they came from, and reveille leads
+    ///   them by it to the machine's script: that works whatever DHCP says.
+    /// * A release has builds for 32-bit UEFI, ARM and RISC-V, which Debian 12 has not.
+    #[command(verbatim_doc_comment)]
+    Fetch(FetchArguments),
+}
+
+#[derive(Debug, Args)]
+struct FetchArguments {
+    /// A .tar.gz archive of NBPs: an http(s) URL, or a file on this host
+    #[arg(value_name = "URL|FILE", default_value = NEWEST)]
+    origin: Origin,
+    /// Refuse an archive with another SHA-256 sum; the sum of what was fetched is printed
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<Sha256>,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Runs the command. What it found goes to standard output, what is wrong to standard error.
+pub(super) fn run(arguments: Arguments) -> Result<()> {
+    match arguments.command {
+        None => list(&inventory(Source::find(arguments.file.config))?, arguments.json),
+        Some(NbpsCommand::Fetch(fetch)) => run_fetch(fetch),
+    }
+}
+
+/// Reads the config, and tells what is wrong with it: its errors, and what concerns NBPs.
+fn inventory(source: Source) -> Result<Inventory> {
+    let context = || format!("config: {source} does not tell where NBPs are");
+    let inventory = source.inventory().with_context(context)?;
+    let concerns =
+        |problem: &&Problem| problem.severity == Severity::Error || problem.key.contains("nbp");
+    for problem in inventory.problems.iter().filter(concerns) {
+        eprintln!("config: {problem}");
+    }
+    Ok(inventory)
+}
+
+fn run_fetch(arguments: FetchArguments) -> Result<()> {
+    let FetchArguments { origin, sha256, file } = arguments;
+    let source = Source::find(file.config);
+    let own = inventory(source.clone())?.own();
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    eprintln!("fetching {origin}");
+    let bar = bar();
+    let fetched = runtime.block_on(fetch(&origin, sha256, |progress| show(&bar, progress)));
+    bar.finish_and_clear();
+    let (content, sum) = fetched?;
+    let size = HumanBytes(content.len() as u64);
+    eprintln!("{size} with SHA-256 {sum}");
+
+    let unpacked =
+        archive::unpack(&content).with_context(|| format!("cannot use {origin} ({size})"))?;
+    let folder = store::replace(&own, &unpacked.nbps)?;
+    let (kept, left_out) = (unpacked.nbps.len(), unpacked.left_out);
+    eprintln!("{kept} NBPs are in {}; {left_out} other files were left out", folder.display());
+
+    let inventory = inventory(source)?;
+    print(&format!(
+        "{}\nA running daemon takes them up at SIGHUP: `pkill -HUP reveille`\n",
+        offers(&inventory.nbps)
+    ))
+}
+
+/// On a terminal a bar; elsewhere lines are enough.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = "{bytes} of {total_bytes} {wide_bar} {bytes_per_sec}, {eta} left";
+    match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    if let Some(total) = progress.total {
+        bar.set_length(total);
+    }
+    bar.set_position(progress.received);
+}
+
+fn list(inventory: &Inventory, as_json: bool) -> Result<()> {
+    let mut nbps: Vec<&Nbp> = inventory.nbps.iter().collect();
+    nbps.sort_by_key(|nbp| nbp.folder);
+    if as_json {
+        let nbps: Vec<_> = nbps.into_iter().map(as_value).collect();
+        let offered: serde_json::Map<_, _> = Arch::ALL
+            .into_iter()
+            .map(|arch| {
+                let name = inventory.nbps.for_arch(arch).map(|nbp| nbp.name.as_str());
+                (arch.to_string(), name.into())
+            })
+            .collect();
+        let value = json!({ "nbps": nbps, "offered": offered });
+        return print(&format!("{value:#}\n"));
+    }
+    let mut rows = vec![["NAME", "FOR", "IPXE", "SIZE", "FOLDER"].map(str::to_owned)];
+    rows.extend(nbps.into_iter().map(row));
+    print(&format!("{}\n{}", table(&rows), offers(&inventory.nbps)))
+}
+
+fn row(nbp: &Nbp) -> [String; 5] {
+    let (size, version) = match facts(&nbp.path) {
+        Ok(facts) => (HumanBytes(facts.size).to_string(), facts.version),
+        Err(_) => ("-".to_owned(), None),
+    };
+    let version = match version {
+        Some(version) => version,
+        None if nbp.is_shim() => "- (a Secure Boot shim)".to_owned(),
+        None => "-".to_owned(),
+    };
+    let folder = nbp.path.parent().unwrap_or(Path::new("")).display().to_string();
+    [nbp.name.clone(), nbp.arch.to_string(), version, size, folder]
+}
+
+fn as_value(nbp: &Nbp) -> serde_json::Value {
+    let facts = facts(&nbp.path).ok();
+    json!({
+        "name": nbp.name,
+        "path": nbp.path.display().to_string(),
+        "arch": nbp.arch.to_string(),
+        "shim": nbp.is_shim(),
+        "ipxe": facts.as_ref().and_then(|facts| facts.version.as_deref()),
+        "size": facts.as_ref().map(|facts| facts.size),
+    })
+}
+
+/// What each kind of machine gets, or what to do that it gets one.
+fn offers(nbps: &Nbps) -> String {
+    let mut rows = vec![["FIRMWARE", "GETS"].map(str::to_owned)];
+    for arch in Arch::ALL {
+        let gets = nbps.for_arch(arch).map_or(remedy(arch), |nbp| nbp.name.as_str());
+        rows.push([arch.to_string(), gets.to_owned()]);
+    }
+    table(&rows)
+}
+
+/// What to do where there is no NBP for an architecture.
+fn remedy(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Bios | Arch::UefiX64 => {
+            "none: `reveille nbps fetch`, or on Debian `apt-get install ipxe`"
+        }
+        Arch::UefiX86 | Arch::UefiArm32 | Arch::UefiArm64 | Arch::UefiRiscv64 | Arch::Other(_) => {
+            "none: `reveille nbps fetch`"
+        }
+    }
+}
+
+/// Columns as wide as what is in them.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a `String` cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Whoever reads this may have enough of it, as `head` has: that is no error.
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
