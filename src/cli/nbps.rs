@@ -67,27 +67,21 @@ struct FetchArguments {
 /// Runs the command. What it found goes to standard output, what is wrong to standard error.
 pub(super) fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
-        None => list(&inventory(Source::find(arguments.file.config))?, arguments.json),
+        None => {
+            let inventory = inventory(&Source::find(arguments.file.config))?;
+            tell(&inventory, Severity::Error);
+            tell(&inventory, Severity::Warning);
+            list(&inventory, arguments.json)
+        }
         Some(NbpsCommand::Fetch(fetch)) => run_fetch(fetch),
     }
-}
-
-/// Reads the config, and tells what is wrong with it: its errors, and what concerns NBPs.
-fn inventory(source: Source) -> Result<Inventory> {
-    let context = || format!("config: {source} does not tell where NBPs are");
-    let inventory = source.inventory().with_context(context)?;
-    let concerns =
-        |problem: &&Problem| problem.severity == Severity::Error || problem.key.contains("nbp");
-    for problem in inventory.problems.iter().filter(concerns) {
-        eprintln!("config: {problem}");
-    }
-    Ok(inventory)
 }
 
 fn run_fetch(arguments: FetchArguments) -> Result<()> {
     let FetchArguments { origin, sha256, file } = arguments;
     let source = Source::find(file.config);
-    let own = inventory(source.clone())?.own();
+    let before = inventory(&source)?;
+    tell(&before, Severity::Error);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -103,15 +97,31 @@ fn run_fetch(arguments: FetchArguments) -> Result<()> {
 
     let unpacked =
         archive::unpack(&content).with_context(|| format!("cannot use {origin} ({size})"))?;
-    let folder = store::replace(&own, &unpacked.nbps)?;
+    let folder = store::replace(&before.own(), &unpacked.nbps)?;
     let (kept, left_out) = (unpacked.nbps.len(), unpacked.left_out);
-    eprintln!("{kept} NBPs are in {}; {left_out} other files were left out", folder.display());
+    eprintln!("{kept} NBPs are in {} (left out of the archive: {left_out})", folder.display());
 
-    let inventory = inventory(source)?;
+    let after = inventory(&source)?;
+    tell(&after, Severity::Warning);
     print(&format!(
         "{}\nA running daemon takes them up at SIGHUP: `pkill -HUP reveille`\n",
-        offers(&inventory.nbps)
+        offers(&after.nbps)
     ))
+}
+
+fn inventory(source: &Source) -> Result<Inventory> {
+    source.inventory().with_context(|| format!("config: {source} does not tell where NBPs are"))
+}
+
+/// Tells what is wrong in the config: every error, but only such warnings as concern NBPs.
+fn tell(inventory: &Inventory, severity: Severity) {
+    let concerns = |problem: &&Problem| match problem.severity {
+        Severity::Error => severity == Severity::Error,
+        Severity::Warning => severity == Severity::Warning && problem.key.contains("nbp"),
+    };
+    for problem in inventory.problems.iter().filter(concerns) {
+        eprintln!("config: {problem}");
+    }
 }
 
 /// On a terminal a bar; elsewhere lines are enough.
@@ -145,6 +155,9 @@ fn list(inventory: &Inventory, as_json: bool) -> Result<()> {
             .collect();
         let value = json!({ "nbps": nbps, "offered": offered });
         return print(&format!("{value:#}\n"));
+    }
+    if nbps.is_empty() {
+        return print(&offers(&inventory.nbps));
     }
     let mut rows = vec![["NAME", "FOR", "IPXE", "SIZE", "FOLDER"].map(str::to_owned)];
     rows.extend(nbps.into_iter().map(row));

@@ -1,0 +1,392 @@
+//! The commands, as an operator runs them: the real binary, its exact output and its exit code.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+use tar::{Builder, Header};
+use tempfile::TempDir;
+
+const X64: u16 = 0x8664;
+const ARM64: u16 = 0xaa64;
+
+/// The smallest file with a PE header, and a version of iPXE.
+fn efi(machine: u16, version: &str) -> Vec<u8> {
+    let mut file = vec![0; 64];
+    file[..2].copy_from_slice(b"MZ");
+    file[60] = 64;
+    file.extend(b"PE\0\0");
+    file.extend(machine.to_le_bytes());
+    file.extend(format!("\0iPXE\0{version}\0").as_bytes());
+    file
+}
+
+fn bios() -> Vec<u8> {
+    b"\xea\x05\x00\xc0\x07".to_vec()
+}
+
+/// A `.tar.gz`. Names go in as they are, also those that climb.
+fn archive(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut tar = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (name, content) in files {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        tar.append(&header, content.as_slice()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// A release, as far as this needs one.
+fn release(version: &str) -> Vec<u8> {
+    archive(&[
+        ("ipxeboot/i386/undionly.kpxe", bios()),
+        ("ipxeboot/x86_64/snponly.efi", efi(X64, version)),
+        ("ipxeboot/x86_64-sb/shimx64.efi", efi(X64, version)),
+        ("ipxeboot/x86_64-sb/snponly.efi", efi(X64, version)),
+        ("ipxeboot/arm64/snponly.efi", efi(ARM64, version)),
+        ("ipxeboot/README", b"text".to_vec()),
+    ])
+}
+
+/// A folder to run in, with a config that looks for NBPs only in it.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.yaml"), "server: { state: state, nbps: [] }\n").unwrap();
+    folder
+}
+
+/// What a command has said, with the folder's own name as `…`, and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    stdout: String,
+    stderr: String,
+    code: Option<i32>,
+}
+
+fn reveille(folder: &Path, arguments: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+    for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        command.env_remove(name);
+    }
+    let output = command.current_dir(folder).args(arguments).output().unwrap();
+    let text =
+        |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(folder.to_str().unwrap(), "…");
+    Said { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
+}
+
+/// Serves one file after another, each as a whole answer, to one connection each. Returns the URL.
+fn server(answers: Vec<Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            for line in lines {
+                if line.unwrap().is_empty() {
+                    break;
+                }
+            }
+            // Whoever asked may have heard enough.
+            stream.write_all(&answer).ok();
+        }
+    });
+    format!("http://{address}/ipxeboot.tar.gz")
+}
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    answer("200 OK", &format!("Content-Length: {}", body.len()), body)
+}
+
+fn answer(status: &str, header: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\n{header}\r\nConnection: close\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a fetch that fails says last.
+fn refusal(folder: &Path, arguments: &[&str]) -> String {
+    let said = reveille(folder, &[&["nbps", "fetch"], arguments].concat());
+    assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)), "{}", said.stderr);
+    said.stderr.lines().last().unwrap().to_owned()
+}
+
+fn below(path: PathBuf) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+const NONE: &str = "config: server.nbps: no NBP was found in any folder, so no firmware can be answered; \
+     `reveille nbps fetch` gets iPXE's newest; or install Debian's package ipxe, or name a folder with \
+     undionly.kpxe and snponly.efi\n";
+
+#[test]
+fn in_an_empty_folder_nobody_gets_anything_and_each_line_says_what_to_do() {
+    let folder = folder();
+    assert_eq!(
+        reveille(folder.path(), &["nbps"]),
+        Said {
+            stdout: "\
+FIRMWARE      GETS
+BIOS          none: `reveille nbps fetch`, or on Debian `apt-get install ipxe`
+UEFI x86      none: `reveille nbps fetch`
+UEFI x86-64   none: `reveille nbps fetch`, or on Debian `apt-get install ipxe`
+UEFI arm32    none: `reveille nbps fetch`
+UEFI arm64    none: `reveille nbps fetch`
+UEFI riscv64  none: `reveille nbps fetch`
+"
+            .to_owned(),
+            stderr: NONE.to_owned(),
+            code: Some(0),
+        }
+    );
+    assert_eq!(below(folder.path().to_owned()), ["config.yaml"], "and nothing was made");
+}
+
+#[test]
+fn a_release_is_fetched_and_the_next_one_takes_its_place() {
+    let folder = folder();
+    let (first, second) = (release("2.0.0 (g12798)"), release("2.1.0 (gabcde)"));
+    let url = server(vec![ok(&first), ok(&second)]);
+    let said = reveille(folder.path(), &["nbps", "fetch", &url, "--sha256", &sum(&first)]);
+    assert_eq!(
+        said,
+        Said {
+            stdout: "\
+FIRMWARE      GETS
+BIOS          i386/undionly.kpxe
+UEFI x86      none: `reveille nbps fetch`
+UEFI x86-64   x86_64/snponly.efi
+UEFI arm32    none: `reveille nbps fetch`
+UEFI arm64    arm64/snponly.efi
+UEFI riscv64  none: `reveille nbps fetch`
+
+A running daemon takes them up at SIGHUP: `pkill -HUP reveille`
+"
+            .to_owned(),
+            stderr: format!(
+                "fetching {url}\n{} B with SHA-256 {}\n\
+                 5 NBPs are in …/state/nbps/fetched (left out of the archive: 1)\n",
+                first.len(),
+                sum(&first)
+            ),
+            code: Some(0),
+        }
+    );
+    let said = reveille(folder.path(), &["nbps", "fetch", &url]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let said = reveille(folder.path(), &["nbps"]);
+    assert_eq!((said.stderr.as_str(), said.code), ("", Some(0)));
+    let listed: Vec<_> = said.stdout.lines().take(6).collect();
+    assert_eq!(
+        listed,
+        [
+            "NAME                   FOR          IPXE            SIZE  FOLDER",
+            "arm64/snponly.efi      UEFI arm64   2.1.0 (gabcde)  91 B  …/state/nbps/fetched/arm64",
+            "i386/undionly.kpxe     BIOS         -               5 B   …/state/nbps/fetched/i386",
+            "x86_64-sb/shimx64.efi  UEFI x86-64  2.1.0 (gabcde)  91 B  …/state/nbps/fetched/x86_64-sb",
+            "x86_64-sb/snponly.efi  UEFI x86-64  2.1.0 (gabcde)  91 B  …/state/nbps/fetched/x86_64-sb",
+            "x86_64/snponly.efi     UEFI x86-64  2.1.0 (gabcde)  91 B  …/state/nbps/fetched/x86_64",
+        ]
+    );
+    let said = reveille(folder.path(), &["nbps", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(json["offered"]["UEFI x86-64"], "x86_64/snponly.efi");
+    assert_eq!(json["offered"]["UEFI riscv64"], serde_json::Value::Null);
+    assert_eq!(json["nbps"][0]["ipxe"], "2.1.0 (gabcde)");
+    assert_eq!(json["nbps"][0]["size"], 91);
+}
+
+#[test]
+fn a_file_on_this_host_does_as_well() {
+    let folder = folder();
+    fs::write(folder.path().join("ipxeboot.tar.gz"), release("2.0.0")).unwrap();
+    let said = reveille(folder.path(), &["nbps", "fetch", "./ipxeboot.tar.gz"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(
+        below(folder.path().join("state/nbps/fetched")),
+        ["arm64", "i386", "x86_64", "x86_64-sb"]
+    );
+    assert_eq!(
+        refusal(folder.path(), &["./ipxeboot.tgz"]),
+        "reveille: cannot fetch ./ipxeboot.tgz: there is no such file"
+    );
+}
+
+#[test]
+fn a_redirect_is_followed() {
+    let folder = folder();
+    let archive = release("2.0.0");
+    let there = server(vec![ok(&archive)]);
+    let url = server(vec![answer("302 Found", &format!("Location: {there}"), b"")]);
+    let said = reveille(folder.path(), &["nbps", "fetch", &url]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+}
+
+#[test]
+fn what_cannot_be_had_whole_changes_nothing() {
+    let folder = folder();
+    let archive = release("2.0.0");
+    fs::write(folder.path().join("good.tar.gz"), &archive).unwrap();
+    assert_eq!(reveille(folder.path(), &["nbps", "fetch", "good.tar.gz"]).code, Some(0));
+    let before = reveille(folder.path(), &["nbps"]);
+
+    let cut = format!("Content-Length: {}", archive.len() + 1);
+    let huge = format!("Content-Length: {}", 65 << 20);
+    let ended = b"5\r\nhello\r\n";
+    for (answer, told) in [
+        (
+            answer("404 Not Found", "Content-Length: 4", b"gone"),
+            "the server answers 404 Not Found".to_owned(),
+        ),
+        (
+            answer("206 Partial Content", "Content-Length: 1", b"x"),
+            "the server answers 206 Partial Content".to_owned(),
+        ),
+        (
+            answer("200 OK", &cut, &archive),
+            format!(
+                "the connection ended after {} of {} bytes; try again",
+                archive.len(),
+                archive.len() + 1
+            ),
+        ),
+        (
+            answer("200 OK", "Transfer-Encoding: chunked", ended),
+            "the connection ended after 5 bytes: unexpected EOF during chunk size line; try again"
+                .to_owned(),
+        ),
+        (
+            answer("200 OK", &huge, b""),
+            "it has more than 64 MiB, so it is no release of iPXE".to_owned(),
+        ),
+    ] {
+        let url = server(vec![answer]);
+        assert_eq!(
+            refusal(folder.path(), &[&url]),
+            format!("reveille: cannot fetch {url}: {told}")
+        );
+    }
+    for (body, told) in [
+        (b"<html>".to_vec(), "it is no .tar.gz archive"),
+        (archive[..archive.len() / 2].to_vec(), "it is cut off, damaged, or not made by tar"),
+        (archive_of("../snponly.efi"), "it holds `../snponly.efi`, which leads out of the archive"),
+        (
+            archive_of("/etc/snponly.efi"),
+            "it holds `/etc/snponly.efi`, which leads out of the archive",
+        ),
+        (archive_of("ipxeboot/README"), "it holds no NBP: only ipxeboot/README"),
+    ] {
+        let url = server(vec![ok(&body)]);
+        let size = body.len();
+        let expected = format!("reveille: cannot use {url} ({size} B): {told}");
+        assert_eq!(refusal(folder.path(), &[&url]), expected);
+    }
+    let other = "0".repeat(64);
+    let url = server(vec![ok(&archive)]);
+    assert_eq!(
+        refusal(folder.path(), &[&url, "--sha256", &other]),
+        format!(
+            "reveille: cannot fetch {url}: its SHA-256 is {}, not {other}: another release, or not what it should be",
+            sum(&archive)
+        )
+    );
+    assert_eq!(reveille(folder.path(), &["nbps"]), before);
+    assert_eq!(below(folder.path().join("state/nbps")), [".fetch-lock", ".fetched-a", "fetched"]);
+}
+
+fn archive_of(name: &str) -> Vec<u8> {
+    archive(&[(name, efi(X64, "2.0.0"))])
+}
+
+#[test]
+fn who_cannot_be_reached_is_named_with_the_way_around() {
+    let folder = folder();
+    // Nobody listens where somebody has just stopped to.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(
+        refusal(folder.path(), &[&format!("http://me:hush@{address}/x.tar.gz")]),
+        format!(
+            "reveille: cannot fetch http://me:***@{address}/x.tar.gz: Connection refused (os error 111); \
+             without internet here, download it elsewhere and name the file: `reveille nbps fetch ./ipxeboot.tar.gz`"
+        )
+    );
+    let said = reveille(folder.path(), &["nbps", "fetch", "ftp://example.org/x"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("it must be an http:// or https:// URL, or a file on this host"));
+}
+
+#[test]
+fn an_error_in_the_config_is_told_and_stops_only_what_it_hides() {
+    let folder = folder();
+    let config = folder.path().join("config.yaml");
+    fs::create_dir_all(folder.path().join("state/nbps")).unwrap();
+    fs::write(folder.path().join("state/nbps/snponly.efi"), efi(X64, "2.0.0")).unwrap();
+    fs::write(
+        &config,
+        "server: { state: state, nbps: [], http: { port: eighty } }\n\
+         profiles:\n  p: { script: menu, nbp: { bios: snponly.efi } }\n",
+    )
+    .unwrap();
+    let said = reveille(folder.path(), &["nbps"]);
+    assert_eq!(
+        said.stderr,
+        "config: ./config.yaml:1:49: server.http.port: `eighty` is not a whole number from 1 to 65535\n\
+         config: ./config.yaml:3:35: profiles.p.nbp.bios: `snponly.efi` is for UEFI x86-64, not for BIOS\n"
+    );
+    assert!(said.stdout.contains("\nUEFI x86-64   snponly.efi\n"), "{}", said.stdout);
+    assert_eq!(said.code, Some(0));
+
+    for (text, told) in [
+        (
+            "server: { state: [a, b] }\n",
+            "./config.yaml:1:18: server.state: a single value belongs here, not a list",
+        ),
+        (
+            "server: { stat: x }\n",
+            "./config.yaml:1:11: server.stat: there is no key `stat`; did you mean `state`?",
+        ),
+    ] {
+        fs::write(&config, text).unwrap();
+        for arguments in [&["nbps"][..], &["nbps", "fetch", "x.tar.gz"]] {
+            let said = reveille(folder.path(), arguments);
+            assert!(
+                said.stderr
+                    .starts_with("reveille: config: ./config.yaml does not tell where NBPs are: ")
+            );
+            assert!(said.stderr.contains(told), "{}", said.stderr);
+            assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)));
+        }
+    }
+    let said = reveille(folder.path(), &["nbps", "--config", "gone.yaml"]);
+    assert_eq!(
+        said.stderr,
+        "reveille: config: gone.yaml does not tell where NBPs are: cannot read the config file gone.yaml: there is no such file\n"
+    );
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_named() {
+    let folder = folder();
+    fs::write(folder.path().join("good.tar.gz"), release("2.0.0")).unwrap();
+    fs::write(folder.path().join("state"), "a file").unwrap();
+    assert_eq!(
+        refusal(folder.path(), &["good.tar.gz"]),
+        "reveille: cannot write …/state/nbps: Not a directory (os error 20)"
+    );
+}
