@@ -20,7 +20,7 @@ build:
 	cargo build --release --locked
 
 static:
-	dev/setup run
+	dev/setup static
 	rustup target add x86_64-unknown-linux-musl
 	cargo build --release --locked --target x86_64-unknown-linux-musl
 

@@ -181,7 +181,7 @@ A running daemon takes them up at SIGHUP: `pkill -HUP reveille`
             .to_owned(),
             stderr: format!(
                 "fetching {url}\n{} B with SHA-256 {}\n\
-                 5 NBPs are in …/state/nbps/fetched (left out of the archive: 1)\n",
+                 NBPs in …/state/nbps/fetched: 5; left out of the archive: 1\n",
                 first.len(),
                 sum(&first)
             ),

@@ -33,9 +33,12 @@ pub(super) struct Arguments {
 enum NbpsCommand {
     /// Fetch a release of iPXE into the state folder, in place of the one fetched before.
     ///
-    /// What is fetched goes to <state>/nbps/fetched, whole or not at all. It comes before the
-    /// distribution's NBPs, and after what you put into <state>/nbps yourself. A running daemon takes
-    /// it up at SIGHUP.
+    /// What is fetched goes to nbps/fetched in the state folder, whole or not at all. It comes before
+    /// the distribution's NBPs, and after what you put into nbps yourself. A running daemon takes it up
+    /// at SIGHUP.
+    ///
+    /// The proxy that $HTTPS_PROXY or $HTTP_PROXY names is used. Who is trusted is what this host
+    /// trusts: its CA certificates, or $SSL_CERT_FILE.
     ///
     /// Why a newer iPXE is worth it:
     ///
@@ -99,7 +102,7 @@ fn run_fetch(arguments: FetchArguments) -> Result<()> {
         archive::unpack(&content).with_context(|| format!("cannot use {origin} ({size})"))?;
     let folder = store::replace(&before.own(), &unpacked.nbps)?;
     let (kept, left_out) = (unpacked.nbps.len(), unpacked.left_out);
-    eprintln!("{kept} NBPs are in {} (left out of the archive: {left_out})", folder.display());
+    eprintln!("NBPs in {}: {kept}; left out of the archive: {left_out}", folder.display());
 
     let after = inventory(&source)?;
     tell(&after, Severity::Warning);

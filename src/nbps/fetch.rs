@@ -82,6 +82,12 @@ enum Failure {
     Unreadable(String),
     #[error("{0}; {OFFLINE}")]
     Unreachable(String),
+    #[error(
+        "TLS cannot be set up: {0}; install this host's CA certificates (Debian: package ca-certificates)"
+    )]
+    Tls(String),
+    #[error("the server leads from https:// to http://, where anybody could change it")]
+    Downgrade,
     #[error("the server answers {0}")]
     Status(StatusCode),
     #[error("the connection ended after {received} of {expected} bytes; try again")]
@@ -205,9 +211,13 @@ async fn request(url: &Url) -> Result<Response, Failure> {
         // Whoever asked for a safe way is not led off it.
         .https_only(url.scheme() == "https")
         .build()
-        .map_err(|error| Failure::Unreachable(cause(error)))?;
+        .map_err(|error| Failure::Tls(cause(error)))?;
     let response = client.get(url.clone()).send().await;
-    let response = response.map_err(|error| Failure::Unreachable(cause(error)))?;
+    let response = response.map_err(|error| match error.is_builder() {
+        // The first URL was fine: this is where it led to.
+        true => Failure::Downgrade,
+        false => Failure::Unreachable(cause(error)),
+    })?;
     match response.status() {
         StatusCode::OK => Ok(response),
         status => Err(Failure::Status(status)),
