@@ -236,6 +236,11 @@ fn a_redirect_is_followed() {
     let url = server(vec![answer("302 Found", &format!("Location: {there}"), b"")]);
     let said = reveille(folder.path(), &["nbps", "fetch", &url]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
+
+    let circle = vec![answer("302 Found", "Location: /ipxeboot.tar.gz", b""); 12];
+    let url = server(circle);
+    let told = format!("reveille: cannot fetch {url}: too many redirects");
+    assert_eq!(refusal(folder.path(), &[&url]), told);
 }
 
 #[test]

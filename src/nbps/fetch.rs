@@ -86,8 +86,8 @@ enum Failure {
         "TLS cannot be set up: {0}; install this host's CA certificates (Debian: package ca-certificates)"
     )]
     Tls(String),
-    #[error("the server leads from https:// to http://, where anybody could change it")]
-    Downgrade,
+    #[error("{0}")]
+    Redirect(String),
     #[error("the server answers {0}")]
     Status(StatusCode),
     #[error("the connection ended after {received} of {expected} bytes; try again")]
@@ -207,21 +207,27 @@ async fn request(url: &Url) -> Result<Response, Failure> {
         .user_agent(concat!("reveille/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
-        .redirect(redirect::Policy::limited(MAX_REDIRECTS))
-        // Whoever asked for a safe way is not led off it.
-        .https_only(url.scheme() == "https")
+        .redirect(redirect::Policy::custom(follow))
         .build()
         .map_err(|error| Failure::Tls(cause(error)))?;
     let response = client.get(url.clone()).send().await;
-    let response = response.map_err(|error| match error.is_builder() {
-        // The first URL was fine: this is where it led to.
-        true => Failure::Downgrade,
+    let response = response.map_err(|error| match error.is_redirect() {
+        true => Failure::Redirect(cause(error)),
         false => Failure::Unreachable(cause(error)),
     })?;
     match response.status() {
         StatusCode::OK => Ok(response),
         status => Err(Failure::Status(status)),
     }
+}
+
+/// Follows a redirect, as those of GitHub's releases; but whoever asked for a safe way is not led off it.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let was_safe = attempt.previous().first().is_some_and(|asked| asked.scheme() == "https");
+    if was_safe && attempt.url().scheme() != "https" {
+        return attempt.error("the server leads from https:// to where anybody could change it");
+    }
+    redirect::Policy::limited(MAX_REDIRECTS).redirect(attempt)
 }
 
 /// The innermost reason; what is around it says only that something failed. Without the URL: that a
