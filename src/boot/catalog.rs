@@ -300,3 +300,39 @@ impl Catalog {
         !self.by_uuid.is_empty() || !self.by_serial.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client is offered where these are found, each in the folder of this index.
+    fn offered(arch: Arch, names: &[(&str, usize)]) -> Option<String> {
+        let mut nbps = Nbps::default();
+        for (name, folder) in names {
+            nbps.add(Nbp { name: (*name).into(), path: name.into(), arch, folder: *folder });
+        }
+        nbps.for_arch(arch).map(|nbp| nbp.name.clone())
+    }
+
+    #[test]
+    fn of_two_of_one_name_the_one_that_runs_on_more_machines_is_offered() {
+        let bios = [("bin-x86_64-pcbios/undionly.kpxe", 0), ("a-longer-one/bin/undionly.kpxe", 0)];
+        assert_eq!(offered(Arch::Bios, &bios).as_deref(), Some("a-longer-one/bin/undionly.kpxe"));
+        let uefi = [("x86_64-sb/snponly.efi", 0), ("bin-x86_64-efi/snponly.efi", 0)];
+        assert_eq!(offered(Arch::UefiX64, &uefi).as_deref(), Some("bin-x86_64-efi/snponly.efi"));
+        assert_eq!(offered(Arch::UefiX64, &uefi[..1]).as_deref(), Some("x86_64-sb/snponly.efi"));
+    }
+
+    #[test]
+    fn a_shim_is_never_offered_by_itself() {
+        let shims =
+            ["shimx64.efi", "ipxe-shim.efi", "x86_64-sb/SNPONLY-SHIM.EFI", "snponly-shimx64.efi"];
+        assert_eq!(offered(Arch::UefiX64, &shims.map(|name| (name, 0))), None);
+    }
+
+    #[test]
+    fn an_earlier_folder_comes_before_a_better_build() {
+        let names = [("snponly.efi", 2), ("x86_64/ipxe-legacy.efi", 1), ("x86_64/ipxe.efi", 1)];
+        assert_eq!(offered(Arch::UefiX64, &names).as_deref(), Some("x86_64/ipxe.efi"));
+    }
+}

@@ -211,9 +211,9 @@ async fn request(url: &Url) -> Result<Response, Failure> {
         .build()
         .map_err(|error| Failure::Tls(cause(error)))?;
     let response = client.get(url.clone()).send().await;
-    let response = response.map_err(|error| match error.is_redirect() {
-        true => Failure::Redirect(cause(error)),
-        false => Failure::Unreachable(cause(error)),
+    let response = response.map_err(|error| {
+        let failure = if error.is_redirect() { Failure::Redirect } else { Failure::Unreachable };
+        failure(cause(error))
     })?;
     match response.status() {
         StatusCode::OK => Ok(response),

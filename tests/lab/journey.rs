@@ -1,11 +1,12 @@
 //! Simulated firmware of every kind walks from its first DISCOVER to the last byte of its initrd.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::firmware::{Firmware, uefi_program};
-use crate::support::{Appliance, Lan};
+use crate::support::{Appliance, Lan, run};
 
 const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
 
@@ -143,6 +144,35 @@ fn the_log_tells_the_journey_of_one_machine_step_by_step() {
                 "fetched debian/initrd.1",
             ]
         );
+    });
+}
+
+#[test]
+fn a_release_that_is_fetched_while_it_serves_is_offered_after_a_reload() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let fetched = uefi_program(0x8664, "fetched");
+        folder.write("ipxeboot/x86_64/snponly.efi", &fetched);
+        let archive = folder.write("ipxeboot.tar.gz", "").display().to_string();
+        let at = folder.path().display().to_string();
+        run("tar", &["-C", &at, "-czf", &archive, "ipxeboot"]);
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let offer = |arch: &[u8]| {
+            firmware.discover(&[(60, b"PXEClient"), (93, arch)]).expect("it is answered").file()
+        };
+        assert_eq!(offer(&[0, 7]), "bin-x86_64-efi/snponly.efi");
+        let fetch = Command::new(env!("CARGO_BIN_EXE_reveille"))
+            .args(["nbps", "fetch", "./ipxeboot.tar.gz"])
+            .env_remove("REVEILLE_CONFIG")
+            .current_dir(folder.path())
+            .status();
+        assert!(fetch.unwrap().success());
+        appliance.signal("HUP");
+        appliance.wait_for("config: reloaded");
+        assert_eq!(offer(&[0, 7]), "x86_64/snponly.efi");
+        assert_eq!(firmware.fetch("tftp://10.77.0.2/x86_64/snponly.efi"), fetched);
+        assert_eq!(offer(&[0, 0]), "undionly.kpxe", "what it does not hold is as before");
     });
 }
 
