@@ -20,7 +20,7 @@ pub struct Cli {
 enum Command {
     /// Serve the machines on the LAN, until stopped. SIGHUP reads the config again.
     Serve(ConfigFile),
-    /// List the NBPs (what firmware loads first: iPXE), and what each kind of machine gets; or fetch iPXE's newest.
+    /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
 }
 

@@ -378,11 +378,16 @@ fn an_error_in_the_config_is_told_and_stops_only_what_it_hides() {
             assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)));
         }
     }
-    let said = reveille(folder.path(), &["nbps", "--config", "gone.yaml"]);
-    assert_eq!(
-        said.stderr,
-        "reveille: config: gone.yaml does not tell where NBPs are: cannot read the config file gone.yaml: there is no such file\n"
-    );
+    for arguments in [
+        &["nbps", "--config", "gone.yaml"][..],
+        &["nbps", "--config", "gone.yaml", "fetch", "x.tar.gz"],
+        &["nbps", "fetch", "--config", "gone.yaml", "x.tar.gz"],
+    ] {
+        assert_eq!(
+            reveille(folder.path(), arguments).stderr,
+            "reveille: config: gone.yaml does not tell where NBPs are: cannot read the config file gone.yaml: there is no such file\n"
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -18,7 +18,6 @@ use crate::nbps::fetch::{NEWEST, Origin, Progress, Sha256, fetch};
 use crate::nbps::{archive, facts, store};
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
@@ -63,27 +62,26 @@ struct FetchArguments {
     /// Refuse an archive with another SHA-256 sum; the sum of what was fetched is printed
     #[arg(long, value_name = "HEX")]
     sha256: Option<Sha256>,
-    #[command(flatten)]
-    file: ConfigFile,
 }
 
 /// Runs the command. What it found goes to standard output, what is wrong to standard error.
 pub(super) fn run(arguments: Arguments) -> Result<()> {
+    let source = Source::find(arguments.file.config);
     match arguments.command {
         None => {
-            let inventory = inventory(&Source::find(arguments.file.config))?;
+            let inventory = inventory(&source)?;
             tell(&inventory, Severity::Error);
             tell(&inventory, Severity::Warning);
             list(&inventory, arguments.json)
         }
-        Some(NbpsCommand::Fetch(fetch)) => run_fetch(fetch),
+        Some(NbpsCommand::Fetch(_)) if arguments.json => bail!("--json is for the list alone"),
+        Some(NbpsCommand::Fetch(fetch)) => run_fetch(&source, fetch),
     }
 }
 
-fn run_fetch(arguments: FetchArguments) -> Result<()> {
-    let FetchArguments { origin, sha256, file } = arguments;
-    let source = Source::find(file.config);
-    let before = inventory(&source)?;
+fn run_fetch(source: &Source, arguments: FetchArguments) -> Result<()> {
+    let FetchArguments { origin, sha256 } = arguments;
+    let before = inventory(source)?;
     tell(&before, Severity::Error);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -104,7 +102,7 @@ fn run_fetch(arguments: FetchArguments) -> Result<()> {
     let (kept, left_out) = (unpacked.nbps.len(), unpacked.left_out);
     eprintln!("NBPs in {}: {kept}; left out of the archive: {left_out}", folder.display());
 
-    let after = inventory(&source)?;
+    let after = inventory(source)?;
     tell(&after, Severity::Warning);
     print(&format!(
         "{}\nA running daemon takes them up at SIGHUP: `pkill -HUP reveille`\n",
