@@ -71,7 +71,7 @@ pub enum Ignored {
     },
     /// There is no file that it could run.
     #[error(
-        "no NBP for {0} was found; `reveille nbps fetch` gets one, or put one into a folder of `server.nbps`"
+        "no NBP for {0} was found; see `reveille nbps`, or put one into a folder of `server.nbps`"
     )]
     NoNbp(Arch),
     /// The client did not say what it is.
