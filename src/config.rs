@@ -44,8 +44,8 @@ pub struct Server {
     pub interfaces: Interfaces,
     /// The address that machines are told, where it is not the interface's own first one.
     pub advertise: Option<Ipv4Addr>,
-    /// proxyDHCP.
-    pub dhcp: Dhcp,
+    /// proxyDHCP, unless it is off.
+    pub dhcp: Option<Dhcp>,
     /// TFTP, unless it is off.
     pub tftp: Option<Tftp>,
     /// The TCP port that booting machines fetch from.

@@ -10,6 +10,7 @@
 mod support;
 
 mod bad_input;
+mod beside;
 mod boots;
 mod fetching;
 mod journey;

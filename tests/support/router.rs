@@ -33,9 +33,24 @@ pub struct Router {
     _folder: TempDir,
 }
 
+const RANGE: &str = "--dhcp-range=10.77.0.100,10.77.0.200,1h";
 const ANNOUNCE: &[&str] = &["--enable-ra", "--dhcp-range=::,constructor:eth0,ra-only,64"];
 
 impl Router {
+    /// dnsmasq with these further arguments.
+    pub fn dnsmasq(more: &[&str], ipv6: Ipv6) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        Self { servers: vec![dnsmasq(folder.path(), ipv6, more)], _folder: folder }
+    }
+
+    /// A dnsmasq on the appliance's own host, with these further arguments.
+    pub fn on_the_appliance(more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        let mut command = bare_dnsmasq("appliance", folder.path(), &["--no-ping", RANGE]);
+        command.args(more);
+        Self { servers: vec![ready(command, "DHCP, ")], _folder: folder }
+    }
+
     pub fn start(dhcp: Dhcp, ipv6: Ipv6) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the router");
         let mut servers = vec![match dhcp {
@@ -50,7 +65,7 @@ impl Router {
         }];
         match dhcp {
             Dhcp::Kea | Dhcp::Isc if ipv6 == Ipv6::Announced => {
-                let command = bare_dnsmasq(folder.path(), ANNOUNCE);
+                let command = bare_dnsmasq("router", folder.path(), ANNOUNCE);
                 servers.push(ready(command, "router advertisement enabled"));
             }
             Dhcp::Dnsmasq | Dhcp::DnsmasqWithBootFile | Dhcp::Kea | Dhcp::Isc => {}
@@ -72,7 +87,7 @@ fn dnsmasq(folder: &Path, ipv6: Ipv6, more: &[&str]) -> Child {
     let mut arguments = vec![
         "--no-ping",
         "--dhcp-authoritative",
-        "--dhcp-range=10.77.0.100,10.77.0.200,1h",
+        RANGE,
         "--dhcp-option=option:router,10.77.0.1",
         // For machines behind the relay.
         "--dhcp-range=set:far,10.78.0.100,10.78.0.200,255.255.255.0,1h",
@@ -82,7 +97,8 @@ fn dnsmasq(folder: &Path, ipv6: Ipv6, more: &[&str]) -> Child {
     if ipv6 == Ipv6::Announced {
         arguments.extend(ANNOUNCE);
     }
-    ready(bare_dnsmasq(folder, &arguments), "DHCP, sockets bound exclusively")
+    arguments.push("--bind-interfaces");
+    ready(bare_dnsmasq("router", folder, &arguments), "DHCP, sockets bound exclusively")
 }
 
 /// A relay agent between two LANs, which names the router and the appliance.
@@ -105,11 +121,11 @@ impl Drop for Relay {
 }
 
 /// `-d` keeps it root: in a user namespace with one user it cannot change to another.
-fn bare_dnsmasq(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = inside("router", &packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
+fn bare_dnsmasq(host: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = inside(host, &packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
     command
         .args(["-d", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=eth0"])
-        .args(["--bind-interfaces", "--pid-file=", "--log-facility=-"])
+        .args(["--pid-file=", "--log-facility=-", "--log-dhcp"])
         .arg(format!("--dhcp-leasefile={}/dnsmasq.leases", folder.display()))
         .args(arguments);
     command
