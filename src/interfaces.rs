@@ -9,10 +9,12 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use procfs::ProcResult;
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
 
 use crate::config::{Interfaces, Server};
+
+mod changes;
 
 /// One served interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +58,12 @@ impl Served {
     }
 }
 
-/// How often the interfaces are looked at again.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the interfaces are looked at again without any word of a change: the kernel tells of each
+/// change, but a container may be kept from hearing it.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How long the rest of a change may take.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// Follows the interfaces: an address that comes later, from the router's DHCP say, is served then.
 #[derive(Debug)]
@@ -81,10 +87,22 @@ impl Watcher {
         self.served.subscribe()
     }
 
-    /// Looks again and again, for ever.
+    /// Looks again at every change, for ever.
     pub async fn run(mut self) {
+        let mut changes = changes::listen().unwrap_or_else(|error| {
+            debug!("interfaces: cannot hear of changes: {error}");
+            mpsc::channel(1).1
+        });
+        // One may have come between the first look and the first listening.
+        self.look();
         loop {
-            tokio::time::sleep(LOOK).await;
+            match tokio::time::timeout(LOOK, changes.recv()).await {
+                // The rest of a change comes with messages of its own: addresses, routes.
+                Ok(Some(())) => tokio::time::sleep(SETTLE).await,
+                // Nobody tells any more.
+                Ok(None) => tokio::time::sleep(LOOK).await,
+                Err(_) => {}
+            }
             self.look();
         }
     }
@@ -109,7 +127,7 @@ impl Watcher {
         let missing = missing.join("; ");
         if missing != self.told {
             if !missing.is_empty() {
-                warn!("{missing}; looking again every {} s", LOOK.as_secs());
+                warn!("{missing}; reveille looks again at every change");
             }
             self.told = missing;
         }

@@ -13,4 +13,5 @@ mod bad_input;
 mod beside;
 mod boots;
 mod fetching;
+mod interfaces;
 mod journey;

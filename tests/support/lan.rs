@@ -105,6 +105,23 @@ impl Lan {
         Self { bridge: name }
     }
 
+    /// A second LAN, 10.78.0.0/24, on the appliance's `eth1`.
+    pub fn second() -> Self {
+        let second = Self::bridge("lan2");
+        second.plug();
+        second
+    }
+
+    /// Connects the appliance's `eth1` to it.
+    pub fn plug(&self) {
+        self.join("appliance", "eth1", "10.78.0.2/24");
+    }
+
+    /// Takes the appliance's `eth1` away.
+    pub fn unplug(&self) {
+        run("ip", &["link", "del", "appliance-eth1"]);
+    }
+
     /// A second LAN, 10.78.0.0/24, behind a host `relay` that routes between the two.
     pub fn behind_a_relay(&self) -> Self {
         let second = Self::bridge("lan2");
