@@ -115,6 +115,8 @@ impl Lan {
     /// Connects the appliance's `eth1` to it.
     pub fn plug(&self) {
         self.join("appliance", "eth1", "10.78.0.2/24");
+        // A card keeps its hardware address, and others have it in their ARP tables.
+        run("ip", &["-n", "appliance", "link", "set", "eth1", "address", "02:00:00:78:00:02"]);
     }
 
     /// Takes the appliance's `eth1` away.
