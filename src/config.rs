@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::boot::Catalog;
+use crate::boot::decide::Naming;
 use crate::boot::script::Templates;
 
 pub mod fields;
@@ -52,6 +53,13 @@ pub struct Server {
     pub http_port: u16,
     /// The folder for what is kept.
     pub state: PathBuf,
+}
+
+impl Server {
+    /// Who tells machines their boot file.
+    pub fn naming(&self) -> Naming {
+        if self.dhcp.is_some() { Naming::ByUs } else { Naming::ByTheRouter }
+    }
 }
 
 /// Which interfaces are served.

@@ -46,13 +46,17 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
+    let naming = server.naming();
     let reloader = Arc::new(Reloader::new(source, config));
     let interfaces = Watcher::new(server);
     let registry = Registry::default();
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();
-    for (port, socket) in dhcp_sockets {
-        tasks.spawn(dhcp::server::Server::new(port, socket, views(), registry.clone()).run());
+    let (lan, sightings) = dhcp::lan::Lan::new(naming, interfaces.subscribe());
+    tasks.spawn(lan.run());
+    for bound in dhcp_sockets {
+        let (registry, sightings) = (registry.clone(), sightings.clone());
+        tasks.spawn(dhcp::server::Server::new(bound, views(), registry, sightings).run());
     }
     if let Some((socket, limits)) = tftp_socket {
         tasks.spawn(tftp::server::Server::new(socket, limits, views(), registry.clone()).run());

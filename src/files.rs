@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::boot::catalog::Image;
 use crate::boot::cmdline::initrd_name;
-use crate::boot::decide::{Ignored, Naming, UnderItsName};
+use crate::boot::decide::{Ignored, UnderItsName};
 use crate::boot::{Catalog, MachineState, decide_by_name};
 use crate::config::Config;
 
@@ -54,8 +54,9 @@ pub fn asked(
         return Ok(Asked::Autoexec);
     }
     let nbp = config.catalog.nbps.named(&cleaned).ok_or(Refusal::Unknown)?;
-    let naming = if config.server.dhcp.is_some() { Naming::ByUs } else { Naming::ByTheRouter };
-    match decide_by_name(&nbp.name, naming, (state, now)).map_err(Refusal::Decided)? {
+    match decide_by_name(&nbp.name, config.server.naming(), (state, now))
+        .map_err(Refusal::Decided)?
+    {
         UnderItsName::Nbp => Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone())),
         UnderItsName::Autoexec => Ok(Asked::Autoexec),
     }

@@ -17,8 +17,10 @@ use dhcproto::v4::borrowed::DhcpOptionIterator;
 const HEADER: usize = 240;
 /// RFC 1542 section 2.1: old clients and relays drop anything shorter.
 const MIN_LEN: usize = 300;
-/// Where the fields are that are copied as they came.
+/// Where the fields are that dhcproto does not give as they came.
 const CHADDR: std::ops::Range<usize> = 28..44;
+const SNAME: std::ops::Range<usize> = 44..108;
+const FILE: std::ops::Range<usize> = 108..236;
 
 /// Option codes that are read or written here.
 pub mod option {
@@ -34,6 +36,12 @@ pub mod option {
     pub const SERVER_ID: u8 = 54;
     /// Vendor class identifier (RFC 2132 section 9.13).
     pub const VENDOR_CLASS: u8 = 60;
+    /// Client identifier (RFC 2132 section 9.14).
+    pub const CLIENT_ID: u8 = 61;
+    /// TFTP server name (RFC 2132 section 9.4).
+    pub const SERVER_NAME: u8 = 66;
+    /// Boot file name (RFC 2132 section 9.5).
+    pub const BOOT_FILE: u8 = 67;
     /// User class (RFC 3004).
     pub const USER_CLASS: u8 = 77;
     /// Relay agent information (RFC 3046).
@@ -96,6 +104,9 @@ pub enum Malformed {
     /// From a server.
     #[error("it is a reply, not a request")]
     NotARequest,
+    /// Not an offer.
+    #[error("it is no offer")]
+    NotAnOffer,
     /// Cut off, or with a length beyond its end.
     #[error("an option goes on beyond the end of the message")]
     Truncated,
@@ -110,19 +121,9 @@ impl Request {
     /// # Errors
     /// It is no DHCP request at all.
     pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
-        let message =
-            v4::borrowed::Message::new(datagram).map_err(|_| Malformed::Short(datagram.len()))?;
-        if datagram[HEADER - v4::MAGIC.len()..HEADER] != v4::MAGIC {
-            return Err(Malformed::Cookie);
-        }
-        if message.hlen() > 16 {
-            return Err(Malformed::HardwareAddress(message.hlen()));
-        }
+        let message = guarded(datagram)?;
         if message.opcode() != v4::Opcode::BootRequest {
             return Err(Malformed::NotARequest);
-        }
-        if !is_whole(&datagram[HEADER..]) {
-            return Err(Malformed::Truncated);
         }
         let options = options(datagram);
         let message_type = match options.get(&option::MESSAGE_TYPE).and_then(|data| data.first()) {
@@ -159,6 +160,69 @@ impl Request {
     }
 }
 
+/// An offer from another server, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Transaction id.
+    pub xid: u32,
+    /// The address that it offers.
+    pub yiaddr: Ipv4Addr,
+    /// The address of the next server.
+    pub siaddr: Ipv4Addr,
+    /// The `file` field, unless it holds options.
+    pub file: Vec<u8>,
+    options: BTreeMap<u8, Vec<u8>>,
+}
+
+impl Offer {
+    /// Reads a datagram. One bad option does not hide the others.
+    ///
+    /// # Errors
+    /// It is no DHCPOFFER.
+    pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
+        let message = guarded(datagram)?;
+        let options = options(datagram);
+        let kind = options.get(&option::MESSAGE_TYPE).and_then(|data| data.first());
+        if message.opcode() != v4::Opcode::BootReply || kind != Some(&2) {
+            return Err(Malformed::NotAnOffer);
+        }
+        let overload = options.get(&option::OVERLOAD).and_then(|data| data.first());
+        let file = match overload {
+            Some(fields) if fields & 1 != 0 => Vec::new(),
+            _ => datagram[FILE].to_vec(),
+        };
+        let (yiaddr, siaddr) = (message.yiaddr(), message.siaddr());
+        Ok(Self { xid: message.xid(), yiaddr, siaddr, file, options })
+    }
+
+    /// The bytes of an option.
+    pub fn option(&self, code: u8) -> Option<&[u8]> {
+        self.options.get(&code).map(Vec::as_slice)
+    }
+
+    /// Option 54.
+    pub fn server(&self) -> Option<Ipv4Addr> {
+        let octets: [u8; 4] = self.option(option::SERVER_ID)?.try_into().ok()?;
+        Some(octets.into())
+    }
+}
+
+/// What must hold before dhcproto may look at a datagram: without it, one can make it panic.
+fn guarded(datagram: &[u8]) -> Result<v4::borrowed::Message<'_>, Malformed> {
+    let message =
+        v4::borrowed::Message::new(datagram).map_err(|_| Malformed::Short(datagram.len()))?;
+    if datagram[HEADER - v4::MAGIC.len()..HEADER] != v4::MAGIC {
+        return Err(Malformed::Cookie);
+    }
+    if message.hlen() > 16 {
+        return Err(Malformed::HardwareAddress(message.hlen()));
+    }
+    if !is_whole(&datagram[HEADER..]) {
+        return Err(Malformed::Truncated);
+    }
+    Ok(message)
+}
+
 /// Whether every option ends within the field. A missing End is forgiven.
 fn is_whole(mut field: &[u8]) -> bool {
     loop {
@@ -186,10 +250,10 @@ fn options(datagram: &[u8]) -> BTreeMap<u8, Vec<u8>> {
     let overload = take(&datagram[HEADER..]).unwrap_or(0);
     // RFC 2131 section 4.1: first `file`, then `sname`.
     if overload & 1 != 0 {
-        take(&datagram[108..236]);
+        take(&datagram[FILE]);
     }
     if overload & 2 != 0 {
-        take(&datagram[44..108]);
+        take(&datagram[SNAME]);
     }
     options
 }

@@ -119,7 +119,14 @@ impl Query {
     /// # Errors
     /// It is malformed, or from nobody who network boots.
     pub fn read(datagram: &[u8]) -> Result<Self, Ignored> {
-        let request = Request::decode(datagram)?;
+        Self::new(Request::decode(datagram)?)
+    }
+
+    /// Says who sent a request.
+    ///
+    /// # Errors
+    /// It is from nobody who network boots.
+    pub fn new(request: Request) -> Result<Self, Ignored> {
         let client = pxe::client(&request)?;
         Ok(Self { request, client })
     }
