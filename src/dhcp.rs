@@ -20,4 +20,6 @@ pub mod pxe;
 pub mod server;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod testing;
