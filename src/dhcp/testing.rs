@@ -16,7 +16,12 @@ use crate::config::resolve::{Surroundings, resolve};
 /// A captured UDP payload, from `tests/fixtures` (QEMU 7.2, Debian 12's iPXE and OVMF).
 macro_rules! captured {
     ($name:literal) => {
-        $crate::dhcp::testing::hex(include_str!(concat!("../../tests/fixtures/", $name, ".hex")))
+        $crate::dhcp::testing::hex(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/",
+            $name,
+            ".hex"
+        )))
     };
 }
 pub(crate) use captured;
@@ -110,8 +115,7 @@ pub(crate) fn answer(datagram: &[u8], arrival: &Arrival, config: &Config) -> Out
     }
 }
 
-/// A reply, taken apart. What has no field here is zero in every reply, and [`Reply::read`] sees to it:
-/// `hops`, `secs`, `yiaddr`, `sname`, what follows the name in `file`, and what follows End.
+/// A reply, taken apart. What has no field here is zero in every reply, and [`check_zeros`] sees to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub to: String,
@@ -133,15 +137,7 @@ impl Reply {
     pub(crate) fn read(outcome: &Outcome) -> Self {
         let Outcome::Reply { to, datagram, .. } = outcome else { panic!("{outcome:?}") };
         let address = |at: usize| Ipv4Addr::from(u32_at(datagram, at));
-        let (name, behind) = datagram[108..236].split_at(
-            datagram[108..236].iter().position(|byte| *byte == 0).expect("a NUL ends `file`"),
-        );
-        assert_eq!(datagram[3], 0, "hops");
-        assert_eq!(datagram[8..10], [0; 2], "secs");
-        assert_eq!(datagram[16..20], [0; 4], "yiaddr: never a lease");
-        assert_eq!(datagram[44..108], [0; 64], "sname");
-        assert!(behind.iter().all(|byte| *byte == 0), "what follows the name: {behind:02x?}");
-        assert_eq!(datagram[236..240], [99, 130, 83, 99], "the magic cookie");
+        check_zeros(datagram);
         let options: Vec<String> = options(datagram).into_iter().map(spelt).collect();
         Self {
             to: to.to_string(),
@@ -153,10 +149,36 @@ impl Reply {
             siaddr: address(20),
             giaddr: address(24),
             chaddr: datagram[28..44].try_into().expect("16 bytes"),
-            file: String::from_utf8(name.to_vec()).expect("names are ASCII"),
+            file: String::from_utf8(name(datagram).to_vec()).expect("names are ASCII"),
             options: options.join(" "),
         }
     }
+}
+
+/// What is zero in every reply: `hops`, `secs`, `yiaddr` (never a lease), `sname`, what follows the name
+/// in `file`. What follows End is the business of [`options`].
+pub(crate) fn check_zeros(reply: &[u8]) {
+    let file = name(reply).len();
+    assert!(file < 128, "no NUL ends `file`");
+    for (field, what) in [
+        (3..4, "hops"),
+        (8..10, "secs"),
+        (16..20, "yiaddr"),
+        (44..108, "sname"),
+        (108 + file..236, "what follows the name in `file`"),
+    ] {
+        assert!(is_zero(&reply[field]), "{what} in {reply:02x?}");
+    }
+    assert_eq!(reply[236..240], [99, 130, 83, 99], "the magic cookie");
+}
+
+fn name(reply: &[u8]) -> &[u8] {
+    let len = reply[108..236].iter().take_while(|byte| **byte != 0).count();
+    &reply[108..108 + len]
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn u32_at(datagram: &[u8], at: usize) -> u32 {
@@ -183,7 +205,7 @@ pub(crate) fn options(datagram: &[u8]) -> Vec<(u8, Vec<u8>)> {
         match *code {
             0 => rest = after,
             255 => {
-                assert!(after.iter().all(|byte| *byte == 0), "behind End: {after:02x?}");
+                assert!(is_zero(after), "what follows End in {datagram:02x?}");
                 return found;
             }
             _ => {
