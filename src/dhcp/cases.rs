@@ -3,9 +3,9 @@
 //! real firmware did when it was tried: QEMU's SeaBIOS with iPXE of 2019 and of 2026, and OVMF 2022.11.
 //! Where firmware and a standard disagree, the firmware counts, and the case says so.
 //!
-//! In the order of a boot: [`discover`] firmware asks on port 67, [`boot_server`] on port 4011, [`ipxe`]
-//! asks for its script. Then [`settings`], [`copied`] and [`damaged`] requests, and what is [`sound`] in
-//! every reply.
+//! First as a boot goes: firmware asks to [`discover`] us on port 67, then our [`boot_server`] on port
+//! 4011, and [`ipxe`] asks for its script. Then what the [`settings`] change, what is [`copied`] from a
+//! request, what comes of a [`damaged`] one, and what is [`sound`] in every reply.
 //!
 //! From which port a reply leaves is the shell's: the socket that the request came in on. The lab looks
 //! at that, in `tests/lab/journey.rs`.

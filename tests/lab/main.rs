@@ -13,3 +13,4 @@ mod bad_input;
 mod boots;
 mod fetching;
 mod journey;
+mod option_43;

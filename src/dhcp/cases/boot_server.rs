@@ -9,8 +9,9 @@ use super::{
 use crate::dhcp::proxy::Ignored;
 use crate::dhcp::testing::{CLIENT, Reply, US, answer, captured, config, request, spelt_hex};
 
-/// edk2 PxeBcDhcp4.c, PxeBcRequestBootService: it listens on 4011. OVMF 2022.11 meets a reply to port
-/// 68 with an ICMP error and PXE-E16, and loads the file that this reply names, not the offer's.
+/// edk2 PxeBcDhcp4.c, PxeBcRequestBootService: it listens on 4011. RFC 2131 section 4.1 would have the
+/// reply at port 68, which OVMF 2022.11 meets with an ICMP error and PXE-E16: the firmware counts. It
+/// loads the file that this reply names, not the offer's.
 #[test]
 fn uefi_is_acknowledged_at_the_port_4011_that_it_asked_from() {
     let datagram = captured!("ovmf-pxe-request-4011");
@@ -88,7 +89,7 @@ fn a_boot_item_with_credentials_gets_silence() {
     assert_eq!(silence_of(outcome), Ignored::Credentials);
 }
 
-/// PXE 2.1 section 2.2: the boot server port takes a REQUEST or an INFORM.
+/// dnsmasq's rfc2131.c: the boot server port takes a REQUEST or an INFORM.
 #[test]
 fn what_is_no_request_gets_silence_on_port_4011() {
     for message_type in [1, 2, 4, 7] {

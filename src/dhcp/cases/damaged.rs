@@ -21,8 +21,8 @@ fn an_option_in_pieces_is_put_together_also_out_of_the_overloaded_fields() {
     assert_eq!(offered(&both), whole);
 }
 
-/// RFC 2132 section 3.14 wants ASCII, and machines were named otherwise; dhcproto's typed decoder stops
-/// there, and at each of the others here.
+/// dhcproto's typed decoder stops at each of these, of which a host name in Latin-1 is the likeliest
+/// (RFC 2132 section 3.14 has ASCII), and all that follows would be lost.
 #[test]
 fn one_bad_option_does_not_hide_the_others() {
     let odd: [(u8, &[u8]); 4] = [(12, b"caf\xe9"), (94, &[1, 2]), (22, &[1]), (97, &[0; 3])];

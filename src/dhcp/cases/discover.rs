@@ -48,7 +48,7 @@ fn each_architecture_is_offered_the_nbp_that_it_runs() {
     }
 }
 
-/// pixiecore dhcp.go: for what it has no file it says nothing, so that another server may.
+/// pixiecore dhcp.go: for what it has no file it says nothing.
 #[test]
 fn who_could_run_none_of_the_nbps_gets_silence_and_the_reason_is_told() {
     let riscv = request(1, &[PXE, (93, &[0, 27])]);
@@ -64,7 +64,7 @@ fn who_could_run_none_of_the_nbps_gets_silence_and_the_reason_is_told() {
     );
 }
 
-/// PXE 2.1 section 2.2.1: option 60 tells a PXE client. dnsmasq's is_pxe_client asks for this prefix.
+/// PXE 2.1 section 2.2: option 60 tells a PXE client. dnsmasq's is_pxe_client asks for this prefix.
 #[test]
 fn who_does_not_say_that_it_is_a_pxe_client_gets_silence() {
     assert_eq!(silence(&request(1, &[BIOS])), Ignored::NotOurs(NotOurs::NotPxe));
@@ -89,16 +89,13 @@ fn without_option_93_it_is_a_bios_rom_unless_option_60_says_otherwise() {
 #[test]
 fn option_97_is_repeated_if_it_is_well_formed_and_its_lack_stops_nothing() {
     let plain = "53=02 54=10.77.0.2 60=PXEClient";
-    let table: [(&[(u8, &[u8])], &str); 5] = [
-        (&[], ""),
-        (&[(97, &[0; 16])], ""),
-        (&[(97, &[1; 17])], ""),
-        (&[(97, b"")], ""),
-        (&[(97, &[0; 17])], " 97=0000000000000000000000000000000000"),
-    ];
-    for (id, repeated) in table {
-        let datagram = request(1, &[&[PXE, X64], id].concat());
-        assert_eq!(offered(&datagram), offer("snponly.efi", &format!("{plain}{repeated}")));
+    assert_eq!(offered(&request(1, &[PXE, X64])), offer("snponly.efi", plain));
+    let zeros = format!("{plain} 97=0000000000000000000000000000000000");
+    let table =
+        [(&[0; 17][..], zeros.as_str()), (&[0; 16], plain), (&[1; 17], plain), (b"", plain)];
+    for (id, options) in table {
+        let datagram = request(1, &[PXE, X64, (97, id)]);
+        assert_eq!(offered(&datagram), offer("snponly.efi", options), "{id:02x?}");
     }
 }
 

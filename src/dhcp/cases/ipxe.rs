@@ -19,8 +19,8 @@ fn an_ipxe_is_offered_its_script_with_priority_and_without_option_43() {
     }
 }
 
-/// RFC 3004 puts a length before each class; iPXE sends four bare bytes; gPXE is its ancestor; and a
-/// build with a class of its own, as Tinkerbell's, still has option 175.
+/// RFC 3004 puts a length before each class, and iPXE sends four bare bytes: the firmware counts. gPXE
+/// is its ancestor, and one with a class of its own (smee's is `Tinkerbell`) still sends option 175.
 #[test]
 fn an_ipxe_is_known_by_either_spelling_of_its_class_or_by_its_own_option() {
     let offer = offer(SCRIPT, "53=02 54=10.77.0.2 60=PXEClient 175=010101");
@@ -38,8 +38,8 @@ fn an_ipxe_is_known_by_either_spelling_of_its_class_or_by_its_own_option() {
     }
 }
 
-/// iPXE core/features.c, features.h: 0x13 is HTTP. Without a scheme it fetches the name by TFTP from
-/// siaddr (usr/autoboot.c), so our NBP needs no `tftp://` in front, and older builds take that as well.
+/// iPXE include/ipxe/features.h: 0x13 is HTTP. A name without a scheme it fetches by TFTP from siaddr
+/// (usr/autoboot.c), as firmware does, so that our NBP needs no `tftp://` in front of it.
 #[test]
 fn an_ipxe_without_http_is_offered_our_nbp_by_name() {
     let table = [(BIOS, "undionly.kpxe"), (X64, "snponly.efi")];

@@ -108,7 +108,7 @@ fn a_machine_may_have_its_own_option_43() {
     }
 }
 
-/// pixiecore's `-n` and smee's allow-list do the same. The journal tells each reason once in 10 minutes.
+/// Nobody on the wire demands it: the config's own word. The journal's tests have how often it is told.
 #[test]
 fn who_is_denied_gets_silence_and_the_reason_is_told() {
     let x64 = request(1, &[PXE, X64]);
