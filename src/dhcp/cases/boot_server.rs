@@ -6,7 +6,7 @@ use super::{
     BIOS, CAPTURED_ID, IPXE, PXE, SCRIPT, X64, ack, acknowledged, boot_server, boot_server_request,
     offer, offer_captured, silence_of, with,
 };
-use crate::dhcp::proxy::Ignored;
+use crate::dhcp::proxy::{Arrival, Ignored};
 use crate::dhcp::testing::{CLIENT, Reply, US, answer, captured, config, request, spelt_hex};
 
 /// edk2 PxeBcDhcp4.c, PxeBcRequestBootService: it listens on 4011. RFC 2131 section 4.1 would have the
@@ -43,13 +43,18 @@ fn a_bios_rom_is_acknowledged_with_what_it_was_offered() {
     }
 }
 
-/// RFC 2131 section 4.3.2: option 54 names the server that is meant.
+/// RFC 2131 section 4.3.2: option 54 names the server that is meant, by any address that it has told.
 #[test]
 fn what_is_meant_for_another_server_gets_silence() {
-    let other = Ipv4Addr::new(10, 77, 0, 9);
-    let datagram = boot_server_request(&[PXE, X64, (54, &other.octets())]);
-    let outcome = answer(&datagram, &boot_server((CLIENT, 4011)), &config(""));
-    assert_eq!(silence_of(outcome), Ignored::OtherServer(other));
+    let [asked, other] = [8, 9].map(|last| Ipv4Addr::new(10, 77, 0, last));
+    let arrival = Arrival { asked, ..boot_server((CLIENT, 4011)) };
+    let naming = |server: Ipv4Addr| {
+        let datagram = boot_server_request(&[PXE, X64, (54, &server.octets())]);
+        answer(&datagram, &arrival, &config(""))
+    };
+    assert_eq!(silence_of(naming(other)), Ignored::OtherServer(other));
+    let ack = ack(4011, "snponly.efi", "53=05 54=10.77.0.2 60=PXEClient");
+    assert_eq!([US, asked].map(|server| Reply::read(&naming(server))), [ack.clone(), ack]);
 }
 
 /// edk2 PxeBcDhcp4.c takes a new xid for this REQUEST, so nothing may depend on the DISCOVER's.

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{BIOS, HTTP, IPXE, PXE, X64, offer, silence_of, told};
+use super::{BIOS, HTTP, IPXE, PXE, X64, offer, silence_of, told, with};
 use crate::dhcp::proxy::{Arrival, Ignored};
-use crate::dhcp::testing::{Reply, US, answer, broadcast, config, config_with, request};
+use crate::dhcp::testing::{CLIENT, Reply, US, answer, broadcast, config, config_with, request};
 use crate::nbps::{Absence, find};
 
 /// RFC 2131 section 2: 128 bytes of `file`, with the NUL. The longest URL has the longest address.
@@ -130,7 +130,11 @@ fn the_request_of_a_machine_that_wants_it_is_answered() {
         "profiles: {p: {script: menu}}\n\
          machines: {m: {mac: 52:54:00:00:00:01, profile: p, answer_request_67: true}}",
     );
-    let datagram = request(3, &[PXE, BIOS, (54, &[10, 77, 0, 1])]);
+    let asking = request(3, &[PXE, BIOS, (54, &[10, 77, 0, 1])]);
     let ack = offer("undionly.kpxe", "43=060108ff 53=05 54=10.77.0.2 60=PXEClient");
-    assert_eq!(Reply::read(&answer(&datagram, &broadcast(), &config)), ack);
+    assert_eq!(Reply::read(&answer(&asking, &broadcast(), &config)), ack);
+    // RFC 2131 section 4.1: who has an address already is reached there.
+    let renewing = with(asking, 12, &CLIENT.octets());
+    let ack = Reply { to: format!("{CLIENT}:68"), ciaddr: CLIENT, flags: 0, ..ack };
+    assert_eq!(Reply::read(&answer(&renewing, &broadcast(), &config)), ack);
 }
