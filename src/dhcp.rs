@@ -23,4 +23,6 @@ pub mod server;
 pub mod survey;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod testing;

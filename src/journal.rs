@@ -87,3 +87,106 @@ impl Tally {
         Some(self.count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::boot::Mac;
+    use crate::boot::event::{Sent, Transport};
+
+    #[derive(Clone, Debug, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that a journal writes about these.
+    fn written(events: &[Event]) -> Vec<String> {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let journal = Journal::default();
+            events.iter().for_each(|event| journal.publish(event));
+        });
+        let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        lines.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    fn subject(last: u8) -> Subject {
+        Subject { mac: Some(Mac::new([2, 0, 0, 0, 0, last])), ..Subject::default() }
+    }
+
+    fn ignored(last: u8, reason: &str) -> Event {
+        Event { subject: subject(last), step: Step::Ignored { reason: reason.into() } }
+    }
+
+    #[test]
+    fn a_machine_that_asks_on_and_on_is_told_of_once_for_each_reason() {
+        let events = [
+            ignored(1, "denied"),
+            ignored(1, "denied"),
+            ignored(2, "denied"),
+            ignored(1, "no NBP"),
+            ignored(1, "denied"),
+        ];
+        assert_eq!(
+            written(&events),
+            [
+                "WARN 02:00:00:00:00:01: not answered: denied",
+                "DEBUG 02:00:00:00:00:01: not answered: denied",
+                "WARN 02:00:00:00:00:02: not answered: denied",
+                "WARN 02:00:00:00:00:01: not answered: no NBP",
+                "DEBUG 02:00:00:00:00:01: not answered: denied",
+            ]
+        );
+    }
+
+    #[test]
+    fn after_it_got_something_a_reason_is_worth_a_line_again() {
+        let sent = Sent { bytes: 1, took: Duration::ZERO };
+        let over = Transport::Tftp;
+        let fetched = |last| Event {
+            subject: subject(last),
+            step: Step::NbpSent { file: "x".into(), over, sent },
+        };
+        let events = [
+            ignored(1, "denied"),
+            fetched(2),
+            ignored(1, "denied"),
+            fetched(1),
+            ignored(1, "denied"),
+        ];
+        let levels: Vec<String> = written(&events)
+            .iter()
+            .filter(|line| line.contains("denied"))
+            .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
+            .collect();
+        assert_eq!(levels, ["WARN", "DEBUG", "WARN"]);
+    }
+
+    #[test]
+    fn no_more_reasons_are_remembered_than_there_is_room_for() {
+        let journal = Journal::default();
+        for n in 0..3 * MOST {
+            journal.publish(&ignored(1, &n.to_string()));
+        }
+        assert!(journal.told().len() <= MOST);
+    }
+}

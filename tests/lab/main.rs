@@ -15,3 +15,4 @@ mod boots;
 mod fetching;
 mod interfaces;
 mod journey;
+mod option_43;
