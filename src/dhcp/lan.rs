@@ -137,7 +137,7 @@ impl Lan {
             warn!("on {}: {finding}", known.name);
         }
         for gone in known.told.difference(&found) {
-            info!("on {}: it is no longer so that {gone}", known.name);
+            info!("on {}: it is no longer so that {}", known.name, gone.fact());
         }
         known.told = found;
     }

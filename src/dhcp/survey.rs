@@ -226,48 +226,57 @@ pub enum Finding {
 /// The fields of OPNsense that name a boot file.
 const BOOT_FILE_FIELDS: &str = "OPNsense: Dnsmasq: DHCP boot; Kea: Subnets: Next server, TFTP server, TFTP bootfile name; ISC: Network booting, TFTP server";
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Finding {
+    /// What is so.
+    pub fn fact(&self) -> String {
         match self {
-            Self::NoDhcpServer => f.write_str(
-                "no DHCP server answers, so machines get no address and do not boot: switch on the router's for this LAN; if it is on, a firewall or a switch (DHCP snooping, VLAN) keeps its answers away",
-            ),
+            Self::NoDhcpServer => "no DHCP server answers".to_owned(),
             Self::SeveralDhcpServers(servers) => {
                 let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
-                write!(
-                    f,
-                    "several DHCP servers give leases, {}: a machine takes whichever comes first, with its gateway and its boot file; switch off all but one, unless they are a failover pair",
-                    servers.join(" and ")
-                )
+                format!("several DHCP servers give leases, {}", servers.join(" and "))
             }
-            Self::OtherProxy(server, named) => {
-                let named = named.as_ref().map_or_else(String::new, |named| format!(" and names {named}"));
-                write!(
-                    f,
-                    "another proxyDHCP server, {server}, answers machines{named}: they take whichever offer they like, so some boot there; stop it (another reveille, FOG, WDS, dnsmasq with `dhcp-range=…,proxy`)"
-                )
+            Self::OtherProxy(server, None) => {
+                format!("another proxyDHCP server, {server}, answers machines")
             }
-            Self::ClaimsPxe(server) => write!(
-                f,
-                "the DHCP server {server} sends option 60 `PXEClient`: UEFI then asks it on port 4011, in vain (PXE-E16), and iPXE takes its offer for ours; remove that option (OPNsense: Dnsmasq: DHCP options; Kea: Options, code 60; ISC: Additional Options, number 60)"
+            Self::OtherProxy(server, Some(named)) => {
+                format!("another proxyDHCP server, {server}, answers machines and names {named}")
+            }
+            Self::ClaimsPxe(server) => {
+                format!("the DHCP server {server} sends option 60 `PXEClient`")
+            }
+            Self::NoPxeDhcp(server) => format!(
+                "the DHCP server {server} sends iPXE `no-pxedhcp` (option 175, sub-option 176)"
             ),
-            Self::NoPxeDhcp(server) => write!(
-                f,
-                "the DHCP server {server} sends iPXE `no-pxedhcp` (option 175, sub-option 176): iPXE then ignores us and boots what that server names; remove it (OPNsense: Dnsmasq: DHCP options; Kea: Options, code 175; ISC: Additional Options, number 175)"
+            Self::NamesAnother(server, named) => {
+                format!("the DHCP server {server} names a boot file of its own, {named}")
+            }
+            Self::NamesNotUs(server, asked, named) => format!(
+                "the config says `dhcp: off`, and the DHCP server {server} names {named} to {asked} machines, which is not this host"
             ),
-            Self::NamesAnother(server, named) => write!(
-                f,
-                "the DHCP server {server} names a boot file of its own, {named}: UEFI and iPXE take ours all the same, but firmware that is deaf to proxyDHCP fetches that one; leave it empty ({BOOT_FILE_FIELDS})"
-            ),
-            Self::NamesNotUs(server, asked, named) => write!(
-                f,
-                "the config says `dhcp: off`, and the DHCP server {server} names {named} to {asked} machines, which is not this host: they boot there or not at all; name this host there ({BOOT_FILE_FIELDS})"
-            ),
-            Self::NamesNothing(server, asked) => write!(
-                f,
-                "the config says `dhcp: off`, and the DHCP server {server} names no boot file to {asked} machines, so they do not boot; name this host and an NBP there ({BOOT_FILE_FIELDS}), or say `dhcp: proxy`"
+            Self::NamesNothing(server, asked) => format!(
+                "the config says `dhcp: off`, and the DHCP server {server} names no boot file to {asked} machines"
             ),
         }
+    }
+
+    /// What that does to a boot, and what to change.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::NoDhcpServer => "machines get no address and do not boot; switch on the router's for this LAN; if it is on, a firewall or a switch (DHCP snooping, VLAN) keeps its answers away".to_owned(),
+            Self::SeveralDhcpServers(_) => "a machine takes whichever comes first, with its gateway and its boot file; switch off all but one, unless they are a failover pair".to_owned(),
+            Self::OtherProxy(..) => "machines take whichever offer they like, so some boot there; stop it (another reveille, FOG, WDS, dnsmasq with `dhcp-range=…,proxy`)".to_owned(),
+            Self::ClaimsPxe(_) => "UEFI asks it on port 4011, in vain (PXE-E16), and iPXE takes its offer for ours; remove that option (OPNsense: Dnsmasq: DHCP options; Kea: Options, Code 60; ISC: Additional Options, Number 60)".to_owned(),
+            Self::NoPxeDhcp(_) => "iPXE ignores us and boots what that server names; remove it (OPNsense: Dnsmasq: DHCP options; Kea: Options, Code 175; ISC: Additional Options, Number 175)".to_owned(),
+            Self::NamesAnother(..) => format!("UEFI and iPXE take ours all the same, but firmware that is deaf to proxyDHCP fetches that one; leave it empty ({BOOT_FILE_FIELDS})"),
+            Self::NamesNotUs(..) => format!("they boot there or not at all; name this host there ({BOOT_FILE_FIELDS})"),
+            Self::NamesNothing(..) => format!("they do not boot; name this host and an NBP there ({BOOT_FILE_FIELDS}), or say `dhcp: proxy`"),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.fact(), self.advice())
     }
 }
 

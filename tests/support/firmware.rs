@@ -114,7 +114,12 @@ impl Firmware {
 
     /// Broadcasts the REQUEST by which it takes its lease from another server.
     pub fn take_lease(&self, options: &[(u8, &[u8])]) {
-        let own: [(u8, &[u8]); 2] = [(50, &self.address.octets()), (54, &[10, 77, 0, 1])];
+        self.take_lease_from([10, 77, 0, 1], options);
+    }
+
+    /// The same, from this server.
+    pub fn take_lease_from(&self, server: [u8; 4], options: &[(u8, &[u8])]) {
+        let own: [(u8, &[u8]); 2] = [(50, &self.address.octets()), (54, &server)];
         let datagram = self.datagram(3, Ipv4Addr::UNSPECIFIED, &[&own, options].concat());
         let socket = self.socket(68);
         socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
@@ -173,12 +178,17 @@ impl Firmware {
 }
 
 fn receive(socket: &UdpSocket) -> Option<Answer> {
-    let mut buffer = vec![0; 2048];
-    let (len, from) = socket.recv_from(&mut buffer).ok()?;
-    buffer.truncate(len);
-    match from {
-        std::net::SocketAddr::V4(from) => Some(Answer { from, datagram: buffer }),
-        std::net::SocketAddr::V6(_) => None,
+    loop {
+        let mut buffer = vec![0; 2048];
+        let (len, from) = socket.recv_from(&mut buffer).ok()?;
+        buffer.truncate(len);
+        // What is broadcast to others is not ours.
+        match from {
+            std::net::SocketAddr::V4(from) if buffer.get(4..8) == Some(b"boot") => {
+                return Some(Answer { from, datagram: buffer });
+            }
+            _ => {}
+        }
     }
 }
 

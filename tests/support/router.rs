@@ -51,6 +51,14 @@ impl Router {
         Self { servers: vec![ready(command, "DHCP, ")], _folder: folder }
     }
 
+    /// Another proxyDHCP server, on this host.
+    pub fn proxy(host: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        let arguments = ["--dhcp-range=10.77.0.0,proxy", "--pxe-service=x86PC,other,other"];
+        let command = bare_dnsmasq(host, folder.path(), &arguments);
+        Self { servers: vec![ready(command, "DHCP, ")], _folder: folder }
+    }
+
     pub fn start(dhcp: Dhcp, ipv6: Ipv6) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the router");
         let mut servers = vec![match dhcp {
