@@ -224,7 +224,7 @@ pub enum Finding {
 }
 
 /// The fields of OPNsense that name a boot file.
-const BOOT_FILE_FIELDS: &str = "OPNsense: Dnsmasq: DHCP boot; Kea: Subnets: Next server, TFTP server, TFTP bootfile name; ISC: Network booting, TFTP server";
+const BOOT_FILE_FIELDS: &str = "OPNsense: Dnsmasq: DHCP boot; Kea: Subnets: Next server, TFTP server, TFTP bootfile name, and Options, Set Code 67; ISC: Network booting, TFTP server";
 
 impl Finding {
     /// What is so.
@@ -265,8 +265,8 @@ impl Finding {
             Self::NoDhcpServer => "machines get no address and do not boot; switch on the router's for this LAN; if it is on, a firewall or a switch (DHCP snooping, VLAN) keeps its answers away".to_owned(),
             Self::SeveralDhcpServers(_) => "a machine takes whichever comes first, with its gateway and its boot file; switch off all but one, unless they are a failover pair".to_owned(),
             Self::OtherProxy(..) => "machines take whichever offer they like, so some boot there; stop it (another reveille, FOG, WDS, dnsmasq with `dhcp-range=…,proxy`)".to_owned(),
-            Self::ClaimsPxe(_) => "UEFI asks it on port 4011, in vain (PXE-E16), and iPXE takes its offer for ours; remove that option (OPNsense: Dnsmasq: DHCP options; Kea: Options, Code 60; ISC: Additional Options, Number 60)".to_owned(),
-            Self::NoPxeDhcp(_) => "iPXE ignores us and boots what that server names; remove it (OPNsense: Dnsmasq: DHCP options; Kea: Options, Code 175; ISC: Additional Options, Number 175)".to_owned(),
+            Self::ClaimsPxe(_) => "UEFI asks it on port 4011, in vain (PXE-E16), and iPXE takes its offer for ours; remove that option (OPNsense: Dnsmasq: DHCP options; Kea: Options, Set Code 60; ISC: Additional Options, Number 60)".to_owned(),
+            Self::NoPxeDhcp(_) => "iPXE ignores us and boots what that server names; remove it (OPNsense: Dnsmasq: DHCP options; Kea: Options, Set Code 175; ISC: Additional Options, Number 175)".to_owned(),
             Self::NamesAnother(..) => format!("UEFI and iPXE take ours all the same, but firmware that is deaf to proxyDHCP fetches that one; leave it empty ({BOOT_FILE_FIELDS})"),
             Self::NamesNotUs(..) => format!("they boot there or not at all; name this host there ({BOOT_FILE_FIELDS})"),
             Self::NamesNothing(..) => format!("they do not boot; name this host and an NBP there ({BOOT_FILE_FIELDS}), or say `dhcp: proxy`"),

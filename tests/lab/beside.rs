@@ -8,14 +8,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::firmware::Firmware;
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside};
-
-/// The router names the NBP of each firmware, and our address.
-const NAMES_US: &[&str] = &[
-    "--dhcp-match=set:uefi,option:client-arch,7",
-    "--dhcp-boot=tag:!uefi,undionly.kpxe,,10.77.0.2",
-    "--dhcp-boot=tag:uefi,snponly.efi,,10.77.0.2",
-];
+use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router, inside};
 
 #[test]
 fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
@@ -58,24 +51,38 @@ fn bios_and_uefi_boot_with_a_dhcp_server_on_the_same_host() {
     });
 }
 
+/// The router alone tells machines what to boot.
+fn router_alone(lan: &Lan, dhcp: Dhcp) {
+    let _router = Router::start(dhcp, Ipv6::Announced);
+    let config = CONFIG.replace("server:\n", "server:\n  dhcp: off\n");
+    let (_folder, mut appliance) = appliance_with(&config);
+    let bios = Guest::power_on(lan, Machine::Bios, "52:54:00:77:00:01");
+    let uefi = Guest::power_on(lan, Machine::Uefi, "52:54:00:77:00:02");
+    assert_eq!(bios.command_line(), expected("bios"));
+    assert_eq!(uefi.command_line(), format!("kernel {}", expected("uefi")));
+    let log = appliance.log();
+    for nbp in ["undionly.kpxe", "snponly.efi"] {
+        let fetched = log.matches(&format!("fetched {nbp} over TFTP")).count();
+        assert_eq!(fetched, 1, "{nbp} once, then the script under its name");
+    }
+    assert_eq!(log.matches("fetched autoexec.ipxe").count(), 2);
+    assert!(!log.contains("offered"), "DHCP is the router's alone");
+    assert!(!log.contains("WARN"), "and it names us as it should");
+}
+
 #[test]
-fn bios_and_uefi_boot_by_what_the_router_alone_names() {
-    in_lab!(|lan| {
-        let _router = Router::dnsmasq(NAMES_US, Ipv6::Announced);
-        let config = CONFIG.replace("server:\n", "server:\n  dhcp: off\n");
-        let (_folder, mut appliance) = appliance_with(&config);
-        let bios = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
-        let uefi = Guest::power_on(&lan, Machine::Uefi, "52:54:00:77:00:02");
-        assert_eq!(bios.command_line(), expected("bios"));
-        assert_eq!(uefi.command_line(), format!("kernel {}", expected("uefi")));
-        let log = appliance.log();
-        for nbp in ["undionly.kpxe", "snponly.efi"] {
-            let fetched = log.matches(&format!("fetched {nbp} over TFTP")).count();
-            assert_eq!(fetched, 1, "{nbp} once, then the script under its name");
-        }
-        assert_eq!(log.matches("fetched autoexec.ipxe").count(), 2);
-        assert!(!log.contains("offered"), "DHCP is the router's alone");
-    });
+fn bios_and_uefi_boot_by_what_dnsmasq_alone_names() {
+    in_lab!(|lan| { router_alone(&lan, Dhcp::DnsmasqNamingUs) });
+}
+
+#[test]
+fn bios_and_uefi_boot_by_what_kea_alone_names() {
+    in_lab!(|lan| { router_alone(&lan, Dhcp::KeaNamingUs) });
+}
+
+#[test]
+fn bios_and_uefi_boot_by_what_isc_alone_names() {
+    in_lab!(|lan| { router_alone(&lan, Dhcp::IscNamingUs) });
 }
 
 #[test]
@@ -160,8 +167,8 @@ fn the_doctor_finds_nothing_beside_each_router_that_only_gives_leases() {
 fn the_doctor_sees_a_router_that_names_us_or_does_not_where_dhcp_is_off() {
     in_lab!(|_lan| {
         let config = "server: { dhcp: off, nbps: [./nbps] }\n";
-        {
-            let _router = Router::dnsmasq(NAMES_US, Ipv6::Silent);
+        for dhcp in [Dhcp::DnsmasqNamingUs, Dhcp::KeaNamingUs, Dhcp::IscNamingUs] {
+            let _router = Router::start(dhcp, Ipv6::Silent);
             let (text, code) = doctor(config);
             assert!(text.contains("UEFI: 10.77.0.1 offers the address 10.77.0.1"), "{text}");
             assert!(text.contains("and `snponly.efi` on 10.77.0.2"), "{text}");

@@ -13,6 +13,11 @@ use super::{inside, packaged};
 #[derive(Clone, Copy, Debug)]
 pub enum Dhcp {
     Dnsmasq,
+    /// It names the appliance, and the NBP for BIOS and for UEFI, in the fields that OPNsense has for
+    /// them; as do the two others.
+    DnsmasqNamingUs,
+    KeaNamingUs,
+    IscNamingUs,
     /// It also names a boot file of its own, which is not there (options 66 and 67).
     DnsmasqWithBootFile,
     Kea,
@@ -68,15 +73,50 @@ impl Router {
                 let options = "--dhcp-option-force=66,10.77.0.1";
                 dnsmasq(folder.path(), ipv6, &[boot_file, options])
             }
-            Dhcp::Kea => kea(folder.path()),
-            Dhcp::Isc => isc(folder.path()),
+            Dhcp::DnsmasqNamingUs => {
+                let uefi = "--dhcp-match=set:uefi,option:client-arch,7";
+                let names = [
+                    "--dhcp-boot=tag:!uefi,undionly.kpxe,,10.77.0.2",
+                    "--dhcp-boot=tag:uefi,snponly.efi,,10.77.0.2",
+                ];
+                dnsmasq(folder.path(), ipv6, &[uefi, names[0], names[1]])
+            }
+            Dhcp::Kea => kea(folder.path(), "", ""),
+            Dhcp::KeaNamingUs => {
+                let class = |name: &str, arch: &str, file: &str| {
+                    format!(
+                        r#"{{"name": "{name}", "test": "option[93].hex == {arch}",
+                            "option-data": [{{"name": "boot-file-name", "data": "{file}"}}]}}"#
+                    )
+                };
+                let bios = class("bios", "0x0000", "undionly.kpxe");
+                let uefi = class("uefi", "0x0007", "snponly.efi");
+                let next_server = r#""next-server": "10.77.0.2","#;
+                let classes = format!(r#""client-classes": [{bios}, {uefi}],"#);
+                kea(folder.path(), next_server, &classes)
+            }
+            Dhcp::Isc => isc(folder.path(), ""),
+            Dhcp::IscNamingUs => isc(
+                folder.path(),
+                "next-server 10.77.0.2;\n\
+                 if option arch = 00:07 { filename \"snponly.efi\"; }\n\
+                 else { filename \"undionly.kpxe\"; }\n",
+            ),
         }];
         match dhcp {
-            Dhcp::Kea | Dhcp::Isc if ipv6 == Ipv6::Announced => {
+            Dhcp::Kea | Dhcp::KeaNamingUs | Dhcp::Isc | Dhcp::IscNamingUs
+                if ipv6 == Ipv6::Announced =>
+            {
                 let command = bare_dnsmasq("router", folder.path(), ANNOUNCE);
                 servers.push(ready(command, "router advertisement enabled"));
             }
-            Dhcp::Dnsmasq | Dhcp::DnsmasqWithBootFile | Dhcp::Kea | Dhcp::Isc => {}
+            Dhcp::Dnsmasq
+            | Dhcp::DnsmasqWithBootFile
+            | Dhcp::DnsmasqNamingUs
+            | Dhcp::Kea
+            | Dhcp::KeaNamingUs
+            | Dhcp::Isc
+            | Dhcp::IscNamingUs => {}
         }
         Self { servers, _folder: folder }
     }
@@ -139,20 +179,23 @@ fn bare_dnsmasq(host: &str, folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn kea(folder: &Path) -> Child {
+/// With these further keys of its subnet, and these of its own.
+fn kea(folder: &Path, subnet: &str, classes: &str) -> Child {
     let config = folder.join("kea.json");
     let json = r#"{"Dhcp4": {
+        CLASSES
         "interfaces-config": {"interfaces": ["eth0"], "dhcp-socket-type": "raw"},
         "lease-database": {"type": "memfile", "persist": false},
         "valid-lifetime": 3600,
         "subnet4": [{
-            "id": 1, "subnet": "10.77.0.0/24", "interface": "eth0",
+            "id": 1, SUBNET "subnet": "10.77.0.0/24", "interface": "eth0",
             "pools": [{"pool": "10.77.0.100 - 10.77.0.200"}],
             "option-data": [{"name": "routers", "data": "10.77.0.1"}]
         }],
         "loggers": [{"name": "kea-dhcp4", "severity": "INFO",
                      "output_options": [{"output": "stdout", "flush": true}]}]
     }}"#;
+    let json = json.replace("CLASSES", classes).replace("SUBNET", subnet);
     fs::write(&config, json).expect("the router's folder is writable");
     let mut command =
         inside("router", &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
@@ -160,11 +203,15 @@ fn kea(folder: &Path) -> Child {
     ready(command, "DHCP4_STARTED")
 }
 
-fn isc(folder: &Path) -> Child {
+/// With these further statements for its subnet.
+fn isc(folder: &Path, subnet: &str) -> Child {
     let config = folder.join("dhcpd.conf");
-    let text = "default-lease-time 3600; authoritative; ping-check false; ddns-update-style none;\n\
-                subnet 10.77.0.0 netmask 255.255.255.0 {\n\
-                \x20 range 10.77.0.100 10.77.0.200; option routers 10.77.0.1;\n}\n";
+    let text = format!(
+        "default-lease-time 3600; authoritative; ping-check false; ddns-update-style none;\n\
+         option arch code 93 = unsigned integer 16;\n\
+         subnet 10.77.0.0 netmask 255.255.255.0 {{\n\
+         \x20 range 10.77.0.100 10.77.0.200; option routers 10.77.0.1;\n{subnet}}}\n"
+    );
     fs::write(&config, text).expect("the router's folder is writable");
     let leases = folder.join("dhcpd.leases");
     File::create(&leases).expect("the router's folder is writable");
