@@ -19,13 +19,18 @@ fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
         let firmware = Firmware::new("leased", [0x52, 0x54, 0, 0x77, 0, 0x10], address);
         let us = Ipv4Addr::new(10, 77, 0, 2);
         let uefi: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 7])];
-        // Whoever comes first.
-        for ours_first in [false, true] {
+        let servers = [("dnsmasq", Dhcp::Dnsmasq), ("kea-dhcp4", Dhcp::Kea), ("dhcpd", Dhcp::Isc)];
+        // Whoever comes first; but Kea shares its port with nobody who is there before it.
+        let orders = servers.iter().flat_map(|server| [(server, false), (server, true)]);
+        for ((name, dhcp), ours_first) in
+            orders.filter(|order| order.0.0 != "kea-dhcp4" || !order.1)
+        {
+            println!("beside {name}, ours first: {ours_first}");
             let appliance = ours_first.then(|| Appliance::start(&folder));
-            let _router = Router::on_the_appliance(&["--bind-dynamic", "--dhcp-authoritative"]);
+            let _router = Router::on_the_appliance(*dhcp);
             let mut appliance = appliance.unwrap_or_else(|| Appliance::start(&folder));
-            let shares = appliance.log().contains("UDP port 67 is shared with dnsmasq (process ");
-            assert_eq!(shares, !ours_first);
+            let shares = format!("UDP port 67 is shared with {name} (process ");
+            assert_eq!(appliance.log().contains(&shares), !ours_first);
             let ack = firmware.renew(us).expect("its lease is renewed");
             assert_eq!(ack.datagram[16..20], address.octets(), "by who gives leases");
             let renewals = appliance.log().matches("not answered: 10.77.0.150:68").count();
@@ -42,7 +47,7 @@ fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
 #[test]
 fn bios_and_uefi_boot_with_a_dhcp_server_on_the_same_host() {
     in_lab!(|lan| {
-        let _router = Router::on_the_appliance(&["--bind-dynamic"]);
+        let _router = Router::on_the_appliance(Dhcp::Dnsmasq);
         let (_folder, _appliance) = appliance();
         let bios = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
         let uefi = Guest::power_on(&lan, Machine::Uefi, "52:54:00:77:00:02");

@@ -48,12 +48,18 @@ impl Router {
         Self { servers: vec![dnsmasq(folder.path(), ipv6, more)], _folder: folder }
     }
 
-    /// A dnsmasq on the appliance's own host, with these further arguments.
-    pub fn on_the_appliance(more: &[&str]) -> Self {
+    /// A DHCP server on the appliance's own host.
+    pub fn on_the_appliance(dhcp: Dhcp) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the router");
-        let mut command = bare_dnsmasq("appliance", folder.path(), &["--no-ping", RANGE]);
-        command.args(more);
-        Self { servers: vec![ready(command, "DHCP, ")], _folder: folder }
+        let server = match dhcp {
+            Dhcp::Kea => kea("appliance", folder.path(), "", ""),
+            Dhcp::Isc => isc("appliance", folder.path(), ""),
+            _ => {
+                let arguments = ["--no-ping", RANGE, "--dhcp-authoritative", "--bind-dynamic"];
+                ready(bare_dnsmasq("appliance", folder.path(), &arguments), "DHCP, ")
+            }
+        };
+        Self { servers: vec![server], _folder: folder }
     }
 
     /// Another proxyDHCP server, on this host.
@@ -81,7 +87,7 @@ impl Router {
                 ];
                 dnsmasq(folder.path(), ipv6, &[uefi, names[0], names[1]])
             }
-            Dhcp::Kea => kea(folder.path(), "", ""),
+            Dhcp::Kea => kea("router", folder.path(), "", ""),
             Dhcp::KeaNamingUs => {
                 let class = |name: &str, arch: &str, file: &str| {
                     format!(
@@ -93,10 +99,11 @@ impl Router {
                 let uefi = class("uefi", "0x0007", "snponly.efi");
                 let next_server = r#""next-server": "10.77.0.2","#;
                 let classes = format!(r#""client-classes": [{bios}, {uefi}],"#);
-                kea(folder.path(), next_server, &classes)
+                kea("router", folder.path(), next_server, &classes)
             }
-            Dhcp::Isc => isc(folder.path(), ""),
+            Dhcp::Isc => isc("router", folder.path(), ""),
             Dhcp::IscNamingUs => isc(
+                "router",
                 folder.path(),
                 "next-server 10.77.0.2;\n\
                  if option arch = 00:07 { filename \"snponly.efi\"; }\n\
@@ -180,7 +187,7 @@ fn bare_dnsmasq(host: &str, folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// With these further keys of its subnet, and these of its own.
-fn kea(folder: &Path, subnet: &str, classes: &str) -> Child {
+fn kea(host: &str, folder: &Path, subnet: &str, classes: &str) -> Child {
     let config = folder.join("kea.json");
     let json = r#"{"Dhcp4": {
         CLASSES
@@ -197,14 +204,13 @@ fn kea(folder: &Path, subnet: &str, classes: &str) -> Child {
     }}"#;
     let json = json.replace("CLASSES", classes).replace("SUBNET", subnet);
     fs::write(&config, json).expect("the router's folder is writable");
-    let mut command =
-        inside("router", &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
+    let mut command = inside(host, &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
     command.env("KEA_PIDFILE_DIR", folder).env("KEA_LOCKFILE_DIR", folder).arg("-c").arg(config);
     ready(command, "DHCP4_STARTED")
 }
 
 /// With these further statements for its subnet.
-fn isc(folder: &Path, subnet: &str) -> Child {
+fn isc(host: &str, folder: &Path, subnet: &str) -> Child {
     let config = folder.join("dhcpd.conf");
     let text = format!(
         "default-lease-time 3600; authoritative; ping-check false; ddns-update-style none;\n\
@@ -215,7 +221,7 @@ fn isc(folder: &Path, subnet: &str) -> Child {
     fs::write(&config, text).expect("the router's folder is writable");
     let leases = folder.join("dhcpd.leases");
     File::create(&leases).expect("the router's folder is writable");
-    let mut command = inside("router", &unconfined("/usr/sbin/dhcpd", "isc-dhcp-server", folder));
+    let mut command = inside(host, &unconfined("/usr/sbin/dhcpd", "isc-dhcp-server", folder));
     command.args(["-f", "-d", "-4", "-cf"]).arg(config).arg("-lf").arg(leases);
     command.arg("-pf").arg(folder.join("dhcpd.pid")).arg("eth0");
     ready(command, "Server starting service")
