@@ -15,19 +15,38 @@ const QUIET: Duration = Duration::from_mins(10);
 /// How many of them are remembered at once.
 const MOST: usize = 1000;
 
+/// How many lines are written at once, and a second after that, of what a single datagram brings
+/// about: for machines of the config, and for strangers, whom anybody can invent.
+const KNOWN: (u32, u32) = (2000, 100);
+const STRANGERS: (u32, u32) = (300, 10);
+
 /// The one place where events become visible.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     told: Mutex<HashMap<(Subject, String), Instant>>,
+    known: Mutex<Budget>,
+    strangers: Mutex<Budget>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let [known, strangers] = [KNOWN, STRANGERS].map(|rate| Mutex::new(Budget::new(rate)));
+        Self { told: Mutex::default(), known, strangers }
+    }
 }
 
 impl Journal {
-    /// Writes an event down.
+    /// Writes an event down, unless too many came.
     pub fn publish(&self, Event { subject, step }: &Event) {
+        let is_reason = matches!(step, Step::Ignored { .. } | Step::Refused { .. });
+        if is_reason && self.was_told(subject, step) {
+            debug!("{subject}: {step}");
+            return;
+        }
+        if takes_one_datagram(step) && !self.affords(subject) {
+            return;
+        }
         match step {
-            Step::Ignored { .. } | Step::Refused { .. } if self.was_told(subject, step) => {
-                debug!("{subject}: {step}");
-            }
             Step::Ignored { .. } | Step::Refused { .. } | Step::BrokenOff { .. } => {
                 warn!("{subject}: {step}");
             }
@@ -41,6 +60,18 @@ impl Journal {
                 self.forget(subject);
             }
         }
+    }
+
+    fn affords(&self, subject: &Subject) -> bool {
+        let (budget, who) = match subject.name {
+            Some(_) => (&self.known, "machines of the config"),
+            None => (&self.strangers, "machines that are not in the config"),
+        };
+        let spent = budget.lock().unwrap_or_else(PoisonError::into_inner).spend(Instant::now());
+        if let Some(left_out @ 1..) = spent {
+            warn!("{left_out} lines about {who} were left out: they came too fast");
+        }
+        spent.is_some()
     }
 
     /// It got something: what goes wrong next is worth a line again.
@@ -64,6 +95,54 @@ impl Journal {
         }
         told.insert(key, now);
         false
+    }
+}
+
+/// Whether one datagram, from whatever address, is all that it takes: that can come as a flood. What
+/// is fetched takes a conversation.
+fn takes_one_datagram(step: &Step) -> bool {
+    match step {
+        Step::Offered { .. }
+        | Step::Leased { .. }
+        | Step::Acknowledged { .. }
+        | Step::Ignored { .. }
+        | Step::Refused { .. } => true,
+        Step::Probed { .. }
+        | Step::NbpSent { .. }
+        | Step::AutoexecSent
+        | Step::ScriptServed { .. }
+        | Step::ImageSent { .. }
+        | Step::BrokenOff { .. } => false,
+    }
+}
+
+/// So many at once, and so many a second after that.
+#[derive(Debug)]
+struct Budget {
+    most: f64,
+    a_second: f64,
+    left: f64,
+    at: Option<Instant>,
+    left_out: u64,
+}
+
+impl Budget {
+    fn new((most, a_second): (u32, u32)) -> Self {
+        let (most, a_second) = (f64::from(most), f64::from(a_second));
+        Self { most, a_second, left: most, at: None, left_out: 0 }
+    }
+
+    /// One more: if it may be, how many might not since the last that might.
+    fn spend(&mut self, now: Instant) -> Option<u64> {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.duration_since(at));
+        self.at = Some(now);
+        self.left = (self.left + passed.as_secs_f64() * self.a_second).min(self.most);
+        if self.left < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.left -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -179,6 +258,30 @@ mod tests {
             .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
             .collect();
         assert_eq!(levels, ["WARN", "DEBUG", "WARN"]);
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_told_in_part_and_hides_no_machine_of_the_config() {
+        let oden = Event {
+            subject: Subject { name: Some("oden".into()), ..subject(1) },
+            step: Step::Leased { server: None },
+        };
+        let mut events =
+            vec![Event { subject: subject(2), step: Step::Leased { server: None } }; 5000];
+        events.push(oden);
+        let lines = written(&events);
+        // The refill of a test that takes seconds is in it.
+        assert!((301..1000).contains(&lines.len()), "{} lines", lines.len());
+        assert_eq!(lines.last().unwrap(), "INFO oden (02:00:00:00:00:01): takes its lease");
+    }
+
+    #[test]
+    fn a_budget_says_how_much_it_left_out() {
+        let mut budget = Budget::new((2, 10));
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let spent = [0, 0, 0, 50, 99, 101, 150, 5000].map(|millis| budget.spend(after(millis)));
+        assert_eq!(spent, [Some(0), Some(0), None, None, None, Some(3), None, Some(1)]);
     }
 
     #[test]
