@@ -28,7 +28,7 @@ pub mod talos;
 pub use arch::Arch;
 pub use catalog::Catalog;
 pub use client::{Client, Stage};
-pub use decide::{Answer, decide, decide_script};
+pub use decide::{Answer, decide, decide_by_name, decide_script};
 pub use event::{Event, Step};
 pub use mac::Mac;
 pub use state::MachineState;

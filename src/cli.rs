@@ -1,9 +1,11 @@
 //! The command line: one file a command.
 
+mod doctor;
 mod nbps;
 mod serve;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -22,6 +24,17 @@ enum Command {
     Serve(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
+    /// Find out what stands in the way of a boot. Exit code 1 where something does.
+    Doctor(Doctor),
+}
+
+#[derive(Debug, clap::Args)]
+struct Doctor {
+    /// Ask the LAN, as machines do, who answers them: the DHCP server and what it names, other proxyDHCP servers, this host's own. It is all that there is yet, and the default. It takes root, for port 68
+    #[arg(long)]
+    dhcp: bool,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// Which config file a command reads.
@@ -37,10 +50,11 @@ impl Cli {
     ///
     /// # Errors
     /// What the operator should read.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<ExitCode> {
         match self.command {
-            Command::Serve(file) => serve::run(file.config),
-            Command::Nbps(arguments) => nbps::run(arguments),
+            Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
+            Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
+            Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
         }
     }
 }

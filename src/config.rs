@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::boot::Catalog;
+use crate::boot::decide::Naming;
 use crate::boot::script::Templates;
 
 pub mod fields;
@@ -44,14 +45,21 @@ pub struct Server {
     pub interfaces: Interfaces,
     /// The address that machines are told, where it is not the interface's own first one.
     pub advertise: Option<Ipv4Addr>,
-    /// proxyDHCP.
-    pub dhcp: Dhcp,
+    /// proxyDHCP, unless it is off.
+    pub dhcp: Option<Dhcp>,
     /// TFTP, unless it is off.
     pub tftp: Option<Tftp>,
     /// The TCP port that booting machines fetch from.
     pub http_port: u16,
     /// The folder for what is kept.
     pub state: PathBuf,
+}
+
+impl Server {
+    /// Who tells machines their boot file.
+    pub fn naming(&self) -> Naming {
+        if self.dhcp.is_some() { Naming::ByUs } else { Naming::ByTheRouter }
+    }
 }
 
 /// Which interfaces are served.

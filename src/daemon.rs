@@ -1,5 +1,6 @@
 //! The daemon: everything is bound before anything runs, and it ends with the first that ends.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,7 +15,7 @@ use crate::config::reload::Reloader;
 use crate::dhcp::{self, proxy::Port};
 use crate::http;
 use crate::interfaces::Watcher;
-use crate::ports::{Protocol, explain};
+use crate::ports::{Protocol, explain, holder};
 use crate::registry::Registry;
 use crate::tftp;
 use crate::udp::Udp;
@@ -29,24 +30,33 @@ pub async fn serve(source: Source) -> Result<()> {
     info!("config: {source}");
     let open_files = raise_open_files();
 
-    let dhcp_socket = udp(server.dhcp.port)?;
-    let boot_server_socket = udp(server.dhcp.boot_server_port)?;
+    let dhcp_sockets = match &server.dhcp {
+        Some(dhcp) => vec![
+            (Port::BootServer, udp(dhcp.boot_server_port)?),
+            (Port::Dhcp, dhcp_socket(dhcp.port)?),
+        ],
+        None => Vec::new(),
+    };
     let tftp_socket = match &server.tftp {
         Some(limits) => Some((udp(limits.port)?, *limits)),
         None => None,
     };
     let http_port = server.http_port;
     let http_listener = TcpListener::bind(("0.0.0.0", http_port)).await.map_err(|error| {
-        anyhow!(explain((Protocol::Tcp, http_port), Some("server.http.port"), &error))
+        anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
+    let naming = server.naming();
     let reloader = Arc::new(Reloader::new(source, config));
     let interfaces = Watcher::new(server);
     let registry = Registry::default();
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();
-    for (port, socket) in [(Port::Dhcp, dhcp_socket), (Port::BootServer, boot_server_socket)] {
-        tasks.spawn(dhcp::server::Server::new(port, socket, views(), registry.clone()).run());
+    let (lan, sightings) = dhcp::lan::Lan::new(naming, interfaces.subscribe());
+    tasks.spawn(lan.run());
+    for bound in dhcp_sockets {
+        let (registry, sightings) = (registry.clone(), sightings.clone());
+        tasks.spawn(dhcp::server::Server::new(bound, views(), registry, sightings).run());
     }
     if let Some((socket, limits)) = tftp_socket {
         tasks.spawn(tftp::server::Server::new(socket, limits, views(), registry.clone()).run());
@@ -78,7 +88,25 @@ pub async fn serve(source: Source) -> Result<()> {
 }
 
 fn udp(port: u16) -> Result<Udp> {
-    Udp::bind(port).map_err(|error| anyhow!(explain((Protocol::Udp, port), None, &error)))
+    // Firmware asks these ports only: another would help nobody.
+    Udp::bind(port).map_err(|error| anyhow!(explain((Protocol::Udp, port), "", &error)))
+}
+
+/// The DHCP server port, beside a DHCP server on this host where there is one: what is sent to this
+/// host's own address, as a lease that is renewed, stays that server's.
+fn dhcp_socket(port: u16) -> Result<Udp> {
+    let other = holder(Protocol::Udp, port);
+    let address = if other.is_some() { Ipv4Addr::BROADCAST } else { Ipv4Addr::UNSPECIFIED };
+    let socket = Udp::bind_beside_others(address, port).map_err(|error| {
+        let instead = ", or let it share the port (dnsmasq: `bind-dynamic` in its config), or set `server.dhcp: off` and let it name this host and the NBP";
+        anyhow!(explain((Protocol::Udp, port), instead, &error))
+    })?;
+    if let Some(other) = other {
+        info!(
+            "UDP port {port} is shared with {other}: it keeps what is sent to this host's own address, such as the requests of a DHCP relay"
+        );
+    }
+    Ok(socket)
 }
 
 /// Each transfer and each connection is an open file, and the usual 1024 are few for a rack. Returns

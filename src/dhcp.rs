@@ -14,10 +14,15 @@
 //! says who is asking, [`proxy`] answers; [`server`] owns the sockets.
 //! The standards are RFC 2131 (DHCP), RFC 4578 (its PXE options) and Intel's PXE 2.1.
 
+pub mod lan;
 pub mod packet;
+pub mod probe;
 pub mod proxy;
 pub mod pxe;
 pub mod server;
+pub mod survey;
 
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod testing;

@@ -10,9 +10,11 @@ use std::time::SystemTime;
 
 use tokio::sync::Mutex;
 
-use crate::boot::Catalog;
 use crate::boot::catalog::Image;
 use crate::boot::cmdline::initrd_name;
+use crate::boot::decide::{Ignored, UnderItsName};
+use crate::boot::{Catalog, MachineState, decide_by_name};
+use crate::config::Config;
 
 /// Why a name is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,9 @@ pub enum Refusal {
     /// It climbs out of its folder, or holds control characters.
     #[error("this is no name of a file")]
     NoName,
+    /// The decision says so.
+    #[error(transparent)]
+    Decided(Ignored),
 }
 
 /// What a name asks for, over TFTP or under `/nbp/`.
@@ -35,17 +40,26 @@ pub enum Asked {
     Autoexec,
 }
 
-/// What a name asks for.
+/// What a name asks for, from the snapshot and from what is remembered of who asks.
 ///
 /// # Errors
-/// It is no name, or nothing is served under it.
-pub fn asked(name: &[u8], catalog: &Catalog) -> Result<Asked, Refusal> {
+/// It is no name, nothing is served under it, or not to this client.
+pub fn asked(
+    name: &[u8],
+    config: &Config,
+    (state, now): (&MachineState, SystemTime),
+) -> Result<Asked, Refusal> {
     let cleaned = cleaned(name)?;
     if cleaned.rsplit('/').next().is_some_and(|file| file.eq_ignore_ascii_case("autoexec.ipxe")) {
         return Ok(Asked::Autoexec);
     }
-    let nbp = catalog.nbps.named(&cleaned).ok_or(Refusal::Unknown)?;
-    Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone()))
+    let nbp = config.catalog.nbps.named(&cleaned).ok_or(Refusal::Unknown)?;
+    match decide_by_name(&nbp.name, config.server.naming(), (state, now))
+        .map_err(Refusal::Decided)?
+    {
+        UnderItsName::Nbp => Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone())),
+        UnderItsName::Autoexec => Ok(Asked::Autoexec),
+    }
 }
 
 /// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …

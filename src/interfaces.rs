@@ -9,20 +9,34 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use procfs::ProcResult;
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
 
+use crate::boot::Mac;
 use crate::config::{Interfaces, Server};
+
+mod changes;
 
 /// One served interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
+    /// Its index.
+    pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its hardware address, where it is one of 6 bytes.
+    pub mac: Option<Mac>,
     /// Its IPv4 addresses, each with the mask of its LAN.
     pub addresses: Vec<(Ipv4Addr, Ipv4Addr)>,
     /// What machines on it are told: the first address, unless `server.advertise` names another.
     pub advertised: Ipv4Addr,
+}
+
+impl Interface {
+    /// Every address that is ours on it.
+    pub fn own_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().map(|(address, _)| *address).chain([self.advertised])
+    }
 }
 
 /// The served interfaces, by index.
@@ -56,8 +70,12 @@ impl Served {
     }
 }
 
-/// How often the interfaces are looked at again.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the interfaces are looked at again without any word of a change: the kernel tells of each
+/// change, but a container may be kept from hearing it.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How long the rest of a change may take.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// Follows the interfaces: an address that comes later, from the router's DHCP say, is served then.
 #[derive(Debug)]
@@ -76,15 +94,35 @@ impl Watcher {
         watcher
     }
 
+    /// Looks once: the served interfaces, and what is missing.
+    ///
+    /// # Errors
+    /// Why they cannot be listed.
+    pub fn look_once(server: &Server) -> Result<(Served, Vec<String>), String> {
+        look(server)
+    }
+
     /// A view of the served interfaces.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Served>> {
         self.served.subscribe()
     }
 
-    /// Looks again and again, for ever.
+    /// Looks again at every change, for ever.
     pub async fn run(mut self) {
+        let mut changes = changes::listen().unwrap_or_else(|error| {
+            debug!("interfaces: cannot hear of changes: {error}");
+            mpsc::channel(1).1
+        });
+        // One may have come between the first look and the first listening.
+        self.look();
         loop {
-            tokio::time::sleep(LOOK).await;
+            match tokio::time::timeout(LOOK, changes.recv()).await {
+                // The rest of a change comes with messages of its own: addresses, routes.
+                Ok(Some(())) => tokio::time::sleep(SETTLE).await,
+                // Nobody tells any more.
+                Ok(None) => tokio::time::sleep(LOOK).await,
+                Err(_) => {}
+            }
             self.look();
         }
     }
@@ -109,7 +147,7 @@ impl Watcher {
         let missing = missing.join("; ");
         if missing != self.told {
             if !missing.is_empty() {
-                warn!("{missing}; looking again every {} s", LOOK.as_secs());
+                warn!("{missing}; reveille looks again at every change");
             }
             self.told = missing;
         }
@@ -131,7 +169,8 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
             name.into_iter().collect()
         }
     };
-    let addresses = addresses().map_err(|error| format!("cannot list the interfaces: {error}"))?;
+    let (addresses, macs) =
+        addresses().map_err(|error| format!("cannot list the interfaces: {error}"))?;
     if let Some(advertised) = server.advertise
         && !addresses.values().flatten().any(|(address, _)| *address == advertised)
     {
@@ -144,8 +183,8 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
         match (if_nametoindex(name.as_str()), addresses.get(&name)) {
             (Ok(index), Some(addresses)) => {
                 let advertised = server.advertise.unwrap_or(addresses[0].0);
-                let addresses = addresses.clone();
-                served.0.insert(index, Interface { name, addresses, advertised });
+                let (addresses, mac) = (addresses.clone(), macs.get(&name).copied());
+                served.0.insert(index, Interface { index, name, mac, addresses, advertised });
             }
             (Ok(_), None) => missing.push(format!("interface {name} has no IPv4 address")),
             (Err(_), _) => {
@@ -159,8 +198,11 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
 }
 
 /// The IPv4 addresses of each interface that has any, with their masks.
-fn addresses() -> nix::Result<BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>>> {
-    let mut all: BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>> = BTreeMap::new();
+type Addresses = BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>>;
+
+/// The addresses of every interface, and their hardware addresses.
+fn addresses() -> nix::Result<(Addresses, BTreeMap<String, Mac>)> {
+    let (mut all, mut macs) = (Addresses::new(), BTreeMap::new());
     for entry in getifaddrs()? {
         let v4 = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
         // A labelled address, as `eth0:1`, is one of eth0.
@@ -168,9 +210,11 @@ fn addresses() -> nix::Result<BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>>> {
         if let Some(address) = v4(entry.address) {
             let mask = v4(entry.netmask).unwrap_or(Ipv4Addr::BROADCAST);
             all.entry(name).or_default().push((address, mask));
+        } else if let Some(mac) = entry.address.as_ref().and_then(|a| a.as_link_addr()?.addr()) {
+            macs.insert(name, Mac::new(mac));
         }
     }
-    Ok(all)
+    Ok((all, macs))
 }
 
 /// The interface of the default route with the lowest metric.

@@ -15,19 +15,38 @@ const QUIET: Duration = Duration::from_mins(10);
 /// How many of them are remembered at once.
 const MOST: usize = 1000;
 
+/// How many lines are written at once, and a second after that, of what a single datagram brings
+/// about: for machines of the config, and for strangers, whom anybody can invent.
+const KNOWN: (u32, u32) = (2000, 100);
+const STRANGERS: (u32, u32) = (300, 10);
+
 /// The one place where events become visible.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     told: Mutex<HashMap<(Subject, String), Instant>>,
+    known: Mutex<Budget>,
+    strangers: Mutex<Budget>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let [known, strangers] = [KNOWN, STRANGERS].map(|rate| Mutex::new(Budget::new(rate)));
+        Self { told: Mutex::default(), known, strangers }
+    }
 }
 
 impl Journal {
-    /// Writes an event down.
+    /// Writes an event down, unless too many came.
     pub fn publish(&self, Event { subject, step }: &Event) {
+        let is_reason = matches!(step, Step::Ignored { .. } | Step::Refused { .. });
+        if is_reason && self.was_told(subject, step) {
+            debug!("{subject}: {step}");
+            return;
+        }
+        if takes_one_datagram(step) && !self.affords(subject) {
+            return;
+        }
         match step {
-            Step::Ignored { .. } | Step::Refused { .. } if self.was_told(subject, step) => {
-                debug!("{subject}: {step}");
-            }
             Step::Ignored { .. } | Step::Refused { .. } | Step::BrokenOff { .. } => {
                 warn!("{subject}: {step}");
             }
@@ -41,6 +60,18 @@ impl Journal {
                 self.forget(subject);
             }
         }
+    }
+
+    fn affords(&self, subject: &Subject) -> bool {
+        let (budget, who) = match subject.name {
+            Some(_) => (&self.known, "machines of the config"),
+            None => (&self.strangers, "machines that are not in the config"),
+        };
+        let spent = budget.lock().unwrap_or_else(PoisonError::into_inner).spend(Instant::now());
+        if let Some(left_out @ 1..) = spent {
+            warn!("{left_out} lines about {who} were left out: they came too fast");
+        }
+        spent.is_some()
     }
 
     /// It got something: what goes wrong next is worth a line again.
@@ -67,6 +98,54 @@ impl Journal {
     }
 }
 
+/// Whether one datagram, from whatever address, is all that it takes: that can come as a flood. What
+/// is fetched takes a conversation.
+fn takes_one_datagram(step: &Step) -> bool {
+    match step {
+        Step::Offered { .. }
+        | Step::Leased { .. }
+        | Step::Acknowledged { .. }
+        | Step::Ignored { .. }
+        | Step::Refused { .. } => true,
+        Step::Probed { .. }
+        | Step::NbpSent { .. }
+        | Step::AutoexecSent
+        | Step::ScriptServed { .. }
+        | Step::ImageSent { .. }
+        | Step::BrokenOff { .. } => false,
+    }
+}
+
+/// So many at once, and so many a second after that.
+#[derive(Debug)]
+struct Budget {
+    most: f64,
+    a_second: f64,
+    left: f64,
+    at: Option<Instant>,
+    left_out: u64,
+}
+
+impl Budget {
+    fn new((most, a_second): (u32, u32)) -> Self {
+        let (most, a_second) = (f64::from(most), f64::from(a_second));
+        Self { most, a_second, left: most, at: None, left_out: 0 }
+    }
+
+    /// One more: if it may be, how many might not since the last that might.
+    fn spend(&mut self, now: Instant) -> Option<u64> {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.duration_since(at));
+        self.at = Some(now);
+        self.left = (self.left + passed.as_secs_f64() * self.a_second).min(self.most);
+        if self.left < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.left -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
 /// Counts what is worth a line in the log, but at most one a minute.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -85,5 +164,132 @@ impl Tally {
         }
         self.told = Some(now);
         Some(self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::boot::Mac;
+    use crate::boot::event::{Sent, Transport};
+
+    #[derive(Clone, Debug, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that a journal writes about these.
+    fn written(events: &[Event]) -> Vec<String> {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let journal = Journal::default();
+            events.iter().for_each(|event| journal.publish(event));
+        });
+        let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        lines.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    fn subject(last: u8) -> Subject {
+        Subject { mac: Some(Mac::new([2, 0, 0, 0, 0, last])), ..Subject::default() }
+    }
+
+    fn ignored(last: u8, reason: &str) -> Event {
+        Event { subject: subject(last), step: Step::Ignored { reason: reason.into() } }
+    }
+
+    #[test]
+    fn a_machine_that_asks_on_and_on_is_told_of_once_for_each_reason() {
+        let events = [
+            ignored(1, "denied"),
+            ignored(1, "denied"),
+            ignored(2, "denied"),
+            ignored(1, "no NBP"),
+            ignored(1, "denied"),
+        ];
+        assert_eq!(
+            written(&events),
+            [
+                "WARN 02:00:00:00:00:01: not answered: denied",
+                "DEBUG 02:00:00:00:00:01: not answered: denied",
+                "WARN 02:00:00:00:00:02: not answered: denied",
+                "WARN 02:00:00:00:00:01: not answered: no NBP",
+                "DEBUG 02:00:00:00:00:01: not answered: denied",
+            ]
+        );
+    }
+
+    #[test]
+    fn after_it_got_something_a_reason_is_worth_a_line_again() {
+        let sent = Sent { bytes: 1, took: Duration::ZERO };
+        let over = Transport::Tftp;
+        let fetched = |last| Event {
+            subject: subject(last),
+            step: Step::NbpSent { file: "x".into(), over, sent },
+        };
+        let events = [
+            ignored(1, "denied"),
+            fetched(2),
+            ignored(1, "denied"),
+            fetched(1),
+            ignored(1, "denied"),
+        ];
+        let levels: Vec<String> = written(&events)
+            .iter()
+            .filter(|line| line.contains("denied"))
+            .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
+            .collect();
+        assert_eq!(levels, ["WARN", "DEBUG", "WARN"]);
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_told_in_part_and_hides_no_machine_of_the_config() {
+        let oden = Event {
+            subject: Subject { name: Some("oden".into()), ..subject(1) },
+            step: Step::Leased { server: None },
+        };
+        let mut events =
+            vec![Event { subject: subject(2), step: Step::Leased { server: None } }; 5000];
+        events.push(oden);
+        let lines = written(&events);
+        // The refill of a test that takes seconds is in it.
+        assert!((301..1000).contains(&lines.len()), "{} lines", lines.len());
+        assert_eq!(lines.last().unwrap(), "INFO oden (02:00:00:00:00:01): takes its lease");
+    }
+
+    #[test]
+    fn a_budget_says_how_much_it_left_out() {
+        let mut budget = Budget::new((2, 10));
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let spent = [0, 0, 0, 50, 99, 101, 150, 5000].map(|millis| budget.spend(after(millis)));
+        assert_eq!(spent, [Some(0), Some(0), None, None, None, Some(3), None, Some(1)]);
+    }
+
+    #[test]
+    fn no_more_reasons_are_remembered_than_there_is_room_for() {
+        let journal = Journal::default();
+        for n in 0..3 * MOST {
+            journal.publish(&ignored(1, &n.to_string()));
+        }
+        assert!(journal.told().len() <= MOST);
     }
 }

@@ -7,7 +7,7 @@ use reveille::cli::Cli;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("reveille: {error:#}");
             ExitCode::FAILURE

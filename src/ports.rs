@@ -2,7 +2,7 @@
 
 use std::io;
 
-use procfs::process::{FDTarget, all_processes};
+use procfs::process::{FDTarget, Process, all_processes};
 
 /// The transport of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,23 +13,16 @@ pub enum Protocol {
     Tcp,
 }
 
-/// Says why `port` could not be bound, who has it, and what would mend it. `instead` is the key that
-/// names another, where that would help: firmware asks 67, 69 and 4011 only.
-pub fn explain(
-    (protocol, port): (Protocol, u16),
-    instead: Option<&str>,
-    error: &io::Error,
-) -> String {
+/// Says why `port` could not be bound, who has it, and what would mend it. `instead` is what else
+/// would help.
+pub fn explain((protocol, port): (Protocol, u16), instead: &str, error: &io::Error) -> String {
     let name = match protocol {
         Protocol::Udp => "UDP",
         Protocol::Tcp => "TCP",
     };
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let holder = holder(protocol, port).unwrap_or_else(|| {
-                format!("another process (to see which: ss -lpn 'sport = {port}', as root)")
-            });
-            let instead = instead.map_or_else(String::new, |key| format!(", or set `{key}`"));
+            let holder = holder(protocol, port).unwrap_or_else(|| another_process(port));
             format!("{name} port {port} is taken by {holder}: stop that{instead}")
         }
         io::ErrorKind::PermissionDenied => {
@@ -43,8 +36,12 @@ pub fn explain(
     }
 }
 
-/// Who holds a port, as far as this user may see.
-fn holder(protocol: Protocol, port: u16) -> Option<String> {
+fn another_process(port: u16) -> String {
+    format!("another process (to see which: ss -lpn 'sport = {port}', as root)")
+}
+
+/// Who holds a port.
+pub fn holder(protocol: Protocol, port: u16) -> Option<String> {
     // A socket on `[::]` takes the IPv4 port too.
     let inode = match protocol {
         Protocol::Udp => {
@@ -64,12 +61,17 @@ fn holder(protocol: Protocol, port: u16) -> Option<String> {
                 .inode
         }
     };
-    for process in all_processes().ok()?.flatten() {
+    // Whose processes may not be looked at is told as somebody.
+    let holds = |process: &Process| {
         let mut fds = process.fd().into_iter().flatten().flatten();
-        if fds.any(|fd| matches!(fd.target, FDTarget::Socket(socket) if socket == inode)) {
+        fds.any(|fd| matches!(fd.target, FDTarget::Socket(socket) if socket == inode))
+    };
+    let process = all_processes().into_iter().flatten().flatten().find(holds);
+    Some(process.map_or_else(
+        || another_process(port),
+        |process| {
             let name = process.stat().map_or_else(|_| "a process".to_owned(), |stat| stat.comm);
-            return Some(format!("{name} (process {})", process.pid()));
-        }
-    }
-    None
+            format!("{name} (process {})", process.pid())
+        },
+    ))
 }

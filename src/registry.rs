@@ -32,8 +32,22 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    states: Bounded<Mac, MachineState>,
+    states: Bounded<Key, MachineState>,
     addresses: Bounded<Ipv4Addr, Subject>,
+}
+
+/// What a state is remembered under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Mac(Mac),
+    /// Where no MAC is known: a machine whose DHCP was not seen.
+    Address(Ipv4Addr),
+}
+
+impl Key {
+    fn of(mac: Option<Mac>, address: Option<Ipv4Addr>) -> Option<Self> {
+        mac.map(Self::Mac).or(address.map(Self::Address))
+    }
 }
 
 impl Registry {
@@ -54,9 +68,12 @@ impl Registry {
 
     /// What is remembered of a machine.
     pub fn state(&self, mac: Option<Mac>) -> MachineState {
-        let remembered = self.remembered();
-        let known = mac.and_then(|mac| remembered.states.get(&mac, SystemTime::now()));
-        known.cloned().unwrap_or_default()
+        self.remembered().state(Key::of(mac, None))
+    }
+
+    /// What is remembered of whom an event would be about.
+    pub fn state_of(&self, subject: &Subject) -> MachineState {
+        self.remembered().state(Key::of(subject.mac, subject.address))
     }
 
     /// Who has this address, as far as was seen.
@@ -73,18 +90,24 @@ impl Registry {
 }
 
 impl Remembered {
+    fn state(&self, key: Option<Key>) -> MachineState {
+        let known = key.and_then(|key| self.states.get(&key, SystemTime::now()));
+        known.cloned().unwrap_or_default()
+    }
+
     fn apply(&mut self, event: &Event, now: SystemTime) {
-        let Some(mac) = event.subject.mac else {
-            return;
-        };
-        if let Some(address) = event.subject.address {
+        let Subject { mac, address, .. } = event.subject;
+        if let (Some(_), Some(address)) = (mac, address) {
             self.addresses.keep(address, event.subject.clone(), now);
         }
-        let known = self.states.get(&mac, now);
+        let Some(key) = Key::of(mac, address) else {
+            return;
+        };
+        let known = self.states.get(&key, now);
         let mut state = known.cloned().unwrap_or_default();
         state.apply(event, now);
         if known.is_some() || state != MachineState::default() {
-            self.states.keep(mac, state, now);
+            self.states.keep(key, state, now);
         }
     }
 }

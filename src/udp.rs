@@ -19,6 +19,13 @@ use tokio::net::UdpSocket;
 #[derive(Debug)]
 pub struct Udp(UdpSocket);
 
+/// Whether others may have a socket on the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Refused,
+    Granted,
+}
+
 /// Room for some thousand requests that wait, in bytes.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -36,18 +43,33 @@ pub struct Received {
 }
 
 impl Udp {
-    /// Binds a port on every address.
+    /// Binds a port on every address, for ourselves alone.
     ///
     /// # Errors
     /// The port is taken, or this user may not have it.
     pub fn bind(port: u16) -> io::Result<Self> {
+        Self::bind_at(Ipv4Addr::UNSPECIFIED, port, Sharing::Refused)
+    }
+
+    /// Binds a port, beside whoever shares it too: the kernel gives every one of them each broadcast,
+    /// and a unicast only to the one that is bound most closely to where it goes, of equals the one
+    /// that came last. Bound to 255.255.255.255 we get the broadcasts and take nobody's unicasts.
+    ///
+    /// # Errors
+    /// The port is taken by who shares it with nobody, or this user may not have it.
+    pub fn bind_beside_others(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+        Self::bind_at(address, port, Sharing::Granted)
+    }
+
+    fn bind_at(address: Ipv4Addr, port: u16, sharing: Sharing) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
         // A whole rack that is switched on at once; the kernel may grant less, which is no error.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        socket.set_reuse_address(sharing == Sharing::Granted)?;
+        socket.bind(&SocketAddrV4::new(address, port).into())?;
         Ok(Self(UdpSocket::from_std(socket.into())?))
     }
 

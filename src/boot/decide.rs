@@ -46,6 +46,24 @@ pub enum Kind {
     AskSmbios,
 }
 
+/// Who tells machines which boot file to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// We do, by proxyDHCP: an iPXE is told its script, and never an NBP's name unless it needs one.
+    ByUs,
+    /// The router, which tells a machine's ROM and the NBP that it loads the same name.
+    ByTheRouter,
+}
+
+/// What is served under an NBP's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderItsName {
+    /// The NBP.
+    Nbp,
+    /// The script that leads every iPXE to its own: it recognises a script under any name.
+    Autoexec,
+}
+
 /// Why a client deliberately gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ignored {
@@ -74,6 +92,11 @@ pub enum Ignored {
         "no NBP for {0} was found; see `reveille nbps`, or put one into a folder of `server.nbps`"
     )]
     NoNbp(Arch),
+    /// It does not come any further.
+    #[error(
+        "it fetched {0} three times within a minute and never its script, so this NBP leads back to itself or does not work on this machine; name another by `nbp`. It is served again after a minute"
+    )]
+    Loops(String),
     /// The client did not say what it is.
     #[error("its architecture is not known")]
     NoArch,
@@ -99,10 +122,10 @@ pub fn decide<'a>(
         return Answer::Ignore(Ignored::UnknownMachine);
     }
     match client.stage {
-        Stage::Pxe | Stage::HttpBoot => nbp(client, machine, catalog),
-        Stage::Ipxe if !client.speaks_http => nbp(client, machine, catalog),
+        Stage::Pxe | Stage::HttpBoot => nbp(client, machine, catalog, (state, now)),
+        Stage::Ipxe if !client.speaks_http => nbp(client, machine, catalog, (state, now)),
         Stage::Ipxe if replaces_ipxe(machine, catalog) && !state.runs_our_nbp(now) => {
-            nbp(client, machine, catalog)
+            nbp(client, machine, catalog, (state, now))
         }
         Stage::Ipxe => match client.mac {
             Some(mac) => Answer::Script(mac),
@@ -133,6 +156,24 @@ pub fn decide_script(client: &Client, catalog: &Catalog) -> Result<Script, Ignor
     Ok(Script { kind: choose(kind, own, client, catalog), machine: machine.cloned() })
 }
 
+/// Decides what a client gets that asks for an NBP by its name.
+///
+/// # Errors
+/// It gets nothing.
+pub fn decide_by_name(
+    name: &str,
+    naming: Naming,
+    (state, now): (&MachineState, SystemTime),
+) -> Result<UnderItsName, Ignored> {
+    if let Some(name) = state.loops_with(now) {
+        return Err(Ignored::Loops(name.to_owned()));
+    }
+    match naming {
+        Naming::ByTheRouter if state.is_run_by(name, now) => Ok(UnderItsName::Autoexec),
+        Naming::ByTheRouter | Naming::ByUs => Ok(UnderItsName::Nbp),
+    }
+}
+
 /// A stranger is ignored at once, unless facts that only its iPXE can tell may yet name it.
 fn stays_ignored(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
     machine.is_none()
@@ -140,10 +181,18 @@ fn stays_ignored(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Cata
         && (client.smbios.is_some() || !catalog.needs_smbios())
 }
 
-fn nbp<'a>(client: &Client, machine: Option<&Arc<Machine>>, catalog: &'a Catalog) -> Answer<'a> {
+fn nbp<'a>(
+    client: &Client,
+    machine: Option<&Arc<Machine>>,
+    catalog: &'a Catalog,
+    (state, now): (&MachineState, SystemTime),
+) -> Answer<'a> {
     let Some(arch) = client.arch else {
         return Answer::Ignore(Ignored::NoArch);
     };
+    if let Some(name) = state.loops_with(now) {
+        return Answer::Ignore(Ignored::Loops(name.to_owned()));
+    }
     if let Some(name) = catalog.settings(machine).find_map(|settings| settings.nbp.get(&arch)) {
         return match catalog.nbps.named(name) {
             Some(nbp) if nbp.arch == arch => Answer::Nbp(nbp),

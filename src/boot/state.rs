@@ -17,10 +17,21 @@ const NBP_IS_STARTING: Duration = Duration::from_mins(2);
 /// DISCOVERs, where router and rack start together; each turn of a loop begins a new one.
 const MOST_TRANSACTIONS: u32 = 3;
 
+/// How often a machine may fetch an NBP within [`LOOPING`] without its script. An NBP that leads back
+/// to itself takes 2.5 to 3 seconds a turn (seen with iPXE); no server gets through its self-test
+/// three times in a minute.
+const MOST_FETCHES: usize = 3;
+/// See [`MOST_FETCHES`]. It is also how long a machine that loops is not served.
+const LOOPING: Duration = Duration::from_mins(1);
+
 /// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineState {
-    nbp_fetched: Option<SystemTime>,
+    /// The NBPs that were fetched whole and were not followed by a script: the newest last, no more
+    /// than [`MOST_FETCHES`].
+    fetched: Vec<(String, SystemTime)>,
+    /// Whether the newest of them was shown the way to its script.
+    was_led: bool,
     nbp_offered: Option<SystemTime>,
     last_xid: Option<u32>,
     transactions: u32,
@@ -30,11 +41,18 @@ impl MachineState {
     /// Takes up what happened at `at`.
     pub fn apply(&mut self, event: &Event, at: SystemTime) {
         match &event.step {
-            Step::NbpSent { .. } => self.nbp_fetched = Some(at),
+            Step::NbpSent { file, .. } => {
+                if self.fetched.len() == MOST_FETCHES {
+                    self.fetched.remove(0);
+                }
+                self.fetched.push((file.clone(), at));
+                self.was_led = false;
+            }
+            Step::AutoexecSent => self.was_led = true,
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
             Step::ScriptServed { .. } => *self = Self::default(),
             Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
-                let before = if is_recent(self.nbp_offered, at) { self.transactions } else { 0 };
+                let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
                 let is_new = before == 0 || self.last_xid != Some(*xid);
                 self.transactions = before + u32::from(is_new);
                 self.last_xid = Some(*xid);
@@ -44,7 +62,6 @@ impl MachineState {
             | Step::Acknowledged { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
-            | Step::AutoexecSent
             | Step::ImageSent { .. }
             | Step::BrokenOff { .. }
             | Step::Refused { .. }
@@ -54,11 +71,90 @@ impl MachineState {
 
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
     pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
-        let in_vain = self.transactions >= MOST_TRANSACTIONS && is_recent(self.nbp_offered, now);
-        is_recent(self.nbp_fetched, now) || in_vain
+        let in_vain = self.transactions >= MOST_TRANSACTIONS && self.was_offered_an_nbp(now);
+        self.starting(now).is_some() || in_vain
+    }
+
+    /// Whether who asks for the NBP `name` now must be that NBP itself: it was fetched a moment ago,
+    /// and was not yet shown the way to its script.
+    pub fn is_run_by(&self, name: &str, now: SystemTime) -> bool {
+        self.starting(now) == Some(name) && !self.was_led
+    }
+
+    /// The NBP that is fetched again and again, without a script.
+    pub fn loops_with(&self, now: SystemTime) -> Option<&str> {
+        let [(_, first), .., (name, last)] = self.fetched.as_slice() else {
+            return None;
+        };
+        let many = self.fetched.len() == MOST_FETCHES && is_within(LOOPING, *first, *last);
+        (many && is_within(LOOPING, *last, now)).then_some(name)
+    }
+
+    fn starting(&self, now: SystemTime) -> Option<&str> {
+        let (name, at) = self.fetched.last()?;
+        is_within(NBP_IS_STARTING, *at, now).then_some(name)
+    }
+
+    fn was_offered_an_nbp(&self, now: SystemTime) -> bool {
+        self.nbp_offered.is_some_and(|at| is_within(NBP_IS_STARTING, at, now))
     }
 }
 
-fn is_recent(at: Option<SystemTime>, now: SystemTime) -> bool {
-    at.is_some_and(|at| now.duration_since(at).is_ok_and(|passed| passed < NBP_IS_STARTING))
+fn is_within(time: Duration, at: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(at).is_ok_and(|passed| passed < time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::{Sent, Subject, Transport};
+    use super::*;
+
+    fn after(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn state(steps: &[(u64, Step)]) -> MachineState {
+        let mut state = MachineState::default();
+        for (second, step) in steps {
+            let event = Event { subject: Subject::default(), step: step.clone() };
+            state.apply(&event, after(*second));
+        }
+        state
+    }
+
+    fn fetched(name: &str) -> Step {
+        let sent = Sent { bytes: 1, took: Duration::ZERO };
+        Step::NbpSent { file: name.into(), over: Transport::Tftp, sent }
+    }
+
+    fn script() -> Step {
+        Step::ScriptServed { does: "boot".into() }
+    }
+
+    #[test]
+    fn three_fetches_in_a_minute_without_a_script_are_a_loop_for_a_minute() {
+        let nbp = || fetched("undionly.kpxe");
+        let two = state(&[(0, nbp()), (3, nbp())]);
+        assert_eq!(two.loops_with(after(4)), None);
+        let three = state(&[(0, nbp()), (3, nbp()), (6, nbp())]);
+        assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
+        assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
+        assert_eq!(three.loops_with(after(66)), None, "it may try again");
+        let slow = state(&[(0, nbp()), (40, nbp()), (60, nbp())]);
+        assert_eq!(slow.loops_with(after(61)), None);
+        let booted = state(&[(0, nbp()), (3, nbp()), (4, script()), (6, nbp())]);
+        assert_eq!(booted.loops_with(after(7)), None);
+        let led = state(&[(0, nbp()), (3, nbp()), (4, Step::AutoexecSent), (6, nbp())]);
+        assert_eq!(led.loops_with(after(7)), Some("undionly.kpxe"), "it was led in vain");
+    }
+
+    #[test]
+    fn who_fetches_the_same_nbp_again_is_that_nbp_once() {
+        let steps = [(0, fetched("snponly.efi")), (5, Step::AutoexecSent)];
+        let running = state(&steps[..1]);
+        assert!(running.is_run_by("snponly.efi", after(4)));
+        assert!(!running.is_run_by("undionly.kpxe", after(4)));
+        assert!(!running.is_run_by("snponly.efi", after(120)));
+        assert!(!state(&steps).is_run_by("snponly.efi", after(6)), "a reset on the way");
+    }
 }

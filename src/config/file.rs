@@ -53,10 +53,8 @@ pub struct Server {
     pub interfaces: Option<Vec<Located<String>>>,
     /// `advertise`
     pub advertise: Option<Located<Ipv4Addr>>,
-    /// `dhcp.port`
-    pub dhcp_port: Option<u16>,
-    /// `dhcp.boot_server_port`
-    pub boot_server_port: Option<u16>,
+    /// `dhcp`
+    pub dhcp: Dhcp,
     /// `tftp`
     pub tftp: Tftp,
     /// `http.port`
@@ -67,6 +65,17 @@ pub struct Server {
     pub boot_scripts: Option<Located<String>>,
     /// `nbps`
     pub nbps: Option<Vec<Located<String>>>,
+}
+
+/// `server.dhcp`
+#[derive(Debug, Default)]
+pub struct Dhcp {
+    /// `dhcp: off`, or `mode: off`
+    pub off: bool,
+    /// `port`
+    pub port: Option<u16>,
+    /// `boot_server_port`
+    pub boot_server_port: Option<u16>,
 }
 
 /// `server.tftp`
@@ -123,8 +132,7 @@ fn each<T>(
 impl Server {
     fn read(node: &Node, problems: &mut Problems) -> Self {
         let fields = Fields::of(node, "server", SERVER, problems);
-        let (dhcp_port, boot_server_port) =
-            fields.node("dhcp").map(|node| dhcp(node, problems)).unwrap_or_default();
+        let dhcp = fields.node("dhcp").map(|node| Dhcp::read(node, problems));
         let tftp = fields.node("tftp").map(|node| Tftp::read(node, problems));
         let http_port = fields.node("http").and_then(|node| {
             Fields::of(node, "server.http", HTTP, problems).port("port", problems)
@@ -132,8 +140,7 @@ impl Server {
         Self {
             interfaces: fields.texts("interfaces", problems),
             advertise: fields.parsed("advertise", problems),
-            dhcp_port,
-            boot_server_port,
+            dhcp: dhcp.unwrap_or_default(),
             tftp: tftp.unwrap_or_default(),
             http_port,
             state: fields.text("state", problems),
@@ -143,18 +150,22 @@ impl Server {
     }
 }
 
-/// `proxy`, or a mapping with the ports.
-fn dhcp(node: &Node, problems: &mut Problems) -> (Option<u16>, Option<u16>) {
-    const MODES: &[(&str, ())] = &[("proxy", ())];
-    if let Value::Scalar(_) = node.value {
-        if let Some(mode) = scalar(node, "server.dhcp", problems) {
-            one_of(&mode, MODES, &["off"], problems);
+impl Dhcp {
+    /// `proxy` or `off`, or a mapping with the ports.
+    fn read(node: &Node, problems: &mut Problems) -> Self {
+        const MODES: &[(&str, bool)] = &[("proxy", false), ("off", true)];
+        if let Value::Scalar(_) = node.value {
+            let off = scalar(node, "server.dhcp", problems)
+                .and_then(|mode| one_of(&mode, MODES, &[], problems));
+            return Self { off: off.unwrap_or(false), ..Self::default() };
         }
-        return (None, None);
+        let fields = Fields::of(node, "server.dhcp", DHCP, problems);
+        Self {
+            off: fields.one_of("mode", MODES, &[], problems).unwrap_or(false),
+            port: fields.port("port", problems),
+            boot_server_port: fields.port("boot_server_port", problems),
+        }
     }
-    let fields = Fields::of(node, "server.dhcp", DHCP, problems);
-    fields.one_of("mode", MODES, &["off"], problems);
-    (fields.port("port", problems), fields.port("boot_server_port", problems))
 }
 
 impl Tftp {

@@ -138,27 +138,29 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         let message = "TFTP is off: only UEFI HTTP Boot and cards whose ROM is an iPXE can boot";
         problems.warning("server.tftp", Place::default(), message);
     }
-    let ports = [
-        written.dhcp_port.unwrap_or(67),
-        written.boot_server_port.unwrap_or(4011),
-        tftp.port.unwrap_or(69),
-    ];
-    if ports[0] == ports[1] || ports[0] == ports[2] || ports[1] == ports[2] {
+    let dhcp = (!written.dhcp.off).then(|| Dhcp {
+        port: written.dhcp.port.unwrap_or(67),
+        boot_server_port: written.dhcp.boot_server_port.unwrap_or(4011),
+    });
+    let tftp = (!tftp.off).then(|| Tftp {
+        port: tftp.port.unwrap_or(69),
+        max_transfers: tftp.max_transfers.unwrap_or(2000) as usize,
+        max_per_address: tftp.max_per_address.unwrap_or(8) as usize,
+    });
+    let ports: Vec<u16> = dhcp
+        .iter()
+        .flat_map(|dhcp| [dhcp.port, dhcp.boot_server_port])
+        .chain(tftp.map(|tftp| tftp.port))
+        .collect();
+    if (1..ports.len()).any(|at| ports[..at].contains(&ports[at])) {
         let message = "the UDP ports of `dhcp` and `tftp` are three different ones";
         problems.error("server", Place { line: 1, column: 1 }, message);
     }
     Server {
         interfaces,
         advertise: written.advertise.as_ref().map(|at| at.value),
-        dhcp: Dhcp {
-            port: written.dhcp_port.unwrap_or(67),
-            boot_server_port: written.boot_server_port.unwrap_or(4011),
-        },
-        tftp: (!tftp.off).then(|| Tftp {
-            port: tftp.port.unwrap_or(69),
-            max_transfers: tftp.max_transfers.unwrap_or(2000) as usize,
-            max_per_address: tftp.max_per_address.unwrap_or(8) as usize,
-        }),
+        dhcp,
+        tftp,
         http_port: written.http_port.unwrap_or(8080),
         state: state_folder(file, &found.base, &found.state),
     }
@@ -244,7 +246,7 @@ mod tests {
             Server {
                 interfaces: Interfaces::OfDefaultRoute,
                 advertise: None,
-                dhcp: Dhcp { port: 67, boot_server_port: 4011 },
+                dhcp: Some(Dhcp { port: 67, boot_server_port: 4011 }),
                 tftp: Some(Tftp { port: 69, max_transfers: 2000, max_per_address: 8 }),
                 http_port: 8080,
                 state: "/var/lib/reveille".into(),
@@ -266,7 +268,7 @@ mod tests {
 server:
   interface: eth0
   http: { port: eighty }
-  dhcp: off
+  dhcp: relay
 images:
   rack: { kernel: /srv/vmlinuz, initrd: https://example.org/initrd }
 profiles:
@@ -288,7 +290,7 @@ menu: { default: talos, profiles: [] }
             [
                 "config.yaml:2:3: server.interface: there is no key `interface`; did you mean `interfaces`?",
                 "config.yaml:3:17: server.http.port: `eighty` is not a whole number from 1 to 65535",
-                "config.yaml:4:9: server.dhcp: this version of reveille cannot do `off` yet",
+                "config.yaml:4:9: server.dhcp: there is no value `relay`; there is: proxy, off",
                 "config.yaml:6:41: images.rack.initrd: this version of reveille cannot fetch `https://example.org/initrd` yet; name a file",
                 "config.yaml:10:12: profiles.talos.image: there is no image named `rak`; did you mean `rack`?",
                 "config.yaml:11:22: profiles.talos.cmdline[1]: the argument `x=${uuid}` has `${` in it, which iPXE would expand",

@@ -119,7 +119,14 @@ impl Query {
     /// # Errors
     /// It is malformed, or from nobody who network boots.
     pub fn read(datagram: &[u8]) -> Result<Self, Ignored> {
-        let request = Request::decode(datagram)?;
+        Self::new(Request::decode(datagram)?)
+    }
+
+    /// Says who sent a request.
+    ///
+    /// # Errors
+    /// It is from nobody who network boots.
+    pub fn new(request: Request) -> Result<Self, Ignored> {
         let client = pxe::client(&request)?;
         Ok(Self { request, client })
     }
@@ -311,230 +318,8 @@ fn subject(query: &Query, config: &Config) -> Subject {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::testing::{captured, options, request};
+    use super::super::testing::{Reply, broadcast, config, request};
     use super::*;
-    use crate::boot::catalog::{Nbp, Nbps};
-    use crate::config::fields::Problems;
-    use crate::config::file::File;
-    use crate::config::resolve::{Surroundings, resolve};
-
-    const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-
-    fn config(yaml: &str) -> Config {
-        let mut nbps = Nbps::default();
-        for (name, arch) in [
-            ("undionly.kpxe", Arch::Bios),
-            ("snponly.efi", Arch::UefiX64),
-            ("arm64/snponly.efi", Arch::UefiArm64),
-        ] {
-            nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
-        }
-        let found = Surroundings { nbps, ..Surroundings::default() };
-        let mut problems = Problems::new(Path::new("config.yaml"));
-        let file = File::parse(yaml, &mut problems);
-        resolve(file, found, problems).unwrap()
-    }
-
-    fn arrival(port: Port, from: (Ipv4Addr, u16)) -> Arrival {
-        Arrival {
-            from: SocketAddrV4::new(from.0, from.1),
-            port,
-            interface: "eth0".into(),
-            asked: US,
-            local: US,
-        }
-    }
-
-    fn answer(datagram: &[u8], arrival: &Arrival, config: &Config) -> Outcome {
-        let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
-        match Query::read(datagram) {
-            Ok(query) => respond(&query, arrival, config, state),
-            Err(ignored) => Outcome::Ignored(ignored),
-        }
-    }
-
-    /// Where a reply went, its `file`, and its options without 53, 54 and 97.
-    fn reply(outcome: Outcome) -> (String, String, Vec<(u8, Vec<u8>)>) {
-        let Outcome::Reply { to, datagram, .. } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(datagram[16..20], [0; 4], "yiaddr: never a lease");
-        assert_eq!(datagram[20..24], US.octets(), "siaddr");
-        let file = datagram[108..236].split(|byte| *byte == 0).next().unwrap();
-        let mut options = options(&datagram);
-        assert!(options.iter().any(|(code, data)| *code == 54 && *data == US.octets()));
-        options.retain(|(code, _)| ![53, 54, 97].contains(code));
-        (to.to_string(), String::from_utf8(file.to_vec()).unwrap(), options)
-    }
-
-    fn pxe_client() -> (u8, Vec<u8>) {
-        (60, b"PXEClient".to_vec())
-    }
-
-    #[test]
-    fn t1_a_bios_rom_is_told_to_just_download_undionly() {
-        let bios = request(1, &[(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])]);
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        let (to, file, options) = reply(answer(&bios, &arrival, &config("")));
-        assert_eq!((to.as_str(), file.as_str()), ("255.255.255.255:68", "undionly.kpxe"));
-        assert_eq!(options, [(43, vec![6, 1, 8, 255]), pxe_client()]);
-    }
-
-    #[test]
-    fn t2_uefi_gets_its_nbp_and_no_option_43() {
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        let datagram = captured!("ovmf-pxe-discover");
-        let outcome = answer(&datagram, &arrival, &config(""));
-        let Outcome::Reply { datagram: offer, .. } = &outcome else { panic!("{outcome:?}") };
-        let id = |datagram: &[u8]| {
-            super::super::testing::options(datagram).into_iter().find(|(code, _)| *code == 97)
-        };
-        assert_eq!(id(offer), id(&datagram), "option 97 is echoed");
-        let (_, file, options) = reply(outcome);
-        assert_eq!(file, "snponly.efi");
-        assert_eq!(options, [pxe_client()]);
-    }
-
-    #[test]
-    fn t3_on_port_4011_the_answer_goes_back_to_where_the_request_came_from() {
-        let config = config("");
-        let uefi = captured!("ovmf-pxe-request-4011");
-        let (to, file, options) =
-            reply(answer(&uefi, &arrival(Port::BootServer, (CLIENT, 4011)), &config));
-        assert_eq!((to.as_str(), file.as_str()), ("10.77.0.100:4011", "snponly.efi"));
-        assert_eq!(options, [pxe_client()]);
-
-        // iPXE listens on 68, and sets its broadcast flag although it has an address.
-        let mut ipxe = request(3, &[(60, b"PXEClient"), (77, b"iPXE"), (54, &US.octets())]);
-        ipxe[10] = 0x80;
-        ipxe[12..16].copy_from_slice(&CLIENT.octets());
-        let (to, file, _) = reply(answer(&ipxe, &arrival(Port::BootServer, (CLIENT, 68)), &config));
-        assert_eq!(to, "10.77.0.100:68");
-        assert_eq!(file, "http://10.77.0.2:8080/boot/52-54-00-00-00-01.ipxe");
-    }
-
-    #[test]
-    fn t4_ipxe_is_told_its_script_with_priority_over_a_routers_file_name() {
-        let config = config("");
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        for datagram in [
-            captured!("bios-rom-ipxe-discover"),
-            captured!("bios-undionly-chained-discover"),
-            captured!("snponly-from-pxe-discover"),
-        ] {
-            let (_, file, options) = reply(answer(&datagram, &arrival, &config));
-            assert!(file.starts_with("http://10.77.0.2:8080/boot/52-54-00-77-00-0"), "{file}");
-            assert_eq!(options, [pxe_client(), (175, vec![1, 1, 1])]);
-        }
-    }
-
-    #[test]
-    fn t5_http_boot_gets_a_url_that_ends_in_efi() {
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        let datagram = captured!("ovmf-http-discover");
-        let (_, file, options) = reply(answer(&datagram, &arrival, &config("")));
-        assert_eq!(file, "http://10.77.0.2:8080/nbp/snponly.efi");
-        assert_eq!(options, [(60, b"HTTPClient".to_vec())]);
-    }
-
-    #[test]
-    fn a_request_on_67_is_watched_and_never_answered() {
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        let outcome = answer(&captured!("ovmf-pxe-request-main"), &arrival, &config(""));
-        let Outcome::Seen(event) = outcome else { panic!("{outcome:?}") };
-        assert!(event.subject.address.is_some());
-        assert!(matches!(event.step, Step::Leased { server: Some(_) }));
-    }
-
-    #[test]
-    fn what_is_meant_for_another_server_is_not_answered() {
-        let request = request(3, &[(60, b"PXEClient"), (54, &[10, 77, 0, 9])]);
-        let outcome = answer(&request, &arrival(Port::BootServer, (CLIENT, 4011)), &config(""));
-        let other = Ipv4Addr::new(10, 77, 0, 9);
-        assert_eq!(outcome, Outcome::Ignored(Ignored::OtherServer(other)));
-    }
-
-    #[test]
-    fn a_boot_server_item_is_echoed_and_one_with_credentials_is_not_answered() {
-        let config = config("");
-        let arrival = arrival(Port::BootServer, (CLIENT, 4011));
-        let asking = |item: &[u8]| {
-            let uefi: [(u8, &[u8]); 3] = [(60, b"PXEClient"), (93, &[0, 7]), (43, item)];
-            answer(&request(3, &uefi), &arrival, &config)
-        };
-        let (_, file, options) = reply(asking(&[6, 1, 8, 71, 4, 0, 0, 0, 0, 255]));
-        assert_eq!(file, "snponly.efi");
-        assert!(options.contains(&(43, vec![71, 4, 0, 0, 0, 0, 255])));
-        let outcome = asking(&[71, 4, 0, 0, 0x80, 0, 255]);
-        assert_eq!(outcome, Outcome::Ignored(Ignored::Credentials));
-    }
-
-    #[test]
-    fn a_machine_may_have_its_own_option_43() {
-        let discover = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
-        let bios = request(1, &[(60, b"PXEClient"), (93, &[0, 0])]);
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        // No bytes stand for no option.
-        let table: [(&str, &[u8], &[u8]); 5] = [
-            ("default", &discover, &[]),
-            ("none", &bios, &[]),
-            ("bios", &discover, &[6, 1, 8, 255]),
-            ("skip-prompt", &discover, &[6, 1, 8, 10, 4, 0, 0x50, 0x58, 0x45, 255]),
-            ("default", &bios, &[6, 1, 8, 255]),
-        ];
-        for (mode, datagram, expected) in table {
-            let config = config(&format!(
-                "profiles: {{p: {{script: menu, option_43: bios}}}}\n\
-                 machines: {{m: {{mac: 52:54:00:00:00:01, profile: p, option_43: {mode}}}}}"
-            ));
-            let (_, _, options) = reply(answer(datagram, &arrival, &config));
-            let found = options.into_iter().find(|(code, _)| *code == 43);
-            assert_eq!(found.map(|(_, data)| data).unwrap_or_default(), expected, "{mode}");
-        }
-    }
-
-    #[test]
-    fn the_one_rom_that_wants_it_has_its_request_on_67_answered() {
-        let config = config(
-            "profiles: {p: {script: menu}}\n\
-             machines: {m: {mac: 52:54:00:00:00:01, profile: p, answer_request_67: true}}",
-        );
-        let router: &[u8] = &[10, 77, 0, 1];
-        let datagram = request(3, &[(60, b"PXEClient"), (93, &[0, 0]), (54, router)]);
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        let outcome = answer(&datagram, &arrival, &config);
-        let Outcome::Reply { datagram: ack, .. } = &outcome else { panic!("{outcome:?}") };
-        assert_eq!(super::super::testing::options(ack)[0], (43, vec![6, 1, 8, 255]));
-        assert!(super::super::testing::options(ack).contains(&(53, vec![5])));
-        let (to, file, _) = reply(outcome);
-        assert_eq!((to.as_str(), file.as_str()), ("255.255.255.255:68", "undionly.kpxe"));
-    }
-
-    #[test]
-    fn a_relays_request_is_answered_to_the_relay() {
-        let mut discover = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
-        discover[24..28].copy_from_slice(&[10, 1, 2, 1]);
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::new(10, 1, 2, 1), 67));
-        let (to, ..) = reply(answer(&discover, &arrival, &config("")));
-        assert_eq!(to, "10.1.2.1:67");
-    }
-
-    #[test]
-    fn a_client_without_an_nbp_or_that_is_ignored_gets_no_answer_and_the_reason_is_told() {
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
-        let arm = request(1, &[(60, b"PXEClient"), (93, &[0, 10])]);
-        let told = |yaml, datagram: &[u8]| match answer(datagram, &arrival, &config(yaml)) {
-            Outcome::Ignored(reason @ Ignored::Decided { .. }) => reason.to_string(),
-            other => panic!("{other:?}"),
-        };
-        assert!(told("", &arm).starts_with("no NBP for UEFI arm32 was found"));
-        let alien = request(1, &[(60, b"PXEClient"), (93, &[0, 99])]);
-        assert!(told("", &alien).starts_with("no NBP for architecture 99 (option 93) was found"));
-        let x64 = request(1, &[(60, b"PXEClient"), (93, &[0, 7])]);
-        assert!(told("unknown: ignore", &x64).contains("`unknown: ignore`"));
-        assert!(told("server: { tftp: off }", &x64).contains("`tftp: off`"));
-    }
 
     #[test]
     fn an_ipxe_that_is_to_be_replaced_gets_the_nbp_until_it_has_fetched_it() {
@@ -544,11 +329,12 @@ mod tests {
         );
         let datagram = request(1, &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])]);
         let query = Query::read(&datagram).unwrap();
-        let arrival = arrival(Port::Dhcp, (Ipv4Addr::UNSPECIFIED, 68));
+        let arrival = broadcast();
         let now = SystemTime::UNIX_EPOCH;
         let mut state = MachineState::default();
-        let file =
-            |state: &MachineState, now| reply(respond(&query, &arrival, &config, (state, now))).1;
+        let file = |state: &MachineState, now| {
+            Reply::read(&respond(&query, &arrival, &config, (state, now))).file
+        };
         let script = "http://10.77.0.2:8080/boot/52-54-00-00-00-01.ipxe";
         assert_eq!(file(&state, now), "undionly.kpxe");
         assert_eq!(file(&state, now), "undionly.kpxe", "a repeated DISCOVER");
@@ -562,7 +348,7 @@ mod tests {
             if let Outcome::Reply { event, .. } = &outcome {
                 unseen.apply(event, now);
             }
-            reply(outcome).1
+            Reply::read(&outcome).file
         };
         let turns = [1, 1, 1, 1, 1, 1, 2, 3, 4].map(&mut offered);
         assert_eq!(turns[..8], ["undionly.kpxe"; 8], "what it fetches is not seen to be its own");

@@ -4,10 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
+use super::lan::Sighting;
+use super::packet::Request;
 use super::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
+use super::survey::{self, Prober};
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
@@ -23,18 +26,19 @@ pub struct Server {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     registry: Registry,
+    sightings: mpsc::Sender<Sighting>,
     malformed: Tally,
 }
 
 impl Server {
-    /// Takes a bound socket.
+    /// Takes a bound socket. Which DHCP servers machines choose is told to `sightings`.
     pub fn new(
-        port: Port,
-        socket: Udp,
+        (port, socket): (Port, Udp),
         (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
         registry: Registry,
+        sightings: mpsc::Sender<Sighting>,
     ) -> Self {
-        Self { port, socket, config, served, registry, malformed: Tally::default() }
+        Self { port, socket, config, served, registry, sightings, malformed: Tally::default() }
     }
 
     /// Answers, for ever. What goes wrong with one datagram ends with that datagram.
@@ -58,10 +62,22 @@ impl Server {
         let Some(interface) = served.at(received.interface) else {
             return;
         };
-        let query = match Query::read(datagram) {
+        let request = match Request::decode(datagram) {
+            Ok(request) => request,
+            Err(reason) => return self.ignore(reason.into(), received, &interface.name),
+        };
+        if let Some(server) = survey::chosen(&request) {
+            // Who falls behind learns of it from the next machine.
+            self.sightings.try_send(Sighting { interface: received.interface, server }).ok();
+        }
+        let prober = Prober::of(&request);
+        let query = match Query::new(request) {
             Ok(query) => query,
             Err(reason) => return self.ignore(reason, received, &interface.name),
         };
+        if prober == Some(Prober::Daemon) && query.mac() == interface.mac {
+            return;
+        }
         let arrival = Arrival {
             from: received.from,
             port: self.port,
@@ -74,6 +90,7 @@ impl Server {
             Outcome::Reply { to, datagram, event } => {
                 let from = (received.local, received.interface);
                 match self.socket.send(&datagram, to, from).await {
+                    Ok(()) if prober.is_some() => debug!("dhcp: answered a probe from {to}"),
                     Ok(()) => self.registry.record(event),
                     Err(error) => error!(
                         "dhcp: cannot send the answer for {} to {to} on {}: {}",

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
@@ -129,7 +130,8 @@ pub async fn nbp(
 ) -> Response {
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
-    match files::asked(name.as_bytes(), &config.catalog) {
+    let state = server.registry.state_of(&subject);
+    match files::asked(name.as_bytes(), &config, (&state, SystemTime::now())) {
         Ok(Asked::Autoexec) => {
             let Some(address) = server.advertised(arrival) else {
                 return not_found("nothing boots from here\n");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -138,12 +138,15 @@ impl Server {
             .take(100)
             .flat_map(char::escape_debug)
             .collect();
-        let wanted = match files::asked(&rrq.file, &config.catalog) {
+        let state = self.registry.state_of(&subject);
+        let wanted = match files::asked(&rrq.file, &config, (&state, SystemTime::now())) {
             Ok(found) => found,
             Err(refusal) => {
                 let code = match refusal {
                     files::Refusal::Unknown => ErrorCode::NotFound,
-                    files::Refusal::NoName => ErrorCode::AccessViolation,
+                    files::Refusal::NoName | files::Refusal::Decided(_) => {
+                        ErrorCode::AccessViolation
+                    }
                 };
                 let text = refusal.to_string();
                 self.record_refusal(subject, asked, text.clone());

@@ -144,7 +144,7 @@ fn a_taken_port_is_told_with_who_has_it() {
         for (arguments, told) in [
             (
                 &["--dhcp-range=10.77.0.100,10.77.0.200", "--dhcp-leasefile=/run/leases"][..],
-                "UDP port 67 is taken by dnsmasq (process ",
+                "dnsmasq: `bind-dynamic` in its config",
             ),
             (&["--enable-tftp", "--tftp-root=/tmp"][..], "UDP port 69 is taken by dnsmasq"),
         ] {
@@ -160,6 +160,7 @@ fn a_taken_port_is_told_with_who_has_it() {
             let (code, log) = Appliance::launch(&folder).ended();
             assert_eq!(code, Some(1), "{log}");
             assert!(log.contains(told), "no `{told}` in\n{log}");
+            assert!(log.contains(" is taken by dnsmasq (process "), "{log}");
         }
     });
 }

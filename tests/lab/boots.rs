@@ -11,7 +11,7 @@ use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router};
 
 const TOKEN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
 
-const CONFIG: &str = "
+pub const CONFIG: &str = "
 server:
   nbps: [/usr/lib/ipxe]
 omni:
@@ -52,7 +52,7 @@ machines:
 ";
 
 /// The kernel line that [`CONFIG`] asks for, written out.
-fn expected(host: &str) -> String {
+pub fn expected(host: &str) -> String {
     format!(
         "initrd=initrd talos.platform=metal init_on_alloc=1 slab_nomerge pti=on consoleblank=0 \
          nvme_core.io_timeout=4294967295 printk.devkmsg=on selinux=1 \
@@ -63,9 +63,14 @@ fn expected(host: &str) -> String {
     )
 }
 
-fn appliance() -> (Folder, Appliance) {
+pub fn appliance() -> (Folder, Appliance) {
+    appliance_with(CONFIG)
+}
+
+/// The appliance with another config.
+pub fn appliance_with(config: &str) -> (Folder, Appliance) {
     let folder = Folder::new();
-    folder.write("config.yaml", CONFIG);
+    folder.write("config.yaml", config);
     folder.write("secrets/homelab.token", format!("{TOKEN}\n"));
     fs::create_dir_all(folder.path().join("images")).unwrap();
     fs::copy(kernel(), folder.path().join("images/linux")).unwrap();

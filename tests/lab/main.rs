@@ -10,6 +10,9 @@
 mod support;
 
 mod bad_input;
+mod beside;
 mod boots;
 mod fetching;
+mod interfaces;
 mod journey;
+mod option_43;

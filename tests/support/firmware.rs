@@ -83,6 +83,18 @@ impl Firmware {
         })
     }
 
+    /// Broadcasts a DISCOVER with these options, and returns every offer that comes within a second of
+    /// the one before.
+    pub fn offers(&self, options: &[(u8, &[u8])]) -> Vec<Answer> {
+        let socket = self.socket(68);
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("it is a socket");
+        let mut datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, options);
+        // The interface's own hardware address is another: what is sent to this one does not come.
+        datagram[10] = 0x80;
+        socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+        std::iter::from_fn(|| receive(&socket)).collect()
+    }
+
     /// Broadcasts a thousand DISCOVERs, in tens, each from another machine; how many offers come.
     pub fn flood(&self, options: &[(u8, &[u8])]) -> usize {
         let socket = self.socket(68);
@@ -102,10 +114,23 @@ impl Firmware {
 
     /// Broadcasts the REQUEST by which it takes its lease from another server.
     pub fn take_lease(&self, options: &[(u8, &[u8])]) {
-        let own: [(u8, &[u8]); 2] = [(50, &self.address.octets()), (54, &[10, 77, 0, 1])];
+        self.take_lease_from([10, 77, 0, 1], options);
+    }
+
+    /// The same, from this server.
+    pub fn take_lease_from(&self, server: [u8; 4], options: &[(u8, &[u8])]) {
+        let own: [(u8, &[u8]); 2] = [(50, &self.address.octets()), (54, &server)];
         let datagram = self.datagram(3, Ipv4Addr::UNSPECIFIED, &[&own, options].concat());
         let socket = self.socket(68);
         socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+    }
+
+    /// Renews its lease: a REQUEST to the server that gave it, and the answer.
+    pub fn renew(&self, server: Ipv4Addr) -> Option<Answer> {
+        let socket = self.socket(68);
+        let datagram = self.datagram(3, self.address, &[]);
+        socket.send_to(&datagram, (server, 67)).expect("the LAN is up");
+        receive(&socket)
     }
 
     /// Asks the boot server from its leased address, as UEFI does after the offer.
@@ -153,12 +178,17 @@ impl Firmware {
 }
 
 fn receive(socket: &UdpSocket) -> Option<Answer> {
-    let mut buffer = vec![0; 2048];
-    let (len, from) = socket.recv_from(&mut buffer).ok()?;
-    buffer.truncate(len);
-    match from {
-        std::net::SocketAddr::V4(from) => Some(Answer { from, datagram: buffer }),
-        std::net::SocketAddr::V6(_) => None,
+    loop {
+        let mut buffer = vec![0; 2048];
+        let (len, from) = socket.recv_from(&mut buffer).ok()?;
+        buffer.truncate(len);
+        // What is broadcast to others is not ours.
+        match from {
+            std::net::SocketAddr::V4(from) if buffer.get(4..8) == Some(b"boot") => {
+                return Some(Answer { from, datagram: buffer });
+            }
+            _ => {}
+        }
     }
 }
 

@@ -105,6 +105,25 @@ impl Lan {
         Self { bridge: name }
     }
 
+    /// A second LAN, 10.78.0.0/24, on the appliance's `eth1`.
+    pub fn second() -> Self {
+        let second = Self::bridge("lan2");
+        second.plug();
+        second
+    }
+
+    /// Connects the appliance's `eth1` to it.
+    pub fn plug(&self) {
+        self.join("appliance", "eth1", "10.78.0.2/24");
+        // A card keeps its hardware address, and others have it in their ARP tables.
+        run("ip", &["-n", "appliance", "link", "set", "eth1", "address", "02:00:00:78:00:02"]);
+    }
+
+    /// Takes the appliance's `eth1` away.
+    pub fn unplug(&self) {
+        run("ip", &["link", "del", "appliance-eth1"]);
+    }
+
     /// A second LAN, 10.78.0.0/24, behind a host `relay` that routes between the two.
     pub fn behind_a_relay(&self) -> Self {
         let second = Self::bridge("lan2");

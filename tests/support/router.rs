@@ -13,6 +13,11 @@ use super::{inside, packaged};
 #[derive(Clone, Copy, Debug)]
 pub enum Dhcp {
     Dnsmasq,
+    /// It names the appliance, and the NBP for BIOS and for UEFI, in the fields that OPNsense has for
+    /// them; as do the two others.
+    DnsmasqNamingUs,
+    KeaNamingUs,
+    IscNamingUs,
     /// It also names a boot file of its own, which is not there (options 66 and 67).
     DnsmasqWithBootFile,
     Kea,
@@ -33,9 +38,38 @@ pub struct Router {
     _folder: TempDir,
 }
 
+const RANGE: &str = "--dhcp-range=10.77.0.100,10.77.0.200,1h";
 const ANNOUNCE: &[&str] = &["--enable-ra", "--dhcp-range=::,constructor:eth0,ra-only,64"];
 
 impl Router {
+    /// dnsmasq with these further arguments.
+    pub fn dnsmasq(more: &[&str], ipv6: Ipv6) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        Self { servers: vec![dnsmasq(folder.path(), ipv6, more)], _folder: folder }
+    }
+
+    /// A DHCP server on the appliance's own host.
+    pub fn on_the_appliance(dhcp: Dhcp) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        let server = match dhcp {
+            Dhcp::Kea => kea("appliance", folder.path(), "", ""),
+            Dhcp::Isc => isc("appliance", folder.path(), ""),
+            _ => {
+                let arguments = ["--no-ping", RANGE, "--dhcp-authoritative", "--bind-dynamic"];
+                ready(bare_dnsmasq("appliance", folder.path(), &arguments), "DHCP, ")
+            }
+        };
+        Self { servers: vec![server], _folder: folder }
+    }
+
+    /// Another proxyDHCP server, on this host.
+    pub fn proxy(host: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the router");
+        let arguments = ["--dhcp-range=10.77.0.0,proxy", "--pxe-service=x86PC,other,other"];
+        let command = bare_dnsmasq(host, folder.path(), &arguments);
+        Self { servers: vec![ready(command, "DHCP, ")], _folder: folder }
+    }
+
     pub fn start(dhcp: Dhcp, ipv6: Ipv6) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the router");
         let mut servers = vec![match dhcp {
@@ -45,15 +79,51 @@ impl Router {
                 let options = "--dhcp-option-force=66,10.77.0.1";
                 dnsmasq(folder.path(), ipv6, &[boot_file, options])
             }
-            Dhcp::Kea => kea(folder.path()),
-            Dhcp::Isc => isc(folder.path()),
+            Dhcp::DnsmasqNamingUs => {
+                let uefi = "--dhcp-match=set:uefi,option:client-arch,7";
+                let names = [
+                    "--dhcp-boot=tag:!uefi,undionly.kpxe,,10.77.0.2",
+                    "--dhcp-boot=tag:uefi,snponly.efi,,10.77.0.2",
+                ];
+                dnsmasq(folder.path(), ipv6, &[uefi, names[0], names[1]])
+            }
+            Dhcp::Kea => kea("router", folder.path(), "", ""),
+            Dhcp::KeaNamingUs => {
+                let class = |name: &str, arch: &str, file: &str| {
+                    format!(
+                        r#"{{"name": "{name}", "test": "option[93].hex == {arch}",
+                            "option-data": [{{"name": "boot-file-name", "data": "{file}"}}]}}"#
+                    )
+                };
+                let bios = class("bios", "0x0000", "undionly.kpxe");
+                let uefi = class("uefi", "0x0007", "snponly.efi");
+                let next_server = r#""next-server": "10.77.0.2","#;
+                let classes = format!(r#""client-classes": [{bios}, {uefi}],"#);
+                kea("router", folder.path(), next_server, &classes)
+            }
+            Dhcp::Isc => isc("router", folder.path(), ""),
+            Dhcp::IscNamingUs => isc(
+                "router",
+                folder.path(),
+                "next-server 10.77.0.2;\n\
+                 if option arch = 00:07 { filename \"snponly.efi\"; }\n\
+                 else { filename \"undionly.kpxe\"; }\n",
+            ),
         }];
         match dhcp {
-            Dhcp::Kea | Dhcp::Isc if ipv6 == Ipv6::Announced => {
-                let command = bare_dnsmasq(folder.path(), ANNOUNCE);
+            Dhcp::Kea | Dhcp::KeaNamingUs | Dhcp::Isc | Dhcp::IscNamingUs
+                if ipv6 == Ipv6::Announced =>
+            {
+                let command = bare_dnsmasq("router", folder.path(), ANNOUNCE);
                 servers.push(ready(command, "router advertisement enabled"));
             }
-            Dhcp::Dnsmasq | Dhcp::DnsmasqWithBootFile | Dhcp::Kea | Dhcp::Isc => {}
+            Dhcp::Dnsmasq
+            | Dhcp::DnsmasqWithBootFile
+            | Dhcp::DnsmasqNamingUs
+            | Dhcp::Kea
+            | Dhcp::KeaNamingUs
+            | Dhcp::Isc
+            | Dhcp::IscNamingUs => {}
         }
         Self { servers, _folder: folder }
     }
@@ -72,7 +142,7 @@ fn dnsmasq(folder: &Path, ipv6: Ipv6, more: &[&str]) -> Child {
     let mut arguments = vec![
         "--no-ping",
         "--dhcp-authoritative",
-        "--dhcp-range=10.77.0.100,10.77.0.200,1h",
+        RANGE,
         "--dhcp-option=option:router,10.77.0.1",
         // For machines behind the relay.
         "--dhcp-range=set:far,10.78.0.100,10.78.0.200,255.255.255.0,1h",
@@ -82,7 +152,8 @@ fn dnsmasq(folder: &Path, ipv6: Ipv6, more: &[&str]) -> Child {
     if ipv6 == Ipv6::Announced {
         arguments.extend(ANNOUNCE);
     }
-    ready(bare_dnsmasq(folder, &arguments), "DHCP, sockets bound exclusively")
+    arguments.push("--bind-interfaces");
+    ready(bare_dnsmasq("router", folder, &arguments), "DHCP, sockets bound exclusively")
 }
 
 /// A relay agent between two LANs, which names the router and the appliance.
@@ -105,46 +176,52 @@ impl Drop for Relay {
 }
 
 /// `-d` keeps it root: in a user namespace with one user it cannot change to another.
-fn bare_dnsmasq(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = inside("router", &packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
+fn bare_dnsmasq(host: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = inside(host, &packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
     command
         .args(["-d", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=eth0"])
-        .args(["--bind-interfaces", "--pid-file=", "--log-facility=-"])
+        .args(["--pid-file=", "--log-facility=-", "--log-dhcp"])
         .arg(format!("--dhcp-leasefile={}/dnsmasq.leases", folder.display()))
         .args(arguments);
     command
 }
 
-fn kea(folder: &Path) -> Child {
+/// With these further keys of its subnet, and these of its own.
+fn kea(host: &str, folder: &Path, subnet: &str, classes: &str) -> Child {
     let config = folder.join("kea.json");
     let json = r#"{"Dhcp4": {
+        CLASSES
         "interfaces-config": {"interfaces": ["eth0"], "dhcp-socket-type": "raw"},
         "lease-database": {"type": "memfile", "persist": false},
         "valid-lifetime": 3600,
         "subnet4": [{
-            "id": 1, "subnet": "10.77.0.0/24", "interface": "eth0",
+            "id": 1, SUBNET "subnet": "10.77.0.0/24", "interface": "eth0",
             "pools": [{"pool": "10.77.0.100 - 10.77.0.200"}],
             "option-data": [{"name": "routers", "data": "10.77.0.1"}]
         }],
         "loggers": [{"name": "kea-dhcp4", "severity": "INFO",
                      "output_options": [{"output": "stdout", "flush": true}]}]
     }}"#;
+    let json = json.replace("CLASSES", classes).replace("SUBNET", subnet);
     fs::write(&config, json).expect("the router's folder is writable");
-    let mut command =
-        inside("router", &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
+    let mut command = inside(host, &unconfined("/usr/sbin/kea-dhcp4", "kea-dhcp4-server", folder));
     command.env("KEA_PIDFILE_DIR", folder).env("KEA_LOCKFILE_DIR", folder).arg("-c").arg(config);
     ready(command, "DHCP4_STARTED")
 }
 
-fn isc(folder: &Path) -> Child {
+/// With these further statements for its subnet.
+fn isc(host: &str, folder: &Path, subnet: &str) -> Child {
     let config = folder.join("dhcpd.conf");
-    let text = "default-lease-time 3600; authoritative; ping-check false; ddns-update-style none;\n\
-                subnet 10.77.0.0 netmask 255.255.255.0 {\n\
-                \x20 range 10.77.0.100 10.77.0.200; option routers 10.77.0.1;\n}\n";
+    let text = format!(
+        "default-lease-time 3600; authoritative; ping-check false; ddns-update-style none;\n\
+         option arch code 93 = unsigned integer 16;\n\
+         subnet 10.77.0.0 netmask 255.255.255.0 {{\n\
+         \x20 range 10.77.0.100 10.77.0.200; option routers 10.77.0.1;\n{subnet}}}\n"
+    );
     fs::write(&config, text).expect("the router's folder is writable");
     let leases = folder.join("dhcpd.leases");
     File::create(&leases).expect("the router's folder is writable");
-    let mut command = inside("router", &unconfined("/usr/sbin/dhcpd", "isc-dhcp-server", folder));
+    let mut command = inside(host, &unconfined("/usr/sbin/dhcpd", "isc-dhcp-server", folder));
     command.args(["-f", "-d", "-4", "-cf"]).arg(config).arg("-lf").arg(leases);
     command.arg("-pf").arg(folder.join("dhcpd.pid")).arg("eth0");
     ready(command, "Server starting service")

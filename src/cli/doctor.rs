@@ -1,0 +1,66 @@
+//! `reveille doctor`
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::boot::decide::Naming;
+use crate::config::load::Source;
+use crate::dhcp::probe::probe;
+use crate::dhcp::survey::{Answer, Prober, Us, findings};
+use crate::interfaces::{Interface, Watcher};
+
+/// Asks each LAN where machines boot who answers them there, and says what to change.
+pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
+    let source = Source::find(config);
+    let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
+    let (served, missing) = Watcher::look_once(&config.server).map_err(|reason| anyhow!(reason))?;
+    for reason in &missing {
+        println!("{reason}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let mut all_is_well = missing.is_empty();
+    for interface in served.iter() {
+        println!("Asking on {} as BIOS, UEFI and iPXE, for 7 seconds …", interface.name);
+        let answers = runtime.block_on(probe(interface, Prober::Doctor));
+        let answers =
+            answers.map_err(|reason| anyhow!("cannot ask on {}: {reason}", interface.name))?;
+        all_is_well &= report(interface, &answers, config.server.naming());
+    }
+    Ok(if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints what came, and what is to be done about it; whether that is nothing.
+fn report(interface: &Interface, answers: &[Answer], naming: Naming) -> bool {
+    for answer in answers {
+        println!("  {}", described(answer, interface));
+    }
+    let us = Us { addresses: interface.own_addresses().collect(), naming };
+    let found = findings(answers, &BTreeSet::new(), &us);
+    for finding in &found {
+        println!("! {finding}");
+    }
+    if found.is_empty() {
+        println!("Nothing on {} stands in the way of a boot.", interface.name);
+    }
+    found.is_empty()
+}
+
+fn described(answer: &Answer, interface: &Interface) -> String {
+    let Answer { asked, server, lease, vendor_class, boot_file, next_server, .. } = answer;
+    let whose =
+        if interface.own_addresses().any(|own| own == *server) { " (this host)" } else { "" };
+    let lease =
+        lease.map_or_else(|| "no address".to_owned(), |address| format!("the address {address}"));
+    let class = vendor_class.as_ref().map_or_else(String::new, |class| format!(", as {class}"));
+    let file = boot_file.as_ref().map_or_else(String::new, |file| {
+        let from = next_server.as_ref().map_or_else(String::new, |from| format!(" on {from}"));
+        format!(", and `{file}`{from}")
+    });
+    format!("{asked}: {server}{whose} offers {lease}{class}{file}")
+}
