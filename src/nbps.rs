@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn the_version_of_debians_builds_is_read() {
         let path = Path::new("/usr/lib/ipxe/snponly.efi");
-        let Ok(facts) = facts(path) else { return };
+        let facts = facts(path).expect("Debian's package ipxe is there (dev/setup installs it)");
         assert!(facts.size > 100_000);
         assert!(facts.version.is_some_and(|version| version.contains("git")));
     }

@@ -27,10 +27,11 @@ const LOOPING: Duration = Duration::from_mins(1);
 /// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineState {
-    /// The NBPs that were fetched whole and were not followed by a script: the newest last, no more
-    /// than [`MOST_FETCHES`].
-    fetched: Vec<(String, SystemTime)>,
-    /// Whether the newest of them was shown the way to its script.
+    /// The NBP that was fetched last and was not followed by a script, and when: the newest last, no
+    /// more than [`MOST_FETCHES`].
+    nbp: String,
+    fetched: Vec<SystemTime>,
+    /// Whether it was shown the way to its script.
     was_led: bool,
     nbp_offered: Option<SystemTime>,
     last_xid: Option<u32>,
@@ -42,10 +43,14 @@ impl MachineState {
     pub fn apply(&mut self, event: &Event, at: SystemTime) {
         match &event.step {
             Step::NbpSent { file, .. } => {
+                if self.nbp != *file {
+                    self.nbp.clone_from(file);
+                    self.fetched.clear();
+                }
                 if self.fetched.len() == MOST_FETCHES {
                     self.fetched.remove(0);
                 }
-                self.fetched.push((file.clone(), at));
+                self.fetched.push(at);
                 self.was_led = false;
             }
             Step::AutoexecSent => self.was_led = true,
@@ -83,16 +88,16 @@ impl MachineState {
 
     /// The NBP that is fetched again and again, without a script.
     pub fn loops_with(&self, now: SystemTime) -> Option<&str> {
-        let [(_, first), .., (name, last)] = self.fetched.as_slice() else {
+        let [first, .., last] = self.fetched.as_slice() else {
             return None;
         };
         let many = self.fetched.len() == MOST_FETCHES && is_within(LOOPING, *first, *last);
-        (many && is_within(LOOPING, *last, now)).then_some(name)
+        (many && is_within(LOOPING, *last, now)).then_some(&self.nbp)
     }
 
     fn starting(&self, now: SystemTime) -> Option<&str> {
-        let (name, at) = self.fetched.last()?;
-        is_within(NBP_IS_STARTING, *at, now).then_some(name)
+        let at = self.fetched.last()?;
+        is_within(NBP_IS_STARTING, *at, now).then_some(&self.nbp)
     }
 
     fn was_offered_an_nbp(&self, now: SystemTime) -> bool {
@@ -140,6 +145,8 @@ mod tests {
         assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
         assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
         assert_eq!(three.loops_with(after(66)), None, "it may try again");
+        let other = state(&[(0, nbp()), (3, fetched("ipxe.pxe")), (6, nbp())]);
+        assert_eq!(other.loops_with(after(7)), None);
         let slow = state(&[(0, nbp()), (40, nbp()), (60, nbp())]);
         assert_eq!(slow.loops_with(after(61)), None);
         let booted = state(&[(0, nbp()), (3, nbp()), (4, script()), (6, nbp())]);
