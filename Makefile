@@ -39,6 +39,7 @@ test:
 bench:
 	dev/setup bench
 	cargo bench --locked --bench serving
+	cargo bench --locked --bench offers
 
 clean:
 	cargo clean
