@@ -17,6 +17,8 @@ use dhcproto::v4::borrowed::DhcpOptionIterator;
 const HEADER: usize = 240;
 /// RFC 1542 section 2.1: old clients and relays drop anything shorter.
 const MIN_LEN: usize = 300;
+/// RFC 2131 section 2: no client need take a datagram of more than 576 bytes, headers included.
+const MAX_LEN: usize = 548;
 /// Where the fields are that are copied as they came.
 const CHADDR: std::ops::Range<usize> = 28..44;
 
@@ -268,13 +270,18 @@ impl Reply {
         if let Some(relay_agent) = request.option(option::RELAY_AGENT)
             && !request.giaddr.is_unspecified()
         {
-            datagram.pop();
+            let end = datagram.pop();
+            let without = datagram.len();
             for piece in relay_agent.chunks(255) {
                 datagram.push(option::RELAY_AGENT);
                 datagram.push(u8::try_from(piece.len()).unwrap_or(u8::MAX));
                 datagram.extend_from_slice(piece);
             }
-            datagram.push(u8::from(v4::OptionCode::End));
+            // RFC 3046 section 2.2: where there is no room for all of it, the reply goes without.
+            if datagram.len() >= MAX_LEN {
+                datagram.truncate(without);
+            }
+            datagram.extend(end);
         }
         datagram.resize(datagram.len().max(MIN_LEN), 0);
         datagram
@@ -378,6 +385,21 @@ mod tests {
         let relayed = reply().encode(&Request::decode(&datagram).unwrap());
         assert_eq!(options(&relayed).last(), Some(&(82, relay_agent.to_vec())));
         assert_eq!(relayed[24..28], [10, 1, 2, 1]);
+    }
+
+    #[test]
+    fn an_option_82_that_makes_the_reply_longer_than_clients_take_is_left_out() {
+        let piece: &[u8] = &[7; 255];
+        let answered = |rest: usize| {
+            let options = [(82, piece), (82, &piece[..rest])];
+            let mut datagram = request(1, &options);
+            datagram[24..28].copy_from_slice(&[10, 1, 2, 1]);
+            reply().encode(&Request::decode(&datagram).unwrap())
+        };
+        let most = answered(28);
+        assert_eq!((most.len(), most.last()), (548, Some(&255)));
+        assert_eq!(options(&most).last(), Some(&(82, vec![7; 28])));
+        assert_eq!(options(&answered(29)).last(), Some(&(60, b"PXEClient".to_vec())));
     }
 
     #[test]
