@@ -60,7 +60,9 @@ fn measure() {
     let mut rows = both.map(|_| Row::default());
     for turn in 0..TURNS {
         for (host, row) in both.iter().zip(&mut rows) {
-            row.add(host, || ask(&host.machines(), turn, OFFERS, When::Outstanding(OUTSTANDING)));
+            let machines: Vec<usize> = (0..OFFERS).collect();
+            let when = When::Outstanding(OUTSTANDING);
+            row.add(host, || ask(&host.machines(), turn, &machines, when));
         }
     }
     report(&both, &rows);
@@ -220,12 +222,12 @@ struct Answered {
     repeated: usize,
 }
 
-/// So many machines ask; each is answered in the end.
-fn ask(socket: &UdpSocket, turn: usize, machines: usize, when: When) -> Answered {
-    let xid = |number: usize| (turn << 24 | number) as u32;
-    let send = |number| {
+/// These machines ask; each is answered in the end.
+fn ask(socket: &UdpSocket, turn: usize, machines: &[usize], when: When) -> Answered {
+    let xid = |at: usize| (turn << 24 | at) as u32;
+    let send = |at: usize| {
         let to = (Ipv4Addr::BROADCAST, 67);
-        socket.send_to(&discover(xid(number), number), to).expect("the cable is up");
+        socket.send_to(&discover(xid(at), machines[at]), to).expect("the cable is up");
     };
     let started = Instant::now();
     let mut answered = Answered::default();
@@ -234,13 +236,13 @@ fn ask(socket: &UdpSocket, turn: usize, machines: usize, when: When) -> Answered
     let mut asked = 0;
     let mut looked = started;
     let mut buffer = [0; 2048];
-    while answered.times.len() < machines {
+    while answered.times.len() < machines.len() {
         let now = Instant::now();
         let is_due = |waiting: usize, asked: usize| match when {
             When::Outstanding(most) => waiting < most,
             When::Every(pace) => now >= started + pace * asked as u32,
         };
-        while asked < machines && is_due(waiting.len(), asked) {
+        while asked < machines.len() && is_due(waiting.len(), asked) {
             let now = Instant::now();
             waiting.insert(asked, (now, now));
             send(asked);
@@ -248,11 +250,11 @@ fn ask(socket: &UdpSocket, turn: usize, machines: usize, when: When) -> Answered
         }
         if now.duration_since(looked) > PATIENCE / 10 {
             looked = now;
-            for (number, (_, last)) in &mut waiting {
+            for (at, (_, last)) in &mut waiting {
                 if now.duration_since(*last) > PATIENCE {
                     *last = now;
                     answered.repeated += 1;
-                    send(*number);
+                    send(*at);
                 }
             }
         }
@@ -260,11 +262,11 @@ fn ask(socket: &UdpSocket, turn: usize, machines: usize, when: When) -> Answered
         socket.set_read_timeout(Some(Duration::from_millis(1))).expect("it is a socket");
         let Ok(len) = socket.recv(&mut buffer) else { continue };
         let of: [u8; 4] = buffer[4..8].try_into().expect("four bytes");
-        let number = u32::from_be_bytes(of).wrapping_sub(xid(0)) as usize;
+        let at = u32::from_be_bytes(of).wrapping_sub(xid(0)) as usize;
         if len > 240
             && buffer[0] == 2
-            && buffer[28..34] == mac(number)
-            && let Some((first, _)) = waiting.remove(&number)
+            && machines.get(at).is_some_and(|machine| buffer[28..34] == mac(*machine))
+            && let Some((first, _)) = waiting.remove(&at)
         {
             answered.times.push(first.elapsed().as_secs_f64());
         }
@@ -349,7 +351,9 @@ fn delays(host: &Host, what: &str, during: impl FnOnce(&mut dyn FnMut()) -> Vec<
     let notes = during(&mut || {
         // A machine is another computer: nothing that runs here delays it.
         run("chrt", &["--fifo", "--pid", "1", &thread_id()]);
-        answered = ask(&socket, TURNS, PACED, When::Every(PACE));
+        // Those of the config.
+        let machines: Vec<usize> = (0..PACED).map(|number| 2 * number).collect();
+        answered = ask(&socket, TURNS, &machines, When::Every(PACE));
         run("chrt", &["--other", "--pid", "0", &thread_id()]);
     });
     let at = |share| at(&answered.times, share) * 1e3;
