@@ -2,7 +2,8 @@
 //! generator; then ours while its other services are busy, and both while they are flooded.
 //!
 //! Each server has a network namespace of its own and two cables to that of the generator: one to the
-//! machines and one to who floods. Both log each offer, as they do by default, to `/dev/null`.
+//! machines and one to who floods. Both log as they do by default, to `/dev/null`: dnsmasq each offer, ours
+//! each of a machine in its config, and of the others a hundred a second.
 //!
 //! These machines are noisy: the ratios count, not the times.
 
@@ -402,7 +403,7 @@ fn while_fetched_from(host: &Host, ask: &mut dyn FnMut()) -> Vec<String> {
     let seconds = began.elapsed().as_secs_f64();
     [(images, IMAGE, "HTTP"), (nbps, NBP, "TFTP")]
         .map(|(count, len, over)| {
-            let mib = (count.into_inner() * len >> 20) as f64;
+            let mib = ((count.into_inner() * len) >> 20) as f64;
             format!("{over} {:.0} MiB/s", mib / seconds)
         })
         .into()
