@@ -40,6 +40,8 @@ const NBP: usize = 1 << 20;
 const NBP_CLIENTS: usize = 50;
 /// A machine that has no answer by then asks again.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A server that answers nobody for so long has ended.
+const GIVEN_UP: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     in_namespaces(measure)
@@ -235,7 +237,7 @@ fn ask(socket: &UdpSocket, turn: usize, machines: &[usize], when: When) -> Answe
     // Of each machine that waits: when it asked first, and last.
     let mut waiting: BTreeMap<usize, (Instant, Instant)> = BTreeMap::new();
     let mut asked = 0;
-    let mut looked = started;
+    let (mut looked, mut heard) = (started, started);
     let mut buffer = [0; 2048];
     while answered.times.len() < machines.len() {
         let now = Instant::now();
@@ -261,7 +263,10 @@ fn ask(socket: &UdpSocket, turn: usize, machines: &[usize], when: When) -> Answe
         }
         // The kernel rounds it up to one of its ticks.
         socket.set_read_timeout(Some(Duration::from_millis(1))).expect("it is a socket");
-        let Ok(len) = socket.recv(&mut buffer) else { continue };
+        let Ok(len) = socket.recv(&mut buffer) else {
+            assert!(heard.elapsed() < GIVEN_UP, "the server has stopped to answer");
+            continue;
+        };
         let of: [u8; 4] = buffer[4..8].try_into().expect("four bytes");
         let at = u32::from_be_bytes(of).wrapping_sub(xid(0)) as usize;
         if len > 240
@@ -270,6 +275,7 @@ fn ask(socket: &UdpSocket, turn: usize, machines: &[usize], when: When) -> Answe
             && let Some((first, _)) = waiting.remove(&at)
         {
             answered.times.push(first.elapsed().as_secs_f64());
+            heard = Instant::now();
         }
     }
     answered.seconds = started.elapsed().as_secs_f64();
