@@ -3,13 +3,14 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run test bench demo build static clean
+.PHONY: help run test fuzz bench demo build static clean
 
 help:
 	@echo "make run     serve the machines on this LAN (root, for the ports 67 and 69)"
 	@echo "make demo    boot three machines in QEMU through reveille, and watch"
-	@echo "make test    format, lints, documentation, unit tests and the lab"
-	@echo "make bench   ours beside nginx, dnsmasq and tftpd-hpa, as ratios"
+	@echo "make test    format, lints, documentation, unit tests, the lab and the fuzz targets"
+	@echo "make fuzz    any bytes into the DHCP decoder and its answers, FUZZ_SECONDS (60) each"
+	@echo "make bench   ours beside nginx, dnsmasq and tftpd-hpa, as ratios; offers under load and floods"
 	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
 
 run: build
@@ -35,10 +36,17 @@ test:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo test --locked --doc
 	cargo test --locked --lib --tests
+	cd fuzz && cargo fmt --check
+	dev/fuzz
+
+fuzz:
+	dev/setup test
+	dev/fuzz
 
 bench:
 	dev/setup bench
 	cargo bench --locked --bench serving
+	cargo bench --locked --bench offers
 
 clean:
 	cargo clean

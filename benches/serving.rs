@@ -4,21 +4,18 @@
 //! These machines are noisy: the ratios count, not the times.
 
 #[path = "../tests/support/mod.rs"]
+mod lab;
 mod support;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::appliance::Folder;
-use support::lan::{again_inside_with_users, is_inside};
-use support::{PATH, packaged, run};
+use lab::appliance::Folder;
+use lab::{packaged, run};
+use support::{BLKSIZE, Server, at, fetch_http, fetch_tftp, in_namespaces, noise, start};
 
 /// An initramfs of Talos is about this large.
 const IMAGE: usize = 80 << 20;
@@ -28,13 +25,12 @@ const IMAGE_DOWNLOADS: usize = 96;
 const NBP: usize = 1 << 20;
 const NBP_CLIENTS: usize = 50;
 const NBP_DOWNLOADS: usize = 400;
-const BLKSIZE: usize = 1468;
 
 fn main() -> ExitCode {
-    if !is_inside() {
-        let status = again_inside_with_users().status().expect("unshare (package util-linux) runs");
-        return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
+    in_namespaces(compare)
+}
+
+fn compare() {
     run("ip", &["link", "set", "lo", "up"]);
     // tftpd-hpa takes no address, not even 127.0.0.1, while the host has none but loopback's.
     run("ip", &["link", "add", "other0", "type", "veth", "peer", "name", "other1"]);
@@ -72,43 +68,6 @@ fn main() -> ExitCode {
         })
     });
     report(&nbps);
-    ExitCode::SUCCESS
-}
-
-/// Bytes that do not compress and are not zero.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-/// A server that is measured, with its processes.
-struct Server {
-    name: &'static str,
-    child: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn start(name: &'static str, command: &mut Command, reachable: impl Fn() -> bool) -> Server {
-    command.env("PATH", PATH).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let server = Server { name, child: command.spawn().expect("the server starts") };
-    let begun = Instant::now();
-    while !reachable() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name} does not answer");
-        thread::sleep(Duration::from_millis(50));
-    }
-    server
 }
 
 fn answers_http(address: &'static str) -> impl Fn() -> bool {
@@ -185,7 +144,7 @@ fn measure(
 ) -> Measured {
     // Once, so that the file is in the page cache for everybody.
     fetch(&mut Vec::new());
-    let before = cpu_seconds(server.child.id());
+    let before = server.cpu_seconds();
     let started = Instant::now();
     let left = AtomicUsize::new(downloads);
     let times: Vec<f64> = thread::scope(|scope| {
@@ -211,8 +170,8 @@ fn measure(
         name: server.name,
         seconds,
         gib: (len * downloads) as f64 / f64::from(1 << 30),
-        cpu: (server.name != "tftpd-hpa").then(|| cpu_seconds(server.child.id()) - before),
-        peak_mib: peak_mib(server.child.id()),
+        cpu: (server.name != "tftpd-hpa").then(|| server.cpu_seconds() - before),
+        peak_mib: server.peak_mib(),
         times,
     };
     measured.times.sort_by(f64::total_cmp);
@@ -229,119 +188,17 @@ fn report(rows: &[Measured]) {
     let cost = |row: &Measured| row.cpu.map(|cpu| cpu / row.gib);
     let told = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.2}"));
     for row in rows {
-        let at = |share: f64| row.times[((row.times.len() - 1) as f64 * share) as usize];
         println!(
             "{:<10} {:>9.0} {:>10} {:>9.3} {:>9.3} {:>9.1}   {:>20.2} {:>8}",
             row.name,
             pace(row),
             told(cost(row)),
-            at(0.5),
-            at(0.99),
+            at(&row.times, 0.5),
+            at(&row.times, 0.99),
             row.peak_mib,
             pace(&rows[0]) / pace(row),
             told(cost(&rows[0]).zip(cost(row)).map(|(ours, its)| ours / its)),
         );
     }
     println!();
-}
-
-/// The CPU time of a process and of all that it started, those that have ended included.
-fn cpu_seconds(pid: u32) -> f64 {
-    let ticks: u64 = family(pid)
-        .iter()
-        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
-        .map(|stat| {
-            let fields: Vec<&str> =
-                stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
-            // utime, stime, cutime, cstime
-            fields[12..16].iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
-        })
-        .sum();
-    ticks as f64 / 100.0
-}
-
-fn peak_mib(pid: u32) -> f64 {
-    let peak = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    family(pid).iter().filter_map(peak).sum::<f64>() / 1024.0
-}
-
-/// A process and its descendants that run now.
-fn family(pid: u32) -> Vec<u32> {
-    let mut parents = BTreeMap::new();
-    for entry in fs::read_dir("/proc").expect("it is mounted").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
-        let parent = stat
-            .ok()
-            .and_then(|stat| stat.rsplit(')').next()?.split(' ').nth(2)?.parse::<u32>().ok());
-        parents.insert(pid, parent.unwrap_or(0));
-    }
-    let mut family = vec![pid];
-    let mut at = 0;
-    while at < family.len() {
-        let parent = family[at];
-        family.extend(parents.iter().filter(|(_, p)| **p == parent).map(|(pid, _)| *pid));
-        at += 1;
-    }
-    family
-}
-
-fn fetch_http(address: &str, path: &str, len: usize, buffer: &mut Vec<u8>) {
-    buffer.resize(1 << 18, 0);
-    let mut stream = TcpStream::connect(address).expect("the server listens");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("the server reads");
-    let mut received = 0;
-    loop {
-        match stream.read(buffer).expect("the server sends") {
-            0 => break,
-            count => received += count,
-        }
-    }
-    assert!((len..len + 1000).contains(&received), "{received} bytes of {len} and a header");
-}
-
-fn fetch_tftp(server: SocketAddr, name: &str, len: usize, buffer: &mut Vec<u8>) {
-    buffer.resize(2048, 0);
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("it is a socket");
-    let mut request = b"\0\x01".to_vec();
-    for field in [name, "octet", "blksize", &BLKSIZE.to_string()] {
-        request.extend(field.as_bytes());
-        request.push(0);
-    }
-    let mut last: (Vec<u8>, SocketAddr) = (request, server);
-    let (mut block, mut received) = (0_u16, 0);
-    loop {
-        socket.send_to(&last.0, last.1).expect("loopback takes it");
-        let (count, from) = loop {
-            match socket.recv_from(buffer) {
-                Ok(received) => break received,
-                Err(_) => {
-                    socket.send_to(&last.0, last.1).expect("loopback takes it");
-                }
-            }
-        };
-        match buffer[1] {
-            6 => last = (vec![0, 4, 0, 0], from),
-            3 if buffer[2..4] == block.wrapping_add(1).to_be_bytes() => {
-                block = block.wrapping_add(1);
-                received += count - 4;
-                last = (vec![0, 4, buffer[2], buffer[3]], from);
-                if count < BLKSIZE + 4 {
-                    socket.send_to(&last.0, last.1).expect("loopback takes it");
-                    break;
-                }
-            }
-            3 => {}
-            _ => panic!("refused: {}", String::from_utf8_lossy(&buffer[4..count])),
-        }
-    }
-    assert_eq!(received, len);
 }
