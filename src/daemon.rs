@@ -2,13 +2,15 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::load::Source;
 use crate::config::reload::Reloader;
@@ -30,11 +32,17 @@ pub async fn serve(source: Source) -> Result<()> {
     info!("config: {source}");
     let open_files = raise_open_files();
 
+    // DHCP has a thread of its own: firmware waits for an answer for a moment only, whatever else is
+    // fetched meanwhile.
+    let dhcp_thread = own_thread("dhcp")?;
     let dhcp_sockets = match &server.dhcp {
-        Some(dhcp) => vec![
-            (Port::BootServer, udp(dhcp.boot_server_port)?),
-            (Port::Dhcp, dhcp_socket(dhcp.port)?),
-        ],
+        Some(dhcp) => {
+            let _there = dhcp_thread.enter();
+            vec![
+                (Port::BootServer, udp(dhcp.boot_server_port)?),
+                (Port::Dhcp, dhcp_socket(dhcp.port)?),
+            ]
+        }
         None => Vec::new(),
     };
     let tftp_socket = match &server.tftp {
@@ -56,7 +64,9 @@ pub async fn serve(source: Source) -> Result<()> {
     tasks.spawn(lan.run());
     for bound in dhcp_sockets {
         let (registry, sightings) = (registry.clone(), sightings.clone());
-        tasks.spawn(dhcp::server::Server::new(bound, views(), registry, sightings).run());
+        let server = dhcp::server::Server::new(bound, views(), registry, sightings);
+        let running = dhcp_thread.spawn(server.run());
+        tasks.spawn(async { running.await.unwrap_or_else(|error| error!("dhcp: {error}")) });
     }
     if let Some((socket, limits)) = tftp_socket {
         tasks.spawn(tftp::server::Server::new(socket, limits, views(), registry.clone()).run());
@@ -85,6 +95,16 @@ pub async fn serve(source: Source) -> Result<()> {
     registry.close();
     info!("stopped");
     Ok(())
+}
+
+/// A runtime on a thread of its own, which ends with the process.
+fn own_thread(name: &str) -> Result<Handle> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start a runtime")?;
+    let handle = runtime.handle().clone();
+    let run = move || runtime.block_on(std::future::pending::<()>());
+    thread::Builder::new().name(name.to_owned()).spawn(run).context("cannot start a thread")?;
+    Ok(handle)
 }
 
 fn udp(port: u16) -> Result<Udp> {

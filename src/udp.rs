@@ -65,8 +65,11 @@ impl Udp {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
-        // A whole rack that is switched on at once; the kernel may grant less, which is no error.
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        // A whole rack that is switched on at once. Only root may have more than net.core.rmem_max; the
+        // kernel grants less than is asked for, which is no error.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         socket.set_reuse_address(sharing == Sharing::Granted)?;
         socket.bind(&SocketAddrV4::new(address, port).into())?;
@@ -79,6 +82,14 @@ impl Udp {
     /// What the kernel reports, which may be the fate of a datagram that was sent before.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.0.async_io(Interest::READABLE, || self.try_receive(buffer)).await
+    }
+
+    /// A datagram that is there already.
+    ///
+    /// # Errors
+    /// There is none ([`io::ErrorKind::WouldBlock`]), or what the kernel reports.
+    pub fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.0.try_io(Interest::READABLE, || self.try_receive(buffer))
     }
 
     fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Received> {

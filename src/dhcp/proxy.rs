@@ -12,7 +12,7 @@ use super::pxe::{self, NotOurs};
 use crate::boot::catalog::{Option43, Settings};
 use crate::boot::event::{Offer, Subject};
 use crate::boot::{
-    Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links,
+    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links,
 };
 use crate::config::Config;
 
@@ -129,6 +129,11 @@ impl Query {
     pub fn new(request: Request) -> Result<Self, Ignored> {
         let client = pxe::client(&request)?;
         Ok(Self { request, client })
+    }
+
+    /// Whether it is of a machine of the config.
+    pub fn is_of(&self, catalog: &Catalog) -> bool {
+        catalog.identify(&self.client).is_some()
     }
 
     /// The machine to look up.

@@ -1,8 +1,9 @@
 //! The sockets of proxyDHCP, on ports 67 and 4011.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
@@ -28,7 +29,16 @@ pub struct Server {
     registry: Registry,
     sightings: mpsc::Sender<Sighting>,
     malformed: Tally,
+    strangers: VecDeque<(Query, Received, Option<Prober>)>,
+    dropped: Tally,
 }
+
+/// How many datagrams are taken from the kernel before strangers have their turn.
+const AT_ONCE: usize = 256;
+/// How long strangers have their turn.
+const A_MOMENT: Duration = Duration::from_millis(1);
+/// How many strangers wait at most: what a moment's work is to 10 ms.
+const MOST_STRANGERS: usize = 1024;
 
 impl Server {
     /// Takes a bound socket. Which DHCP servers machines choose is told to `sightings`.
@@ -38,26 +48,67 @@ impl Server {
         registry: Registry,
         sightings: mpsc::Sender<Sighting>,
     ) -> Self {
-        Self { port, socket, config, served, registry, sightings, malformed: Tally::default() }
+        Self {
+            port,
+            socket,
+            config,
+            served,
+            registry,
+            sightings,
+            malformed: Tally::default(),
+            strangers: VecDeque::new(),
+            dropped: Tally::default(),
+        }
     }
 
     /// Answers, for ever. What goes wrong with one datagram ends with that datagram.
+    ///
+    /// What waits in the kernel is taken at once: machines of the config are answered as they come, and
+    /// strangers, whom anybody can invent by the thousand, after them. So a flood fills our short queue
+    /// and not the kernel's, which knows no difference.
     pub async fn run(mut self) {
         let mut buffer = vec![0; usize::from(u16::MAX)];
         loop {
             match self.socket.receive(&mut buffer).await {
-                Ok(received) => self.answer(&buffer[..received.len], received).await,
+                Ok(received) => self.take(&buffer[..received.len], received).await,
                 Err(error) => {
                     // An ICMP error of an earlier reply, or a passing shortage.
                     debug!("dhcp: receiving: {error}");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
+            loop {
+                self.take_what_waits(&mut buffer).await;
+                self.answer_strangers().await;
+                if self.strangers.is_empty() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         }
     }
 
-    async fn answer(&mut self, datagram: &[u8], received: Received) {
-        let config = Arc::clone(&self.config.borrow());
+    async fn take_what_waits(&mut self, buffer: &mut [u8]) {
+        for _ in 0..AT_ONCE {
+            // An error is told by the next receive that waits.
+            let Ok(received) = self.socket.receive_now(buffer) else {
+                return;
+            };
+            self.take(&buffer[..received.len], received).await;
+        }
+    }
+
+    async fn answer_strangers(&mut self) {
+        let until = Instant::now() + A_MOMENT;
+        while Instant::now() < until
+            && let Some((query, received, prober)) = self.strangers.pop_front()
+        {
+            self.answer(&query, received, prober).await;
+        }
+    }
+
+    /// Reads a datagram, and answers it or lets it wait.
+    async fn take(&mut self, datagram: &[u8], received: Received) {
         let served = Arc::clone(&self.served.borrow());
         let Some(interface) = served.at(received.interface) else {
             return;
@@ -78,6 +129,23 @@ impl Server {
         if prober == Some(Prober::Daemon) && query.mac() == interface.mac {
             return;
         }
+        if query.is_of(&self.config.borrow().catalog) {
+            self.answer(&query, received, prober).await;
+        } else if self.strangers.len() < MOST_STRANGERS {
+            self.strangers.push_back((query, received, prober));
+        } else if let Some(count) = self.dropped.tell() {
+            warn!(
+                "dhcp: too many requests at once; left {count} of machines that are not in the config unanswered since the start"
+            );
+        }
+    }
+
+    async fn answer(&mut self, query: &Query, received: Received, prober: Option<Prober>) {
+        let config = Arc::clone(&self.config.borrow());
+        let served = Arc::clone(&self.served.borrow());
+        let Some(interface) = served.at(received.interface) else {
+            return;
+        };
         let arrival = Arrival {
             from: received.from,
             port: self.port,
@@ -86,7 +154,7 @@ impl Server {
             local: interface.advertised,
         };
         let state = self.registry.state(query.mac());
-        match respond(&query, &arrival, &config, (&state, SystemTime::now())) {
+        match respond(query, &arrival, &config, (&state, SystemTime::now())) {
             Outcome::Reply { to, datagram, event } => {
                 let from = (received.local, received.interface);
                 match self.socket.send(&datagram, to, from).await {

@@ -1,7 +1,7 @@
 //! What is missing, wrong or taken: the daemon says what, where and what would mend it, and serves on.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -236,6 +236,27 @@ fn a_thousand_idle_connections_do_not_keep_machines_out() {
         let offer = firmware.discover(discover).expect("DHCP answers");
         assert!(firmware.fetch(&offer.file()).starts_with(b"#!ipxe"));
         assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
+    });
+}
+
+#[test]
+fn a_log_whose_reader_stalls_holds_up_nothing() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+        command.arg("serve").current_dir(folder.path()).env("REVEILLE_LOG", "debug");
+        let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
+        let firmware = machine(&lan);
+        // A pipe holds 64 KiB: a fraction of what these write.
+        let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 0])];
+        assert!(firmware.discover(discover).is_some());
+        for _ in 0..1000 {
+            firmware.take_lease(&[]);
+        }
+        assert_eq!(firmware.flood(discover), 1000);
+        assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
+        run("kill", &["-TERM", &daemon.id().to_string()]);
+        assert_eq!(daemon.wait().unwrap().code(), Some(0));
     });
 }
 
