@@ -43,7 +43,8 @@ impl MachineState {
     pub fn apply(&mut self, event: &Event, at: SystemTime) {
         match &event.step {
             Step::NbpSent { file, .. } => {
-                if self.nbp != *file {
+                // An address alone is no machine: somebody may try TFTP from there by hand.
+                if self.nbp != *file || event.subject.mac.is_none() {
                     self.nbp.clone_from(file);
                     self.fetched.clear();
                 }
@@ -111,6 +112,7 @@ fn is_within(time: Duration, at: SystemTime, now: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Mac;
     use super::super::event::{Sent, Subject, Transport};
     use super::*;
 
@@ -119,9 +121,14 @@ mod tests {
     }
 
     fn state(steps: &[(u64, Step)]) -> MachineState {
+        let mac = Some(Mac::new([2, 0, 0, 0, 0, 1]));
+        state_of(&Subject { mac, ..Subject::default() }, steps)
+    }
+
+    fn state_of(subject: &Subject, steps: &[(u64, Step)]) -> MachineState {
         let mut state = MachineState::default();
         for (second, step) in steps {
-            let event = Event { subject: Subject::default(), step: step.clone() };
+            let event = Event { subject: subject.clone(), step: step.clone() };
             state.apply(&event, after(*second));
         }
         state
@@ -145,6 +152,8 @@ mod tests {
         assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
         assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
         assert_eq!(three.loops_with(after(66)), None, "it may try again");
+        let by_hand = [(0, nbp()), (3, nbp()), (6, nbp())];
+        assert_eq!(state_of(&Subject::default(), &by_hand).loops_with(after(7)), None);
         let other = state(&[(0, nbp()), (3, fetched("ipxe.pxe")), (6, nbp())]);
         assert_eq!(other.loops_with(after(7)), None);
         let slow = state(&[(0, nbp()), (40, nbp()), (60, nbp())]);

@@ -218,7 +218,8 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
     for turn in 0..3 {
         let sent = Sent { bytes: 1, took: Duration::ZERO };
         let step = Step::NbpSent { file: "snponly.efi".into(), over: Transport::Tftp, sent };
-        state.apply(&Event { subject: Subject::default(), step }, at(3 * turn));
+        let subject = Subject { mac: Some(Mac::new([2; 6])), ..Subject::default() };
+        state.apply(&Event { subject, step }, at(3 * turn));
     }
     let config = config("");
     let answered = |options: &[(u8, &[u8])]| {
