@@ -11,7 +11,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
     sockopt,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -74,6 +74,27 @@ impl Udp {
         socket.set_reuse_address(sharing == Sharing::Granted)?;
         socket.bind(&SocketAddrV4::new(address, port).into())?;
         Ok(Self(UdpSocket::from_std(socket.into())?))
+    }
+
+    /// Has the kernel drop every datagram whose four bytes at `offset` are not `value` under `mask`:
+    /// what is broadcast for others then wakes nobody.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn keep_only(&self, offset: u32, (value, mask): (u32, u32)) -> io::Result<()> {
+        // linux/filter.h: load a word, and it with a constant, compare and jump, return.
+        const LOAD: u16 = 0x20;
+        const AND: u16 = 0x54;
+        const JUMP_UNLESS_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        const UDP_HEADER: u32 = 8;
+        SockRef::from(&self.0).attach_filter(&[
+            SockFilter::new(LOAD, 0, 0, UDP_HEADER + offset),
+            SockFilter::new(AND, 0, 0, mask),
+            SockFilter::new(JUMP_UNLESS_EQUAL, 0, 1, value),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+            SockFilter::new(RETURN, 0, 0, 0),
+        ])
     }
 
     /// Waits for a datagram.

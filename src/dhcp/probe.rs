@@ -30,6 +30,8 @@ pub async fn probe(interface: &Interface, prober: Prober) -> Result<Vec<Answer>,
     let socket = Udp::bind_beside_others(Ipv4Addr::BROADCAST, CLIENT_PORT)
         .map_err(|error| explain((Protocol::Udp, CLIENT_PORT), instead, &error))?;
     let first = first_xid();
+    // Every offer that we ourselves broadcast comes here too.
+    socket.keep_only(XID, (first, !EACH)).map_err(|error| format!("filtering: {error}"))?;
     let mut answers = Vec::new();
     for _ in 0..ROUNDS {
         for (asked, xid) in Asked::ALL.into_iter().zip(first..) {
@@ -70,8 +72,13 @@ async fn listen(socket: &Udp, interface: &Interface, first: u32, answers: &mut V
     }
 }
 
-/// A transaction id that nobody else uses now, with room for one more for each whom we ask as.
+/// Where the transaction id stands in a message (RFC 2131 section 2).
+const XID: u32 = 4;
+/// The bits of it that tell as whom we ask.
+const EACH: u32 = 3;
+
+/// A transaction id that nobody else uses now.
 fn first_xid() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.subsec_nanos() & 0x00ff_ffff | 0x7200_0000
+    (now.subsec_nanos() | 0x4000_0000) & !EACH
 }
