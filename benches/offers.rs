@@ -2,8 +2,8 @@
 //! generator; then ours while its other services are busy, and both while they are flooded.
 //!
 //! Each server has a network namespace of its own and two cables to that of the generator: one to the
-//! machines and one to who floods. Both log as they do by default, to `/dev/null`: dnsmasq each offer, ours
-//! each of a machine in its config, and of the others a hundred a second.
+//! machines and one to who floods. Both log as they do by default, to `/dev/null`: dnsmasq each offer, ours no
+//! more of them in a second than `journal` lets through.
 //!
 //! These machines are noisy: the ratios count, not the times.
 

@@ -27,7 +27,7 @@ enum Sharing {
 }
 
 /// Room for some thousand requests that wait, in bytes.
-const RECEIVE_BUFFER: usize = 1 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// How a datagram came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
