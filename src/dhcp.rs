@@ -11,7 +11,10 @@
 //! ```
 //!
 //! [`packet`] turns bytes into a [`packet::Request`] and a [`packet::Reply`] into bytes, [`pxe`]
-//! says who is asking, [`proxy`] answers; [`server`] owns the sockets.
+//! says who is asking, [`proxy`] answers; [`server`] owns the sockets. Beside that, [`lan`] keeps an eye
+//! on who else answers machines: [`probe`] asks as a machine would, and [`survey`] says what the answers
+//! do to a boot and what to change.
+//!
 //! The standards are RFC 2131 (DHCP), RFC 4578 (its PXE options) and Intel's PXE 2.1.
 
 pub mod lan;

@@ -94,7 +94,7 @@ pub enum Ignored {
     NoNbp(Arch),
     /// It does not come any further.
     #[error(
-        "it fetched {0} three times within a minute and never its script, so this NBP leads back to itself or does not work on this machine; name another by `nbp`. It is served again after a minute"
+        "it fetched {0} three times within a minute and never its script: that NBP leads back to itself or does not work on this machine (then name another by `nbp`), or HTTP does not reach it; it gets no NBP for a minute"
     )]
     Loops(String),
     /// The client did not say what it is.

@@ -68,16 +68,16 @@ impl Lan {
         let mut again = Instant::now();
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(again) => {
+                // Not while the last questions are out: what has changed since is asked after them.
+                () = tokio::time::sleep_until(again), if asked.is_empty() => {
                     self.ask(&mut asked);
                     again = Instant::now() + ASK;
                 }
-                // The next answers are about what is served then.
                 Ok(()) = self.served.changed() => again = Instant::now(),
                 Some(Ok((interface, answers))) = asked.join_next() => {
                     self.answered(&interface, answers);
                     if asked.is_empty() && self.nobody_leases() {
-                        again = Instant::now() + ASK_AGAIN;
+                        again = again.min(Instant::now() + ASK_AGAIN);
                     }
                 }
                 Some(sighting) = self.sightings.recv() => self.sighted(sighting),
@@ -85,17 +85,15 @@ impl Lan {
         }
     }
 
-    /// Asks on every served interface, unless the last questions are still out.
+    /// Asks on every served interface.
     fn ask(&mut self, asked: &mut JoinSet<(Interface, Result<Vec<Answer>, String>)>) {
         let served = Arc::clone(&self.served.borrow_and_update());
         self.known.retain(|index, _| served.at(*index).is_some());
-        if asked.is_empty() {
-            for interface in served.iter().cloned() {
-                asked.spawn(async move {
-                    let answers = probe(&interface, Prober::Daemon).await;
-                    (interface, answers)
-                });
-            }
+        for interface in served.iter().cloned() {
+            asked.spawn(async move {
+                let answers = probe(&interface, Prober::Daemon).await;
+                (interface, answers)
+            });
         }
     }
 

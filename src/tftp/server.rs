@@ -142,14 +142,18 @@ impl Server {
         let wanted = match files::asked(&rrq.file, &config, (&state, SystemTime::now())) {
             Ok(found) => found,
             Err(refusal) => {
-                let code = match refusal {
-                    files::Refusal::Unknown => ErrorCode::NotFound,
-                    files::Refusal::NoName | files::Refusal::Decided(_) => {
-                        ErrorCode::AccessViolation
-                    }
-                };
                 let text = refusal.to_string();
                 self.record_refusal(subject, asked, text.clone());
+                let (code, text) = match refusal {
+                    files::Refusal::Unknown => (ErrorCode::NotFound, text),
+                    files::Refusal::NoName => (ErrorCode::AccessViolation, text),
+                    // Firmware shows a line at most.
+                    files::Refusal::Decided(_) => {
+                        let text =
+                            "it is not served to this machine now; the server's log says why";
+                        (ErrorCode::AccessViolation, text.to_owned())
+                    }
+                };
                 return self.refuse(received, code, &text).await;
             }
         };

@@ -327,9 +327,11 @@ fn a_pipe_in_the_place_of_a_file_holds_up_nothing_else() {
 fn a_flood_of_machines_gets_one_offer_each() {
     in_lab!(|lan| {
         let folder = folder();
-        let _appliance = Appliance::start(&folder);
+        let mut appliance = Appliance::start(&folder);
         let firmware = machine(&lan);
         assert_eq!(firmware.flood(&[(60, b"PXEClient"), (93, &[0, 0])]), 1000);
+        let told = appliance.log().matches(": offered undionly.kpxe").count();
+        assert!((1..1000).contains(&told), "{told} lines of the log");
     });
 }
 

@@ -298,3 +298,30 @@ fn nbps_come_whole_over_tftp_with_every_block_size_and_window() {
         }
     });
 }
+
+#[test]
+fn a_machine_that_fetches_its_nbp_again_and_again_without_its_script_is_stopped() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let pxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 0])];
+        firmware.take_lease(pxe);
+        appliance.wait_for("takes its lease");
+        let nbp = "tftp://10.77.0.2/undionly.kpxe";
+        for _ in 0..3 {
+            firmware.fetch(nbp);
+            appliance.wait_for("fetched undionly.kpxe");
+        }
+        assert!(!firmware.curl(&[nbp]).status.success());
+        let why = "it fetched undionly.kpxe three times within a minute and never its script";
+        appliance.wait_for(&format!("refused undionly.kpxe: {why}"));
+        let url = "http://10.77.0.2:8080/nbp/undionly.kpxe";
+        assert_eq!(head(&firmware, &[url]).0, 404);
+        assert!(firmware.discover(pxe).is_none(), "its firmware goes on with its boot order");
+        appliance.wait_for(&format!("not answered: {why}"));
+        firmware.fetch(SCRIPT);
+        appliance.wait_for("runs its script");
+        assert_eq!(firmware.discover(pxe).unwrap().file(), "undionly.kpxe");
+    });
+}
