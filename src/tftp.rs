@@ -16,3 +16,6 @@ pub mod options;
 pub mod packet;
 pub mod server;
 pub mod transfer;
+
+#[cfg(test)]
+mod cases;
