@@ -179,9 +179,9 @@ impl Shared {
 
 /// Makes a served name of what firmware sends: `\` for `/`, a drive letter, `tftp://` and the host,
 /// leading slashes, and garbage behind the name (UEFI before 2014 and some Intel ROMs read past the
-/// end of option 67, up to the 0xff that ends the options).
+/// end of option 67, up to the 0xff that ends the options and beyond it).
 fn cleaned(name: &[u8]) -> Result<String, Refusal> {
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = name.split(|byte| matches!(byte, 0 | 0xff)).next().unwrap_or_default();
     let printable = |byte: &u8| (0x20..0x7f).contains(byte);
     let end = name.iter().rposition(printable).map_or(0, |last| last + 1);
     let name = std::str::from_utf8(&name[..end]).map_err(|_| Refusal::Unknown)?;
@@ -210,22 +210,113 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::Arch;
+    use crate::boot::catalog::{Nbp, Nbps};
+    use crate::config;
+    use crate::config::fields::Problems;
+    use crate::config::resolve::{Surroundings, resolve};
 
+    /// What a client gets that asks for this name where `undionly.kpxe` and `x86_64/snponly.efi` are
+    /// served.
+    fn served(name: &[u8]) -> Result<Asked, Refusal> {
+        let mut nbps = Nbps::default();
+        for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x86_64/snponly.efi", Arch::UefiX64)] {
+            nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
+        }
+        let mut problems = Problems::new(Path::new("config.yaml"));
+        let file = config::file::File::parse("", &mut problems);
+        let found = Surroundings { nbps, ..Surroundings::default() };
+        let config = resolve(file, found, problems).unwrap();
+        asked(name, &config, (&MachineState::default(), SystemTime::UNIX_EPOCH))
+    }
+
+    fn nbp(name: &str) -> Result<Asked, Refusal> {
+        Ok(Asked::Nbp(name.into(), name.into()))
+    }
+
+    /// iPXE sends what follows the slash of a URL, Windows' ROMs write `\` and shout (tftpd(8), `-m`),
+    /// some UEFI send the whole URL.
     #[test]
     fn every_way_in_which_firmware_spells_a_name_is_that_name() {
         for name in [
-            &b"undionly.kpxe"[..],
-            b"/undionly.kpxe",
-            b"//undionly.kpxe",
-            b"\\undionly.kpxe",
-            b"C:\\undionly.kpxe",
-            b"tftp://10.0.0.2/undionly.kpxe",
-            b"tftp://10.0.0.2:69/undionly.kpxe",
-            b"undionly.kpxe\xff",
-            b"undionly.kpxe\xff\x00\x12junk",
-            b"undionly.kpxe\n",
+            "undionly.kpxe",
+            "/undionly.kpxe",
+            "//undionly.kpxe",
+            "\\undionly.kpxe",
+            "C:\\undionly.kpxe",
+            "c:/undionly.kpxe",
+            "tftp://10.0.0.2/undionly.kpxe",
+            "TFTP://10.0.0.2:69//undionly.kpxe",
+            "UNDIONLY.KPXE",
+            "\\UndiOnly.kpxe",
         ] {
-            assert_eq!(cleaned(name).as_deref(), Ok("undionly.kpxe"), "{name:?}");
+            assert_eq!(served(name.as_bytes()), nbp("undionly.kpxe"), "{name:?}");
+        }
+        for name in ["x86_64/snponly.efi", "\\x86_64\\SNPONLY.EFI", "/X86_64/snponly.efi"] {
+            assert_eq!(served(name.as_bytes()), nbp("x86_64/snponly.efi"), "{name:?}");
+        }
+    }
+
+    /// syslinux mailing list 2008-02 (9778) and 2014-03 (21918), edk2 8cb92971e4: what stands behind the
+    /// name in memory.
+    #[test]
+    fn what_was_read_past_the_end_of_a_name_is_no_part_of_it() {
+        for name in [
+            &b"undionly.kpxe\xff"[..],
+            b"undionly.kpxe\xff\xff",
+            b"undionly.kpxe\xff\x00\x12junk",
+            b"undionly.kpxe\xff\x12junk",
+            b"undionly.kpxe\x00\x43\x04junk",
+            b"undionly.kpxe\n",
+            b"undionly.kpxe\r\n\x80\xfe",
+        ] {
+            assert_eq!(served(name), nbp("undionly.kpxe"), "{name:?}");
+        }
+    }
+
+    /// ipxe efi_autoexec.c asks in the folder that it came from, then in the root (seen).
+    #[test]
+    fn autoexec_is_found_in_every_folder() {
+        for name in ["autoexec.ipxe", "x86_64/autoexec.ipxe", "/x64\\AUTOEXEC.IPXE"] {
+            assert_eq!(served(name.as_bytes()), Ok(Asked::Autoexec), "{name:?}");
+        }
+    }
+
+    /// dnsmasq's CVE-2009-2957 and 2958 and atftpd's history: what never becomes a path cannot climb.
+    #[test]
+    fn what_climbs_or_hides_something_is_no_name() {
+        for name in [
+            &b"../etc/passwd"[..],
+            b"a/../../x",
+            b"..\\x",
+            b"x86_64/../undionly.kpxe",
+            b"C:\\..\\x",
+            b"tftp://10.0.0.2/../x",
+            b"a\x01b",
+            b"undi\x1b[2Jonly.kpxe",
+            b"undionly.kpxe/..",
+        ] {
+            assert_eq!(served(name), Err(Refusal::NoName), "{name:?}");
+        }
+    }
+
+    /// A name that is not UTF-8 is answered as any other: the `tftpd` crate says nothing to it.
+    #[test]
+    fn what_is_not_served_is_unknown() {
+        for name in [
+            &b""[..],
+            b"/",
+            b"tftp://10.0.0.2",
+            b"C:",
+            b"\xff\xfe",
+            b"caf\xe9.efi",
+            b"/etc/passwd",
+            b"%2e%2e/etc/passwd",
+            b"snponly.efi",
+            b"undionly.kpx",
+            b"undionly.kpxe/x",
+        ] {
+            assert_eq!(served(name), Err(Refusal::Unknown), "{name:?}");
         }
     }
 
@@ -243,15 +334,5 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let error = shared.read(&path).await.unwrap_err();
         assert_eq!(error, "there is no such file");
-    }
-
-    #[test]
-    fn what_climbs_is_no_name() {
-        for name in [&b"../etc/passwd"[..], b"a/../../x", b"..\\x", b"a\x01b"] {
-            assert_eq!(cleaned(name), Err(Refusal::NoName), "{name:?}");
-        }
-        for name in [&b""[..], b"/", b"\xff\xfe", b"caf\xe9.efi"] {
-            assert_eq!(cleaned(name), Err(Refusal::Unknown), "{name:?}");
-        }
     }
 }
