@@ -16,3 +16,5 @@ mod fetching;
 mod interfaces;
 mod journey;
 mod option_43;
+mod tftp;
+mod tftp_clients;

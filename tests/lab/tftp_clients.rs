@@ -1,0 +1,201 @@
+//! Real TFTP clients, of programs and of firmware, each with its own idea of the protocol: what they
+//! fetch is what is there, byte for byte.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::in_lab;
+use crate::journey::{folder, machine};
+use crate::support::appliance::Folder;
+use crate::support::router::Ipv6;
+use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router, inside, packaged, run};
+
+const NAME: &str = "undionly.kpxe";
+
+/// Bytes that tell every block from every other.
+fn content(len: u32) -> Vec<u8> {
+    (0..len).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+/// A client fetches files of lengths that are hard for it: none, less than a block, whole blocks of 512,
+/// of 1432 and of 1468 bytes, and a usual one; each in each of these ways. It gets a folder to run in, and
+/// writes `fetched`.
+fn fetches_whole_files(lan: &Lan, ways: &[&[&str]], client: impl Fn(&Path, &[&str])) {
+    let folder = folder();
+    let mut appliance = Appliance::start(&folder);
+    machine(lan);
+    for len in [1, 511, 512, 1024, 1432 * 3, 1468 * 16, 1468 * 33, 74_213] {
+        let content = content(len);
+        folder.write("nbps/undionly.kpxe", &content);
+        for way in ways {
+            let own = Folder::new();
+            client(own.path(), way);
+            let fetched = fs::read(own.path().join("fetched")).unwrap();
+            let got = fetched.len();
+            assert!(fetched == content, "{way:?}: {got} of {len} bytes, or other ones");
+            appliance.wait_for(&format!("fetched undionly.kpxe over TFTP: {len} bytes"));
+        }
+    }
+    let log = appliance.log();
+    assert!(!log.contains("broke off"), "{log}");
+}
+
+/// Runs a program on the machine's host, in this folder.
+fn run_client(own: &Path, program: &str, package: &str, arguments: &[&str]) {
+    let mut command = inside("machine", &packaged(program, package));
+    let output = command.args(arguments).current_dir(own).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+}
+
+#[test]
+fn curl_fetches_nbps_whole_with_every_block_size() {
+    in_lab!(|lan| {
+        let blksize = |size| ["--tftp-blksize", size];
+        let ways = [&[][..], &["--tftp-no-options"], &blksize("1468"), &blksize("8192")];
+        fetches_whole_files(&lan, &ways, |own, way| {
+            let get = [
+                "--silent",
+                "--show-error",
+                "--output",
+                "fetched",
+                "tftp://10.77.0.2/undionly.kpxe",
+            ];
+            run_client(own, "/usr/bin/curl", "curl", &[way, &get].concat());
+        });
+    });
+}
+
+#[test]
+fn a_file_of_more_than_65535_blocks_comes_whole() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let _appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let content = content(40_000_000);
+        folder.write("nbps/undionly.kpxe", &content);
+        let output = firmware.curl(&["--tftp-no-options", "tftp://10.77.0.2/undionly.kpxe"]);
+        assert!(output.status.success() && output.stdout == content, "{:?}", output.status);
+    });
+}
+
+#[test]
+fn tftp_hpa_fetches_nbps_whole() {
+    in_lab!(|lan| {
+        fetches_whole_files(&lan, &[&["binary"]], |own, mode| {
+            let get = ["10.77.0.2", "-c", "get", NAME, "fetched"];
+            run_client(own, "/usr/bin/tftp", "tftp-hpa", &[&["-m"], mode, &get].concat());
+        });
+    });
+}
+
+#[test]
+fn atftp_fetches_nbps_whole_with_options_and_windows() {
+    in_lab!(|lan| {
+        let ways = [
+            &[][..],
+            &["blksize 1468"],
+            &["blksize 65464", "tsize 0"],
+            &["windowsize 4"],
+            &["blksize 1432", "windowsize 64", "timeout 3"],
+        ];
+        fetches_whole_files(&lan, &ways, |own, way| {
+            let mut get = vec!["--get", "--remote-file", NAME, "--local-file", "fetched"];
+            get.extend(way.iter().flat_map(|option| ["--option", option]));
+            run_client(own, "/usr/bin/atftp", "atftp", &[&get[..], &["10.77.0.2"]].concat());
+        });
+    });
+}
+
+#[test]
+fn busybox_fetches_nbps_whole() {
+    in_lab!(|lan| {
+        fetches_whole_files(&lan, &[&[], &["-b", "1468"], &["-b", "65464"]], |own, way| {
+            let get = ["tftp", "-g", "-r", NAME, "-l", "fetched"];
+            let arguments = [&get[..], way, &["10.77.0.2"]].concat();
+            run_client(own, "/usr/bin/busybox", "busybox-static", &arguments);
+        });
+    });
+}
+
+/// The crate's client waits for an OACK whatever it asked for, so it always asks for something.
+#[test]
+fn the_tftpd_crate_fetches_nbps_whole_with_windows() {
+    in_lab!(|lan| {
+        let ways = [&["-b", "1468"][..], &["-w", "8"], &["-b", "1432", "-w", "64"]];
+        fetches_whole_files(&lan, &ways, |own, way| {
+            let fetched = own.join("fetched").display().to_string();
+            let arguments = [&["-q", "-i", "10.77.0.2"], way, &[&fetched, NAME]].concat();
+            let config =
+                tftpd::ClientConfig::new(arguments.into_iter().map(str::to_owned)).unwrap();
+            let mut client = tftpd::Client::new(&config).unwrap();
+            // The namespace is a thread's own, and the threads that it starts inherit it.
+            let fetch = move || {
+                setns(File::open("/run/netns/machine").unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+                client.run().unwrap()
+            };
+            assert!(std::thread::spawn(fetch).join().unwrap(), "{way:?}");
+        });
+    });
+}
+
+/// GRUB takes blocks of 1024 bytes and the size, and no window. It then says what it got.
+#[test]
+fn grubs_own_client_fetches_whole_files() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let folder = folder();
+        let content = content(1024 * 300);
+        folder.write("nbps/undionly.kpxe", &content);
+        let script = folder.write(
+            "grub.cfg",
+            "net_bootp\nsha256sum (tftp,10.77.0.2)/undionly.kpxe\necho no more\nhalt\n",
+        );
+        let image = folder.path().join("nbps/grub.efi").display().to_string();
+        packaged("/usr/lib/grub/x86_64-efi/tftp.mod", "grub-efi-amd64-bin");
+        packaged("/usr/bin/grub-mkimage", "grub-common");
+        let modules = ["efinet", "net", "tftp", "hashsum", "gcry_sha256", "echo", "halt"];
+        let target = ["-O", "x86_64-efi", "-p", "/", "-o", &image, "-c"];
+        run("grub-mkimage", &[&target[..], &[&script.display().to_string()], &modules].concat());
+        let machine = "machines: { grub: { mac: 52:54:00:77:00:02, profile: grub } }\n";
+        let profile = "profiles: { grub: { script: local-disk, nbp: { uefi-x64: grub.efi } } }\n";
+        folder.write("config.yaml", format!("server: {{ nbps: [./nbps] }}\n{profile}{machine}"));
+
+        let mut appliance = Appliance::start(&folder);
+        let mut guest = Guest::power_on(&lan, Machine::Uefi, "52:54:00:77:00:02");
+        let len = fs::metadata(&image).unwrap().len();
+        appliance.wait_for(&format!("fetched grub.efi over TFTP: {len} bytes"));
+        appliance.wait_for(&format!("fetched undionly.kpxe over TFTP: {} bytes", content.len()));
+        guest.wait_for("no more");
+        let sum = std::process::Command::new("sha256sum")
+            .arg(folder.path().join("nbps/undionly.kpxe"))
+            .output()
+            .unwrap();
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        guest.wait_for(sum.split(' ').next().unwrap());
+    });
+}
+
+/// PXELINUX comes over TFTP like any NBP, and its own client then asks for what is no NBP: it hears so at
+/// once, and says so.
+#[test]
+fn pxelinux_is_fetched_whole_and_its_own_requests_are_refused_at_once() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let folder = folder();
+        let program = packaged("/usr/lib/PXELINUX/pxelinux.0", "pxelinux");
+        folder.write("nbps/pxelinux.pxe", fs::read(&program).unwrap());
+        let machine =
+            "machines: { old: { mac: 52:54:00:77:00:01, profile: old, replace_ipxe: true } }\n";
+        let profile = "profiles: { old: { script: local-disk, nbp: { bios: pxelinux.pxe } } }\n";
+        folder.write("config.yaml", format!("server: {{ nbps: [./nbps] }}\n{profile}{machine}"));
+
+        let mut appliance = Appliance::start(&folder);
+        let mut guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
+        let len = fs::metadata(program).unwrap().len();
+        appliance.wait_for(&format!("fetched pxelinux.pxe over TFTP: {len} bytes"));
+        appliance.wait_for("refused ldlinux.c32: nothing is served under this name");
+        guest.wait_for("Failed to load ldlinux.c32");
+    });
+}
