@@ -35,6 +35,9 @@ pub enum Refusal {
 pub enum Asked {
     /// An NBP: its name, and its file.
     Nbp(String, PathBuf),
+    /// A kernel or an initrd, for boot loaders that know TFTP only: its name, as `talos/kernel`, and its
+    /// file.
+    Image(String, PathBuf),
     /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
     /// came from, then in the root.
     Autoexec,
@@ -53,7 +56,13 @@ pub fn asked(
     if cleaned.rsplit('/').next().is_some_and(|file| file.eq_ignore_ascii_case("autoexec.ipxe")) {
         return Ok(Asked::Autoexec);
     }
-    let nbp = config.catalog.nbps.named(&cleaned).ok_or(Refusal::Unknown)?;
+    let Some(nbp) = config.catalog.nbps.named(&cleaned) else {
+        let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
+        // As over HTTP, or without its first folder.
+        let image = image.strip_prefix("images/").unwrap_or(image);
+        let path = image_part(image, part, &config.catalog)?;
+        return Ok(Asked::Image(format!("{image}/{part}"), path));
+    };
     match decide_by_name(&nbp.name, config.server.naming(), (state, now))
         .map_err(Refusal::Decided)?
     {
@@ -216,15 +225,17 @@ mod tests {
     use crate::config::fields::Problems;
     use crate::config::resolve::{Surroundings, resolve};
 
-    /// What a client gets that asks for this name where `undionly.kpxe` and `x86_64/snponly.efi` are
-    /// served.
+    const IMAGE: &str = "images: { talos: { kernel: /linux, initrd: [/first, /second] } }";
+
+    /// What a client gets that asks for this name where `undionly.kpxe`, `x86_64/snponly.efi` and an image
+    /// are served.
     fn served(name: &[u8]) -> Result<Asked, Refusal> {
         let mut nbps = Nbps::default();
         for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x86_64/snponly.efi", Arch::UefiX64)] {
             nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
         let mut problems = Problems::new(Path::new("config.yaml"));
-        let file = config::file::File::parse("", &mut problems);
+        let file = config::file::File::parse(IMAGE, &mut problems);
         let found = Surroundings { nbps, ..Surroundings::default() };
         let config = resolve(file, found, problems).unwrap();
         asked(name, &config, (&MachineState::default(), SystemTime::UNIX_EPOCH))
@@ -279,6 +290,23 @@ mod tests {
     fn autoexec_is_found_in_every_folder() {
         for name in ["autoexec.ipxe", "x86_64/autoexec.ipxe", "/x64\\AUTOEXEC.IPXE"] {
             assert_eq!(served(name.as_bytes()), Ok(Asked::Autoexec), "{name:?}");
+        }
+    }
+
+    /// Boot loaders that know TFTP only, as GRUB and PXELINUX do.
+    #[test]
+    fn a_part_of_an_image_is_found_under_its_name_and_under_its_path_over_http() {
+        for (name, part, path) in [
+            ("talos/kernel", "talos/kernel", "/linux"),
+            ("/images/talos/kernel", "talos/kernel", "/linux"),
+            ("talos/initrd", "talos/initrd", "/first"),
+            ("images\\talos\\initrd.1", "talos/initrd.1", "/second"),
+        ] {
+            let image = Asked::Image(part.into(), path.into());
+            assert_eq!(served(name.as_bytes()), Ok(image), "{name:?}");
+        }
+        for name in ["talos/initrd.2", "talos", "kernel", "talos/", "talos/linux", "none/kernel"] {
+            assert_eq!(served(name.as_bytes()), Err(Refusal::Unknown), "{name:?}");
         }
     }
 

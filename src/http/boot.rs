@@ -151,6 +151,8 @@ pub async fn nbp(
             let done = |file, sent| Step::NbpSent { file, over: Transport::Http, sent };
             server.serve(subject, (name, path), (kind, done), request).await
         }
+        // It has an address of its own.
+        Ok(Asked::Image(..)) => server.refuse(subject, &name, &files::Refusal::Unknown.to_string()),
         Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
     }
 }

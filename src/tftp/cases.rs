@@ -6,7 +6,6 @@
 //! What a [`request`] may look like, what is [`agreed`] on it, how the blocks go out [`in_order`], and what
 //! happens where packets are [`lost`]. What needs sockets, and real clients, is in `tests/lab/tftp.rs`;
 //! the names are in [`crate::files`].
-#![expect(clippy::unwrap_used, reason = "a case stops at what is not there")]
 
 mod agreed;
 mod in_order;

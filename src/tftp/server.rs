@@ -232,7 +232,7 @@ async fn content(
     address: Ipv4Addr,
 ) -> Result<Arc<[u8]>, String> {
     match wanted {
-        Asked::Nbp(_, path) => {
+        Asked::Nbp(_, path) | Asked::Image(_, path) => {
             files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
         }
         Asked::Autoexec => {
@@ -250,7 +250,7 @@ fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
 
 fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
     let file = match &wanted {
-        Asked::Nbp(name, _) => name.clone(),
+        Asked::Nbp(name, _) | Asked::Image(name, _) => name.clone(),
         Asked::Autoexec => "autoexec.ipxe".to_owned(),
     };
     let sent = Sent { bytes: ended.delivered, took };
@@ -264,6 +264,7 @@ fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
     match &ended.outcome {
         Outcome::Complete => match wanted {
             Asked::Nbp(..) => Step::NbpSent { file, over: Transport::Tftp, sent },
+            Asked::Image(..) => Step::ImageSent { file, sent },
             Asked::Autoexec => Step::AutoexecSent,
         },
         Outcome::Probed => Step::Probed { file },

@@ -239,6 +239,31 @@ fn a_name_is_served_as_firmware_spells_it_and_everything_else_is_refused() {
     });
 }
 
+/// For boot loaders that know TFTP only: the names are those of the log.
+#[test]
+fn images_are_served_by_name() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        for (name, file) in [
+            ("debian/kernel", "linux"),
+            ("images/debian/initrd", "first"),
+            ("debian/initrd.1", "second"),
+        ] {
+            let fetched = firmware.fetch(&format!("tftp://10.77.0.2/{name}"));
+            assert!(fetched == std::fs::read(folder.path().join(file)).unwrap(), "{name}");
+            let part = name.trim_start_matches("images/");
+            appliance.wait_for(&format!("fetched {part}: {} bytes", fetched.len()));
+        }
+        std::fs::remove_file(folder.path().join("linux")).unwrap();
+        assert_eq!(error_code(&ask(&socket(&firmware), &rrq(b"debian/kernel", &[])).0), 2);
+        appliance.wait_for("linux: there is no such file");
+        let under_nbp = firmware.curl(&["--fail", "http://10.77.0.2:8080/nbp/debian/kernel"]);
+        assert!(!under_nbp.status.success(), "over HTTP it has an address of its own");
+    });
+}
+
 /// RFC 1350 section 4 and sense: what is no request to port 69 is not answered, an ERROR above all.
 #[test]
 fn what_is_no_request_is_not_answered_and_harms_nothing() {
