@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::boot::catalog::Image;
 use crate::boot::cmdline::initrd_name;
 use crate::boot::decide::{Ignored, UnderItsName};
-use crate::boot::{Catalog, MachineState, decide_by_name};
+use crate::boot::{Catalog, Mac, MachineState, decide_by_name};
 use crate::config::Config;
 
 /// Why a name is not served.
@@ -38,6 +38,8 @@ pub enum Asked {
     /// A kernel or an initrd, for boot loaders that know TFTP only: its name, as `talos/kernel`, and its
     /// file.
     Image(String, PathBuf),
+    /// A machine's own script, `5c-f3-fc-00-00-01.ipxe`, in whatever folder: for an iPXE without HTTP.
+    Script(Mac),
     /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
     /// came from, then in the root.
     Autoexec,
@@ -53,8 +55,13 @@ pub fn asked(
     (state, now): (&MachineState, SystemTime),
 ) -> Result<Asked, Refusal> {
     let cleaned = cleaned(name)?;
-    if cleaned.rsplit('/').next().is_some_and(|file| file.eq_ignore_ascii_case("autoexec.ipxe")) {
-        return Ok(Asked::Autoexec);
+    let file = cleaned.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    if let Some(script) = file.strip_suffix(".ipxe") {
+        return match script.parse() {
+            Ok(mac) => Ok(Asked::Script(mac)),
+            Err(_) if script == "autoexec" => Ok(Asked::Autoexec),
+            Err(_) => Err(Refusal::Unknown),
+        };
     }
     let Some(nbp) = config.catalog.nbps.named(&cleaned) else {
         let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
@@ -290,6 +297,19 @@ mod tests {
     fn autoexec_is_found_in_every_folder() {
         for name in ["autoexec.ipxe", "x86_64/autoexec.ipxe", "/x64\\AUTOEXEC.IPXE"] {
             assert_eq!(served(name.as_bytes()), Ok(Asked::Autoexec), "{name:?}");
+        }
+    }
+
+    /// RFC 1350: an iPXE without HTTP has this way only. `${mac:hexhyp}` is how iPXE writes it.
+    #[test]
+    fn a_machines_script_is_found_in_every_folder() {
+        let mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
+        for name in ["5c-f3-fc-00-00-01.ipxe", "/boot/5C-F3-FC-00-00-01.IPXE", "5cf3fc000001.ipxe"]
+        {
+            assert_eq!(served(name.as_bytes()), Ok(Asked::Script(mac)), "{name:?}");
+        }
+        for name in ["oden.ipxe", "5c-f3-fc-00-00.ipxe", ".ipxe", "5c-f3-fc-00-00-01"] {
+            assert_eq!(served(name.as_bytes()), Err(Refusal::Unknown), "{name:?}");
         }
     }
 

@@ -41,6 +41,7 @@ pub mod journal;
 pub mod nbps;
 pub mod ports;
 pub mod registry;
+pub mod scripts;
 pub mod udp;
 
 pub mod config;

@@ -2,7 +2,7 @@
 //! HTTP server answers. They stand here once, so that what is named is what is served.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -14,6 +14,11 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// The beginning of every address: `http://192.168.1.2:8080`.
 pub fn base(address: Ipv4Addr, port: u16) -> String {
     format!("http://{address}:{port}")
+}
+
+/// The same for an iPXE without HTTP, to which everything comes over TFTP.
+pub fn tftp_base(at: SocketAddrV4) -> String {
+    format!("tftp://{at}")
 }
 
 /// A machine's script, as DHCP offers it: it must fit the BOOTP `file` field.

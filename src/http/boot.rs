@@ -1,7 +1,6 @@
 //! `/boot/<mac>.ipxe`, `/nbp/<name>` and `/images/<image>/<part>`.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,12 +16,11 @@ use uuid::Uuid;
 use super::tracked::{Progress, tracked};
 use super::{Arrival, Server};
 use crate::boot::client::Smbios;
-use crate::boot::decide::{Kind, Script};
 use crate::boot::event::{Sent, Subject, Transport};
-use crate::boot::script::{self, Scene};
+use crate::boot::script;
 use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
-use crate::config::Config;
 use crate::files::{self, Asked, readable};
+use crate::scripts;
 
 /// How much of a file is read at once. Each connection holds about two of them, also that of a client
 /// which has stopped reading; and 128 KiB were measured to cost half of the pace that 512 KiB have.
@@ -52,7 +50,10 @@ pub async fn script(
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
     let (text, step) = match decide_script(&client, &config.catalog) {
-        Ok(script) => render(&config, &script, (mac, &client), address).await,
+        Ok(script) => {
+            let base = links::base(address, config.server.http_port);
+            scripts::render(&config, &script, (mac, &client), &base).await
+        }
         Err(reason) => {
             let step = Step::Ignored { reason: reason.to_string() };
             server.registry.record(Event { subject, step });
@@ -92,35 +93,6 @@ fn client(mac: Mac, facts: &HashMap<String, String>) -> Client {
     }
 }
 
-/// The script's text, and the step that serving it is.
-async fn render(
-    config: &Config,
-    script: &Script,
-    (mac, client): (Mac, &Client),
-    address: Ipv4Addr,
-) -> (String, Step) {
-    let image = match &script.kind {
-        Kind::Profile(profile) => profile.image.clone(),
-        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskSmbios => None,
-    };
-    let there = match image {
-        Some(image) => tokio::task::spawn_blocking(move || files::image_is_there(&image))
-            .await
-            .unwrap_or_else(|error| Err(error.to_string())),
-        None => Ok(()),
-    };
-    let base = links::base(address, config.server.http_port);
-    let scene = Scene { client, mac, base: &base, image: &there };
-    match script::render(&config.templates, script, &config.catalog, scene) {
-        Ok(rendered) => (rendered.text, Step::ScriptServed { does: rendered.does }),
-        Err(refusal) => {
-            let reason = refusal.to_string();
-            let text = script::render_refusal(&config.templates, scene, &refusal);
-            (text, Step::Refused { what: "its boot".to_owned(), reason })
-        }
-    }
-}
-
 /// An NBP, for UEFI HTTP Boot; or `autoexec.ipxe`, which iPXE looks for where it came from.
 pub async fn nbp(
     State(server): State<Server>,
@@ -151,8 +123,10 @@ pub async fn nbp(
             let done = |file, sent| Step::NbpSent { file, over: Transport::Http, sent };
             server.serve(subject, (name, path), (kind, done), request).await
         }
-        // It has an address of its own.
-        Ok(Asked::Image(..)) => server.refuse(subject, &name, &files::Refusal::Unknown.to_string()),
+        // They have addresses of their own.
+        Ok(Asked::Image(..) | Asked::Script(_)) => {
+            server.refuse(subject, &name, &files::Refusal::Unknown.to_string())
+        }
         Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
     }
 }

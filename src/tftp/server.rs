@@ -22,6 +22,7 @@ use crate::files::{self, Asked, Shared};
 use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
+use crate::scripts;
 use crate::udp::{Received, Udp};
 
 /// Port 69, bound.
@@ -132,7 +133,7 @@ impl Server {
             return self.refuse(received, ErrorCode::IllegalOperation, text).await;
         }
         let config = Arc::clone(&self.config.borrow());
-        let subject = self.registry.subject_at(*peer.ip());
+        let mut subject = self.registry.subject_at(*peer.ip());
         let asked: String = String::from_utf8_lossy(&rrq.file)
             .chars()
             .take(100)
@@ -157,6 +158,10 @@ impl Server {
                 return self.refuse(received, code, &text).await;
             }
         };
+        if let Asked::Script(mac) = wanted {
+            let name = config.catalog.machine(mac).map(|machine| machine.name.clone());
+            subject = Subject { mac: Some(mac), name, address: Some(*peer.ip()) };
+        }
         if let Some(full) = self.is_full(*peer.ip()) {
             self.record_refusal(subject, asked, full.to_owned());
             return self.refuse(received, ErrorCode::Undefined, full).await;
@@ -179,14 +184,15 @@ impl Server {
         self.sessions.insert(peer, session);
         let (registry, files) = (self.registry.clone(), self.files.clone());
         let local = received.local;
+        let at = SocketAddrV4::new(base_address(&served, local), self.limits.port);
         self.transfers.spawn(async move {
             let started = Instant::now();
-            let step = match content(&wanted, &files, &config, base_address(&served, local)).await {
-                Ok(content) => {
+            let step = match content(&wanted, &files, &config, at).await {
+                Ok((content, whole)) => {
                     let granted = negotiate(&rrq, content.len() as u64);
                     let transfer = Transfer::accept(granted, content.len() as u64, Instant::now());
                     let course = Course { transfer, socket, peer, content, proven, repetitions };
-                    step(wanted, &course.run().await, started.elapsed())
+                    step((wanted, whole), &course.run().await, started.elapsed())
                 }
                 Err(reason) => {
                     let text = "the file cannot be read; the server's log says why";
@@ -224,21 +230,28 @@ impl Server {
     }
 }
 
-/// The bytes that were asked for, or why they are not to be had.
+/// The bytes that were asked for, or why they are not to be had; and of a script, the step that it is to
+/// have it.
 async fn content(
     wanted: &Asked,
     files: &Shared,
     config: &Config,
-    address: Ipv4Addr,
-) -> Result<Arc<[u8]>, String> {
+    at: SocketAddrV4,
+) -> Result<(Arc<[u8]>, Option<Step>), String> {
     match wanted {
         Asked::Nbp(_, path) | Asked::Image(_, path) => {
-            files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
+            let read = files.read(path).await;
+            Ok((read.map_err(|why| format!("{}: {why}", path.display()))?, None))
+        }
+        Asked::Script(mac) => {
+            let (text, step) = scripts::render_for_tftp(config, *mac, at).await?;
+            Ok((text.into_bytes().into(), Some(step)))
         }
         Asked::Autoexec => {
-            let base = links::base(address, config.server.http_port);
-            let script = script::render_autoexec(&config.templates, &base);
-            script.map(|text| text.into_bytes().into()).map_err(|refusal| refusal.to_string())
+            let base = links::base(*at.ip(), config.server.http_port);
+            let text = script::render_autoexec(&config.templates, &base);
+            let text = text.map_err(|refusal| refusal.to_string())?;
+            Ok((text.into_bytes().into(), Some(Step::AutoexecSent)))
         }
     }
 }
@@ -248,9 +261,10 @@ fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
     served.with_address(local).map_or(local, |interface| interface.advertised)
 }
 
-fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
+fn step((wanted, whole): (Asked, Option<Step>), ended: &Ended, took: Duration) -> Step {
     let file = match &wanted {
         Asked::Nbp(name, _) | Asked::Image(name, _) => name.clone(),
+        Asked::Script(mac) => format!("{}.ipxe", mac.hyphenated()),
         Asked::Autoexec => "autoexec.ipxe".to_owned(),
     };
     let sent = Sent { bytes: ended.delivered, took };
@@ -262,10 +276,12 @@ fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
         reason,
     };
     match &ended.outcome {
-        Outcome::Complete => match wanted {
-            Asked::Nbp(..) => Step::NbpSent { file, over: Transport::Tftp, sent },
-            Asked::Image(..) => Step::ImageSent { file, sent },
-            Asked::Autoexec => Step::AutoexecSent,
+        Outcome::Complete => match (whole, wanted) {
+            (Some(step), _) => step,
+            (None, Asked::Image(..)) => Step::ImageSent { file, sent },
+            (None, Asked::Nbp(..) | Asked::Script(_) | Asked::Autoexec) => {
+                Step::NbpSent { file, over: Transport::Tftp, sent }
+            }
         },
         Outcome::Probed => Step::Probed { file },
         Outcome::Aborted { code, text } => {

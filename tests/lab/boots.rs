@@ -181,6 +181,28 @@ fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
 }
 
 #[test]
+fn an_ipxe_that_is_led_to_its_script_over_tftp_boots_without_http() {
+    in_lab!(|lan| {
+        let named = "--dhcp-boot=52-54-00-77-00-01.ipxe,,10.77.0.2";
+        let _router = Router::dnsmasq(&[named], Ipv6::Announced);
+        let config = CONFIG.replacen("server:", "server:\n  dhcp: off", 1);
+        let (_folder, mut appliance) = appliance_with(&config);
+        let guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
+        assert_eq!(guest.command_line(), expected("bios"));
+        let log = appliance.log();
+        for step in
+            ["runs its script: profile talos", "fetched talos/kernel", "fetched talos/initrd"]
+        {
+            assert!(
+                log.contains(&format!("INFO bios (52:54:00:77:00:01): {step}")),
+                "{step}: {log}"
+            );
+        }
+        assert!(!log.contains(TOKEN), "the token stands in the log");
+    });
+}
+
+#[test]
 fn bios_and_uefi_boot_from_another_lan_through_a_relay_agent() {
     in_lab!(|lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);

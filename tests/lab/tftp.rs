@@ -264,6 +264,41 @@ fn images_are_served_by_name() {
     });
 }
 
+/// For an iPXE without HTTP: what its script names is served over TFTP too. iPXE's tftp.c sends nothing of a
+/// URL's query.
+#[test]
+fn a_machines_script_over_tftp_names_what_comes_over_tftp() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        for name in ["52-54-00-77-00-10.ipxe", "boot/52-54-00-77-00-10.ipxe"] {
+            let script = firmware.fetch(&format!("tftp://10.77.0.2/{name}"));
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.starts_with("#!ipxe\n") && !script.contains("http://"), "{script}");
+            let loads = script
+                .lines()
+                .filter(|line| line.starts_with("kernel ") || line.starts_with("initrd "));
+            let images: Vec<&str> = loads
+                .flat_map(|line| line.split(' ').filter(|word| word.starts_with("tftp://")))
+                .collect();
+            assert_eq!(images.len(), 3, "{script}");
+            for url in images {
+                assert!(!firmware.fetch(url.split('?').next().unwrap()).is_empty(), "{url}");
+            }
+            appliance.wait_for("INFO oden (52:54:00:77:00:10): runs its script: profile debian");
+            appliance.wait_for("INFO oden (52:54:00:77:00:10): fetched debian/initrd.1");
+        }
+        let stranger = firmware.fetch("tftp://10.77.0.2/02-00-00-00-00-01.ipxe");
+        assert!(String::from_utf8(stranger).unwrap().contains("\nmenu reveille"));
+        folder.write("config.yaml", "unknown: ignore\nserver: { nbps: [./nbps] }\n");
+        appliance.signal("HUP");
+        appliance.wait_for("config: reloaded");
+        let own = socket(&firmware);
+        assert_eq!(error_code(&ask(&own, &rrq(b"02-00-00-00-00-01.ipxe", &[])).0), 2);
+    });
+}
+
 /// RFC 1350 section 4 and sense: what is no request to port 69 is not answered, an ERROR above all.
 #[test]
 fn what_is_no_request_is_not_answered_and_harms_nothing() {

@@ -1,0 +1,61 @@
+//! A machine's own script, made for one request: over HTTP, and over TFTP for an iPXE that has no HTTP.
+
+use std::net::SocketAddrV4;
+
+use crate::boot::client::Smbios;
+use crate::boot::decide::{Kind, Script};
+use crate::boot::script::{self, Scene};
+use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
+use crate::config::Config;
+use crate::files;
+
+/// The script's text, and the step that serving it is.
+pub async fn render(
+    config: &Config,
+    script: &Script,
+    (mac, client): (Mac, &Client),
+    base: &str,
+) -> (String, Step) {
+    let image = match &script.kind {
+        Kind::Profile(profile) => profile.image.clone(),
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskSmbios => None,
+    };
+    let there = match image {
+        Some(image) => tokio::task::spawn_blocking(move || files::image_is_there(&image))
+            .await
+            .unwrap_or_else(|error| Err(error.to_string())),
+        None => Ok(()),
+    };
+    let scene = Scene { client, mac, base, image: &there };
+    match script::render(&config.templates, script, &config.catalog, scene) {
+        Ok(rendered) => (rendered.text, Step::ScriptServed { does: rendered.does }),
+        Err(refusal) => {
+            let reason = refusal.to_string();
+            let text = script::render_refusal(&config.templates, scene, &refusal);
+            (text, Step::Refused { what: "its boot".to_owned(), reason })
+        }
+    }
+}
+
+/// The script that is served over TFTP: what it names comes over TFTP too. There iPXE sends nothing that
+/// stands behind a `?`, so it can tell no SMBIOS facts, and what is chosen from a menu does not arrive.
+///
+/// # Errors
+/// It gets none, and why.
+pub async fn render_for_tftp(
+    config: &Config,
+    mac: Mac,
+    at: SocketAddrV4,
+) -> Result<(String, Step), String> {
+    let client = Client {
+        mac: Some(mac),
+        arch: None,
+        stage: Stage::Ipxe,
+        speaks_http: false,
+        uuid: None,
+        smbios: Some(Smbios::default()),
+        choice: None,
+    };
+    let script = decide_script(&client, &config.catalog).map_err(|reason| reason.to_string())?;
+    Ok(render(config, &script, (mac, &client), &links::tftp_base(at)).await)
+}
