@@ -36,8 +36,8 @@ pub enum Asked {
     /// An NBP: its name, and its file.
     Nbp(String, PathBuf),
     /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
-    /// came from, then in the root.
-    Autoexec,
+    /// came from, then in the root. With the name that it was asked for by.
+    Autoexec(String),
 }
 
 /// What a name asks for, from the snapshot and from what is remembered of who asks.
@@ -51,14 +51,14 @@ pub fn asked(
 ) -> Result<Asked, Refusal> {
     let cleaned = cleaned(name)?;
     if cleaned.rsplit('/').next().is_some_and(|file| file.eq_ignore_ascii_case("autoexec.ipxe")) {
-        return Ok(Asked::Autoexec);
+        return Ok(Asked::Autoexec(cleaned));
     }
     let nbp = config.catalog.nbps.named(&cleaned).ok_or(Refusal::Unknown)?;
     match decide_by_name(&nbp.name, config.server.naming(), (state, now))
         .map_err(Refusal::Decided)?
     {
         UnderItsName::Nbp => Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone())),
-        UnderItsName::Autoexec => Ok(Asked::Autoexec),
+        UnderItsName::Autoexec => Ok(Asked::Autoexec(nbp.name.clone())),
     }
 }
 

@@ -235,7 +235,7 @@ async fn content(
         Asked::Nbp(_, path) => {
             files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
         }
-        Asked::Autoexec => {
+        Asked::Autoexec(_) => {
             let base = links::base(address, config.server.http_port);
             let script = script::render_autoexec(&config.templates, &base);
             script.map(|text| text.into_bytes().into()).map_err(|refusal| refusal.to_string())
@@ -251,7 +251,7 @@ fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
 fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
     let file = match &wanted {
         Asked::Nbp(name, _) => name.clone(),
-        Asked::Autoexec => "autoexec.ipxe".to_owned(),
+        Asked::Autoexec(name) => name.clone(),
     };
     let sent = Sent { bytes: ended.delivered, took };
     let broken_off = |reason: String| Step::BrokenOff {
@@ -264,7 +264,7 @@ fn step(wanted: Asked, ended: &Ended, took: Duration) -> Step {
     match &ended.outcome {
         Outcome::Complete => match wanted {
             Asked::Nbp(..) => Step::NbpSent { file, over: Transport::Tftp, sent },
-            Asked::Autoexec => Step::AutoexecSent,
+            Asked::Autoexec(file) => Step::AutoexecSent { file },
         },
         Outcome::Probed => Step::Probed { file },
         Outcome::Aborted { code, text } => {
