@@ -70,7 +70,7 @@ fn router_alone(lan: &Lan, dhcp: Dhcp) {
         let fetched = log.matches(&format!("fetched {nbp} over TFTP")).count();
         assert_eq!(fetched, 1, "{nbp} once, then the script under its name");
     }
-    assert_eq!(log.matches("fetched autoexec.ipxe").count(), 2);
+    assert_eq!(log.matches("as which it gets the script").count(), 2);
     assert!(!log.contains("offered"), "DHCP is the router's alone");
     assert!(!log.contains("WARN"), "and it names us as it should");
 }

@@ -264,7 +264,7 @@ fn a_newer_ipxe_finds_its_script_from_whatever_folder_it_came() {
             let script = String::from_utf8(script).unwrap();
             let first = "#!ipxe\nchain --replace --autofree http://10.77.0.2:8080/boot/${netX/mac:hexhyp}.ipxe ";
             assert!(script.starts_with(first), "{name}: {script}");
-            appliance.wait_for("fetched autoexec.ipxe");
+            appliance.wait_for("autoexec.ipxe, as which it gets the script that leads to its own");
         }
         let by_http = firmware.fetch("http://10.77.0.2:8080/nbp/bin-x86_64-efi/autoexec.ipxe");
         assert_eq!(by_http, firmware.fetch("tftp://10.77.0.2/autoexec.ipxe"));
