@@ -54,13 +54,12 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
-    let naming = server.naming();
     let reloader = Arc::new(Reloader::new(source, config));
     let interfaces = Watcher::new(server);
     let registry = Registry::default();
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();
-    let (lan, sightings) = dhcp::lan::Lan::new(naming, interfaces.subscribe());
+    let (lan, sightings) = dhcp::lan::Lan::new(views());
     tasks.spawn(lan.run());
     for bound in dhcp_sockets {
         let (registry, sightings) = (registry.clone(), sightings.clone());
@@ -123,7 +122,7 @@ fn dhcp_socket(port: u16) -> Result<Udp> {
     })?;
     if let Some(other) = other {
         info!(
-            "UDP port {port} is shared with {other}: it keeps what is sent to this host's own address, such as the requests of a DHCP relay"
+            "UDP port {port} is shared with {other}: it keeps what is sent to this host's own address, such as the requests of a DHCP relay, until reveille is started again without it"
         );
     }
     Ok(socket)

@@ -41,8 +41,8 @@ pub enum Asked {
     /// A machine's own script, `5c-f3-fc-00-00-01.ipxe`, in whatever folder: for an iPXE without HTTP.
     Script(Mac),
     /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
-    /// came from, then in the root.
-    Autoexec,
+    /// came from, then in the root. With the name that it was asked for by.
+    Autoexec(String),
 }
 
 /// What a name asks for, from the snapshot and from what is remembered of who asks.
@@ -59,7 +59,7 @@ pub fn asked(
     if let Some(script) = file.strip_suffix(".ipxe") {
         return match script.parse() {
             Ok(mac) => Ok(Asked::Script(mac)),
-            Err(_) if script == "autoexec" => Ok(Asked::Autoexec),
+            Err(_) if script == "autoexec" => Ok(Asked::Autoexec(cleaned)),
             Err(_) => Err(Refusal::Unknown),
         };
     }
@@ -74,7 +74,7 @@ pub fn asked(
         .map_err(Refusal::Decided)?
     {
         UnderItsName::Nbp => Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone())),
-        UnderItsName::Autoexec => Ok(Asked::Autoexec),
+        UnderItsName::Autoexec => Ok(Asked::Autoexec(nbp.name.clone())),
     }
 }
 
@@ -295,8 +295,12 @@ mod tests {
     /// ipxe efi_autoexec.c asks in the folder that it came from, then in the root (seen).
     #[test]
     fn autoexec_is_found_in_every_folder() {
-        for name in ["autoexec.ipxe", "x86_64/autoexec.ipxe", "/x64\\AUTOEXEC.IPXE"] {
-            assert_eq!(served(name.as_bytes()), Ok(Asked::Autoexec), "{name:?}");
+        for (name, file) in [
+            ("autoexec.ipxe", "autoexec.ipxe"),
+            ("x86_64/autoexec.ipxe", "x86_64/autoexec.ipxe"),
+            ("/x64\\AUTOEXEC.IPXE", "x64/AUTOEXEC.IPXE"),
+        ] {
+            assert_eq!(served(name.as_bytes()), Ok(Asked::Autoexec(file.into())), "{name:?}");
         }
     }
 

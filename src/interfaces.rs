@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use procfs::ProcResult;
@@ -75,7 +75,7 @@ impl Served {
 const LOOK: Duration = Duration::from_secs(10);
 
 /// How long the rest of a change may take.
-const SETTLE: Duration = Duration::from_millis(50);
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Follows the interfaces: an address that comes later, from the router's DHCP say, is served then.
 #[derive(Debug)]
@@ -138,9 +138,11 @@ impl Watcher {
                 .iter()
                 .map(|interface| format!("{} ({})", interface.name, interface.advertised))
                 .collect();
-            match list.is_empty() {
-                true => warn!("no interface is served any more"),
-                false => info!("serving machines on {}", list.join(", ")),
+            for gone in self.served.borrow().iter().filter(|old| served.at(old.index).is_none()) {
+                warn!("machines on {} are not served any more", gone.name);
+            }
+            if !list.is_empty() {
+                info!("serving machines on {}", list.join(", "));
             }
             self.served.send_replace(Arc::new(served));
         }
@@ -157,10 +159,13 @@ impl Watcher {
 /// What is there to serve, and what is missing.
 fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
     let mut missing = Vec::new();
+    let entries = getifaddrs().map_err(|error| format!("cannot list the interfaces: {error}"))?;
+    let entries: Vec<InterfaceAddress> = entries.collect();
+    let (addresses, macs) = (addresses(&entries), macs(&entries));
     let names = match &server.interfaces {
         Interfaces::Named(names) => names.clone(),
         Interfaces::OfDefaultRoute => {
-            let name = of_default_route().map_err(|error| {
+            let name = of_default_route(&macs).map_err(|error| {
                 format!("cannot read the default route from /proc/net/route: {error}; name the interface in `server.interfaces`")
             })?;
             if name.is_none() {
@@ -169,8 +174,6 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
             name.into_iter().collect()
         }
     };
-    let (addresses, macs) =
-        addresses().map_err(|error| format!("cannot list the interfaces: {error}"))?;
     if let Some(advertised) = server.advertise
         && !addresses.values().flatten().any(|(address, _)| *address == advertised)
     {
@@ -198,31 +201,37 @@ fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
 }
 
 /// The IPv4 addresses of each interface that has any, with their masks.
-type Addresses = BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>>;
-
-/// The addresses of every interface, and their hardware addresses.
-fn addresses() -> nix::Result<(Addresses, BTreeMap<String, Mac>)> {
-    let (mut all, mut macs) = (Addresses::new(), BTreeMap::new());
-    for entry in getifaddrs()? {
+fn addresses(entries: &[InterfaceAddress]) -> BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>> {
+    let mut all: BTreeMap<String, Vec<(Ipv4Addr, Ipv4Addr)>> = BTreeMap::new();
+    for entry in entries {
         let v4 = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
         // A labelled address, as `eth0:1`, is one of eth0.
         let name = entry.interface_name.split(':').next().unwrap_or_default().to_owned();
         if let Some(address) = v4(entry.address) {
             let mask = v4(entry.netmask).unwrap_or(Ipv4Addr::BROADCAST);
             all.entry(name).or_default().push((address, mask));
-        } else if let Some(mac) = entry.address.as_ref().and_then(|a| a.as_link_addr()?.addr()) {
-            macs.insert(name, Mac::new(mac));
         }
     }
-    Ok((all, macs))
+    all
 }
 
-/// The interface of the default route with the lowest metric.
-fn of_default_route() -> ProcResult<Option<String>> {
+/// The hardware address of each interface that has one of 6 bytes, but for the loopback's zeros.
+fn macs(entries: &[InterfaceAddress]) -> BTreeMap<String, Mac> {
+    let mac = |entry: &InterfaceAddress| {
+        let octets = entry.address.as_ref()?.as_link_addr()?.addr()?;
+        (octets != [0; 6]).then(|| (entry.interface_name.clone(), Mac::new(octets)))
+    };
+    entries.iter().filter_map(mac).collect()
+}
+
+/// The interface of the default route with the lowest metric, among those that machines can be on: a
+/// VPN's has no hardware address.
+fn of_default_route(macs: &BTreeMap<String, Mac>) -> ProcResult<Option<String>> {
     let routes = procfs::net::route()?;
     let default = routes
         .into_iter()
         .filter(|route| route.destination.is_unspecified() && route.mask.is_unspecified())
+        .filter(|route| macs.contains_key(&route.iface))
         .min_by_key(|route| route.metrics);
     Ok(default.map(|route| route.iface))
 }

@@ -54,7 +54,7 @@ impl Journal {
             Step::Offered { .. }
             | Step::Leased { .. }
             | Step::Acknowledged { .. }
-            | Step::AutoexecSent => info!("{subject}: {step}"),
+            | Step::AutoexecSent { .. } => info!("{subject}: {step}"),
             Step::NbpSent { .. } | Step::ScriptServed { .. } | Step::ImageSent { .. } => {
                 info!("{subject}: {step}");
                 self.forget(subject);
@@ -107,12 +107,13 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::Acknowledged { .. }
         | Step::Ignored { .. }
         | Step::Refused { .. } => true,
+        // Nothing of it was acknowledged.
+        Step::BrokenOff { at, .. } => at.bytes == 0,
         Step::Probed { .. }
         | Step::NbpSent { .. }
-        | Step::AutoexecSent
+        | Step::AutoexecSent { .. }
         | Step::ScriptServed { .. }
-        | Step::ImageSent { .. }
-        | Step::BrokenOff { .. } => false,
+        | Step::ImageSent { .. } => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is remembered about each machine: its [`MachineState`], and which address it has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,10 @@ use crate::journal::Journal;
 /// boot is long over.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
-/// How many machines are remembered at once. A flood of invented MACs stops here: what is older than
-/// [`REMEMBERED`] makes room, and what finds none is served without being remembered.
-const MOST: usize = 100_000;
-
-/// How often room is made at most, since that looks at every entry.
-const SWEEP: Duration = Duration::from_mins(1);
+/// How many machines of the config are remembered at once, and how many addresses of theirs.
+const MOST_KNOWN: usize = 100_000;
+/// How many of the others, whom anybody can invent.
+const MOST_STRANGERS: usize = 10_000;
 
 /// The one handle to it. An event is applied first and published then.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +96,7 @@ impl Remembered {
     fn apply(&mut self, event: &Event, now: SystemTime) {
         let Subject { mac, address, .. } = event.subject;
         if let (Some(_), Some(address)) = (mac, address) {
-            self.addresses.keep(address, event.subject.clone(), now);
+            self.addresses.keep(address, event.subject.clone(), (&event.subject, now));
         }
         let Some(key) = Key::of(mac, address) else {
             return;
@@ -107,43 +105,72 @@ impl Remembered {
         let mut state = known.cloned().unwrap_or_default();
         state.apply(event, now);
         if known.is_some() || state != MachineState::default() {
-            self.states.keep(key, state, now);
+            self.states.keep(key, state, (&event.subject, now));
         }
     }
 }
 
-/// A map that forgets what is older than [`REMEMBERED`], and never grows beyond [`MOST`].
+/// A map that forgets what is older than [`REMEMBERED`]. Strangers cannot push machines of the config
+/// out of it, only each other.
 #[derive(Debug)]
 struct Bounded<K, V> {
-    entries: HashMap<K, (V, SystemTime)>,
-    swept: SystemTime,
+    known: Lane<K, V>,
+    strangers: Lane<K, V>,
 }
 
 impl<K, V> Default for Bounded<K, V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), swept: SystemTime::UNIX_EPOCH }
+        Self { known: Lane::new(MOST_KNOWN), strangers: Lane::new(MOST_STRANGERS) }
     }
 }
 
-impl<K: Eq + Hash, V> Bounded<K, V> {
+impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
     fn get(&self, key: &K, now: SystemTime) -> Option<&V> {
-        let (value, seen) = self.entries.get(key)?;
-        is_fresh(*seen, now, REMEMBERED).then_some(value)
+        let entries = [&self.known.entries, &self.strangers.entries];
+        let (value, seen) = entries.into_iter().find_map(|entries| entries.get(key))?;
+        is_fresh(*seen, now).then_some(value)
     }
 
-    fn keep(&mut self, key: K, value: V, now: SystemTime) {
-        if self.entries.len() >= MOST && !is_fresh(self.swept, now, SWEEP) {
-            self.entries.retain(|_, (_, seen)| is_fresh(*seen, now, REMEMBERED));
-            self.swept = now;
+    fn keep(&mut self, key: K, value: V, (subject, now): (&Subject, SystemTime)) {
+        let (lane, other) = match subject.name {
+            Some(_) => (&mut self.known, &mut self.strangers),
+            None => (&mut self.strangers, &mut self.known),
+        };
+        other.entries.remove(&key);
+        lane.keep(key, (value, now));
+    }
+}
+
+/// So many at most: the first to come is the first to go.
+#[derive(Debug)]
+struct Lane<K, V> {
+    most: usize,
+    entries: HashMap<K, (V, SystemTime)>,
+    order: VecDeque<K>,
+}
+
+impl<K: Copy + Eq + Hash, V> Lane<K, V> {
+    fn keep(&mut self, key: K, entry: (V, SystemTime)) {
+        if self.entries.insert(key, entry).is_none() {
+            self.order.push_back(key);
         }
-        if self.entries.len() < MOST || self.entries.contains_key(&key) {
-            self.entries.insert(key, (value, now));
+        while self.order.len() > self.most {
+            // What has gone to the other lane stands here still.
+            if let Some(first) = self.order.pop_front() {
+                self.entries.remove(&first);
+            }
         }
     }
 }
 
-fn is_fresh(seen: SystemTime, now: SystemTime, within: Duration) -> bool {
-    now.duration_since(seen).map_or(true, |age| age < within)
+impl<K, V> Lane<K, V> {
+    fn new(most: usize) -> Self {
+        Self { most, entries: HashMap::new(), order: VecDeque::new() }
+    }
+}
+
+fn is_fresh(seen: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(seen).map_or(true, |age| age < REMEMBERED)
 }
 
 #[cfg(test)]
@@ -180,14 +207,28 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_invented_machines_is_bounded() {
+    fn a_flood_of_invented_machines_is_bounded_and_makes_no_machine_of_the_config_forgotten() {
         let registry = Registry::default();
         let now = SystemTime::now();
-        for n in 0..u32::try_from(MOST).unwrap() + 10 {
+        let oden = Mac::new([2, 0xff, 0, 0, 0, 1]);
+        let address = Ipv4Addr::new(10, 0, 0, 100);
+        let mut known = leased(oden, address);
+        known.subject.name = Some("oden".into());
+        registry.remembered().apply(&known, now);
+        let strangers = u32::try_from(MOST_STRANGERS).unwrap() + 10;
+        for n in 0..strangers {
             let [a, b, c, d] = n.to_be_bytes();
             let event = leased(Mac::new([2, 0, a, b, c, d]), Ipv4Addr::from(n));
             registry.remembered().apply(&event, now);
         }
-        assert_eq!(registry.remembered().addresses.entries.len(), MOST);
+        assert_eq!(registry.remembered().addresses.strangers.entries.len(), MOST_STRANGERS);
+        assert_eq!(registry.subject_at(address).mac, Some(oden));
+        assert_eq!(registry.subject_at(Ipv4Addr::from(0)).mac, None, "the oldest went");
+        assert!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac.is_some());
+        // Who is in the config from now on is no stranger any more.
+        let mut later = leased(Mac::new([2; 6]), Ipv4Addr::from(strangers - 1));
+        later.subject.name = Some("balder".into());
+        registry.remembered().apply(&later, now);
+        assert_eq!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac, Some(Mac::new([2; 6])));
     }
 }

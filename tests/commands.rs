@@ -327,7 +327,7 @@ fn who_cannot_be_reached_is_named_with_the_way_around() {
     assert_eq!(
         refusal(folder.path(), &[&format!("http://me:hush@{address}/x.tar.gz")]),
         format!(
-            "reveille: cannot fetch http://me:***@{address}/x.tar.gz: Connection refused (os error 111); \
+            "reveille: cannot fetch http://***@{address}/x.tar.gz: Connection refused (os error 111); \
              without internet here, download it elsewhere and name the file: `reveille nbps fetch ./ipxeboot.tar.gz`"
         )
     );

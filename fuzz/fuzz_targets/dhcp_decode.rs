@@ -1,11 +1,19 @@
 //! Any bytes: the decoder and all that reads a decoded request.
 #![no_main]
 
+use std::net::Ipv4Addr;
+
 use libfuzzer_sys::fuzz_target;
-use reveille::dhcp::packet::{Request, option};
+use reveille::dhcp::packet::{Offer, Request, option};
 use reveille::dhcp::pxe;
+use reveille::dhcp::survey::{Answer, Asked};
 
 fuzz_target!(|datagram: &[u8]| {
+    if let Ok(offer) = Offer::decode(datagram) {
+        let answer = Answer::new(Asked::Uefi, Ipv4Addr::LOCALHOST, &offer);
+        let texts = [answer.boot_file, answer.next_server, answer.vendor_class];
+        assert!(texts.iter().flatten().all(|text| !text.chars().any(char::is_control)));
+    }
     let Ok(request) = Request::decode(datagram) else { return };
     assert!(request.hlen <= 16);
     assert_eq!(request.xid.to_be_bytes(), datagram[4..8]);

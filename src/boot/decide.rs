@@ -97,6 +97,9 @@ pub enum Ignored {
         "it fetched {0} three times within a minute and never its script: that NBP leads back to itself or does not work on this machine (then name another by `nbp`), or HTTP does not reach it; it gets no NBP for a minute"
     )]
     Loops(String),
+    /// Nothing here is for such machines.
+    #[error("no NBP is known for {0}")]
+    NotBootable(Arch),
     /// The client did not say what it is.
     #[error("its architecture is not known")]
     NoArch,
@@ -207,6 +210,7 @@ fn nbp<'a>(
     }
     match catalog.nbps.for_arch(arch) {
         Some(nbp) => Answer::Nbp(nbp),
+        None if matches!(arch, Arch::Other(_)) => Answer::Ignore(Ignored::NotBootable(arch)),
         None => Answer::Ignore(Ignored::NoNbp(arch)),
     }
 }

@@ -127,7 +127,10 @@ pub enum Step {
         sent: Sent,
     },
     /// It fetched the script that leads every iPXE to its own.
-    AutoexecSent,
+    AutoexecSent {
+        /// The name that it asked for: `autoexec.ipxe`, or that of the NBP that it is.
+        file: String,
+    },
     /// It fetched its script.
     ScriptServed {
         /// What the script does, in words.
@@ -181,7 +184,9 @@ impl fmt::Display for Step {
             }
             Self::Probed { file } => write!(f, "asked for the size of {file}"),
             Self::NbpSent { file, over, sent } => write!(f, "fetched {file} over {over}: {sent}"),
-            Self::AutoexecSent => f.write_str("fetched autoexec.ipxe, which leads to its script"),
+            Self::AutoexecSent { file } => {
+                write!(f, "fetched {file}, as which it gets the script that leads to its own")
+            }
             Self::ScriptServed { does } => write!(f, "runs its script: {does}"),
             Self::ImageSent { file, sent } => write!(f, "fetched {file}: {sent}"),
             Self::BrokenOff { file, over, at, of, reason } => {

@@ -43,8 +43,10 @@ impl MachineState {
     pub fn apply(&mut self, event: &Event, at: SystemTime) {
         match &event.step {
             Step::NbpSent { file, .. } => {
-                // An address alone is no machine: somebody may try TFTP from there by hand.
-                if self.nbp != *file || event.subject.mac.is_none() {
+                // An address alone is no machine, somebody may try TFTP from there by hand; unless it
+                // comes back from where it was led to.
+                let is_machine = event.subject.mac.is_some() || self.was_led;
+                if self.nbp != *file || !is_machine {
                     self.nbp.clone_from(file);
                     self.fetched.clear();
                 }
@@ -54,7 +56,7 @@ impl MachineState {
                 self.fetched.push(at);
                 self.was_led = false;
             }
-            Step::AutoexecSent => self.was_led = true,
+            Step::AutoexecSent { .. } => self.was_led = true,
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
             Step::ScriptServed { .. } => *self = Self::default(),
             Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
@@ -139,6 +141,10 @@ mod tests {
         Step::NbpSent { file: name.into(), over: Transport::Tftp, sent }
     }
 
+    fn autoexec() -> Step {
+        Step::AutoexecSent { file: "autoexec.ipxe".into() }
+    }
+
     fn script() -> Step {
         Step::ScriptServed { does: "boot".into() }
     }
@@ -152,21 +158,24 @@ mod tests {
         assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
         assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
         assert_eq!(three.loops_with(after(66)), None, "it may try again");
+        let nobody = Subject::default();
         let by_hand = [(0, nbp()), (3, nbp()), (6, nbp())];
-        assert_eq!(state_of(&Subject::default(), &by_hand).loops_with(after(7)), None);
+        assert_eq!(state_of(&nobody, &by_hand).loops_with(after(7)), None);
+        let back = [(0, nbp()), (1, autoexec()), (3, nbp()), (4, autoexec()), (6, nbp())];
+        assert_eq!(state_of(&nobody, &back).loops_with(after(7)), Some("undionly.kpxe"));
         let other = state(&[(0, nbp()), (3, fetched("ipxe.pxe")), (6, nbp())]);
         assert_eq!(other.loops_with(after(7)), None);
         let slow = state(&[(0, nbp()), (40, nbp()), (60, nbp())]);
         assert_eq!(slow.loops_with(after(61)), None);
         let booted = state(&[(0, nbp()), (3, nbp()), (4, script()), (6, nbp())]);
         assert_eq!(booted.loops_with(after(7)), None);
-        let led = state(&[(0, nbp()), (3, nbp()), (4, Step::AutoexecSent), (6, nbp())]);
+        let led = state(&[(0, nbp()), (3, nbp()), (4, autoexec()), (6, nbp())]);
         assert_eq!(led.loops_with(after(7)), Some("undionly.kpxe"), "it was led in vain");
     }
 
     #[test]
     fn who_fetches_the_same_nbp_again_is_that_nbp_once() {
-        let steps = [(0, fetched("snponly.efi")), (5, Step::AutoexecSent)];
+        let steps = [(0, fetched("snponly.efi")), (5, autoexec())];
         let running = state(&steps[..1]);
         assert!(running.is_run_by("snponly.efi", after(4)));
         assert!(!running.is_run_by("undionly.kpxe", after(4)));

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::boot::decide::Naming;
+use crate::config::Config;
 use crate::config::load::Source;
 use crate::dhcp::probe::probe;
-use crate::dhcp::survey::{Answer, Prober, Us, findings};
+use crate::dhcp::survey::{Answer, Prober, Us, findings, silence};
 use crate::interfaces::{Interface, Watcher};
 
 /// Asks each LAN where machines boot who answers them there, and says what to change.
@@ -18,7 +18,7 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let (served, missing) = Watcher::look_once(&config.server).map_err(|reason| anyhow!(reason))?;
     for reason in &missing {
-        println!("{reason}");
+        println!("! {reason}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -27,21 +27,29 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
     let mut all_is_well = missing.is_empty();
     for interface in served.iter() {
         println!("Asking on {} as BIOS, UEFI and iPXE, for 7 seconds …", interface.name);
-        let answers = runtime.block_on(probe(interface, Prober::Doctor));
-        let answers =
-            answers.map_err(|reason| anyhow!("cannot ask on {}: {reason}", interface.name))?;
-        all_is_well &= report(interface, &answers, config.server.naming());
+        all_is_well &= match runtime.block_on(probe(interface, Prober::Doctor)) {
+            Ok(answers) => report(interface, &answers, &config),
+            Err(reason) => {
+                println!("! cannot ask on {}: {reason}", interface.name);
+                false
+            }
+        };
     }
     Ok(if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints what came, and what is to be done about it; whether that is nothing.
-fn report(interface: &Interface, answers: &[Answer], naming: Naming) -> bool {
+fn report(interface: &Interface, answers: &[Answer], config: &Config) -> bool {
     for answer in answers {
         println!("  {}", described(answer, interface));
     }
-    let us = Us { addresses: interface.own_addresses().collect(), naming };
-    let found = findings(answers, &BTreeSet::new(), &us);
+    let us = Us {
+        addresses: interface.own_addresses().collect(),
+        naming: config.server.naming(),
+        nbps: &config.catalog.nbps,
+    };
+    let mut found = findings(answers, &BTreeSet::new(), &us);
+    found.extend(silence(answers, &us));
     for finding in &found {
         println!("! {finding}");
     }

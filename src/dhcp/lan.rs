@@ -9,18 +9,22 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::probe::probe;
 use super::survey::{Answer, Finding, Prober, Us, findings};
-use crate::boot::decide::Naming;
+use crate::config::Config;
 use crate::interfaces::{Interface, Served};
 
 /// How often we ask: what machines choose is seen at once, but another proxy is not.
 const ASK: Duration = Duration::from_hours(1);
-/// How often, while nobody gives leases: after a power cut the router may need longer than we.
+/// How soon we ask again where nobody gives leases: after a power cut the router may need longer than
+/// we. Each time in vain doubles it.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
-/// How long a server counts that a machine was seen to choose.
+/// How soon we ask after the last time because a machine was seen to choose a server that is new.
+const ASK_FOR_A_SERVER: Duration = Duration::from_secs(30);
+/// How long a server counts that a machine was seen to choose: some give leases only to machines that
+/// they know, and do not answer us.
 const CHOSEN: Duration = Duration::from_hours(1);
 /// How many such servers are remembered for each interface.
 const MOST: usize = 16;
@@ -35,18 +39,31 @@ pub struct Sighting {
 }
 
 /// What is known of one LAN.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
-    name: String,
+    interface: Interface,
+    /// When we ask next; none while a question is out.
+    next: Option<Instant>,
+    asked: Instant,
+    in_vain: u32,
     answers: Vec<Answer>,
     chosen: BTreeMap<Ipv4Addr, Instant>,
     told: BTreeSet<Finding>,
+    /// Why we could not ask, as it was told.
+    failed: Option<String>,
+}
+
+/// An interface as it was asked on, and what came.
+#[derive(Debug)]
+struct Asked {
+    interface: Interface,
+    answers: Result<Vec<Answer>, String>,
 }
 
 /// The watcher.
 #[derive(Debug)]
 pub struct Lan {
-    naming: Naming,
+    config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     sightings: mpsc::Receiver<Sighting>,
     known: BTreeMap<u32, Known>,
@@ -55,92 +72,156 @@ pub struct Lan {
 impl Lan {
     /// Watches the served interfaces. Sightings go to the sender; those that come too fast are lost.
     pub fn new(
-        naming: Naming,
-        served: watch::Receiver<Arc<Served>>,
+        (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
     ) -> (Self, mpsc::Sender<Sighting>) {
         let (sender, sightings) = mpsc::channel(16);
-        (Self { naming, served, sightings, known: BTreeMap::new() }, sender)
+        (Self { config, served, sightings, known: BTreeMap::new() }, sender)
     }
 
     /// Watches, for ever.
     pub async fn run(mut self) {
         let mut asked = JoinSet::new();
-        let mut again = Instant::now();
+        self.follow();
         loop {
+            let next = self.known.values().filter_map(|known| known.next).min();
             tokio::select! {
-                // Not while the last questions are out: what has changed since is asked after them.
-                () = tokio::time::sleep_until(again), if asked.is_empty() => {
-                    self.ask(&mut asked);
-                    again = Instant::now() + ASK;
-                }
-                Ok(()) = self.served.changed() => again = Instant::now(),
-                Some(Ok((interface, answers))) = asked.join_next() => {
-                    self.answered(&interface, answers);
-                    if asked.is_empty() && self.nobody_leases() {
-                        again = again.min(Instant::now() + ASK_AGAIN);
-                    }
-                }
+                () = until(next) => self.ask(&mut asked),
+                Ok(()) = self.served.changed() => self.follow(),
+                Some(Ok(answered)) = asked.join_next() => self.answered(answered),
                 Some(sighting) = self.sightings.recv() => self.sighted(sighting),
             }
         }
     }
 
-    /// Asks on every served interface.
-    fn ask(&mut self, asked: &mut JoinSet<(Interface, Result<Vec<Answer>, String>)>) {
+    /// Takes up the served interfaces: what is new or has changed is asked on at once.
+    fn follow(&mut self) {
         let served = Arc::clone(&self.served.borrow_and_update());
-        self.known.retain(|index, _| served.at(*index).is_some());
-        for interface in served.iter().cloned() {
-            asked.spawn(async move {
-                let answers = probe(&interface, Prober::Daemon).await;
-                (interface, answers)
-            });
+        self.known.retain(|index, known| served.at(*index) == Some(&known.interface));
+        for interface in served.iter() {
+            self.known.entry(interface.index).or_insert_with(|| Known::new(interface.clone()));
         }
     }
 
-    fn answered(&mut self, interface: &Interface, answers: Result<Vec<Answer>, String>) {
+    fn ask(&mut self, asked: &mut JoinSet<Asked>) {
+        let now = Instant::now();
+        for known in self.known.values_mut() {
+            if known.next.is_some_and(|next| next <= now) {
+                (known.next, known.asked) = (None, now);
+                let interface = known.interface.clone();
+                asked.spawn(async move {
+                    let answers = probe(&interface, Prober::Daemon).await;
+                    Asked { interface, answers }
+                });
+            }
+        }
+    }
+
+    fn answered(&mut self, Asked { interface, answers }: Asked) {
+        // What came on an interface that has changed since is not about this one.
+        let known = self.known.get_mut(&interface.index).filter(|k| k.interface == interface);
+        let Some(known) = known else {
+            return;
+        };
+        known.next = Some(Instant::now() + ASK);
         match answers {
             Ok(answers) => {
-                let known = self.known.entry(interface.index).or_default();
-                known.name.clone_from(&interface.name);
-                known.answers = answers;
-                self.tell(interface.index);
+                known.failed = None;
+                known.take(answers);
+                let config = Arc::clone(&self.config.borrow());
+                known.tell(&config);
+                known.in_vain = if known.is_without_leases() { known.in_vain + 1 } else { 0 };
+                if known.in_vain > 0 {
+                    let pause = ASK_AGAIN * 2_u32.pow(known.in_vain.min(7) - 1);
+                    known.next = Some(Instant::now() + pause.min(ASK));
+                }
             }
             Err(reason) => {
-                debug!("cannot ask who else answers machines on {}: {reason}", interface.name);
+                if known.failed.as_ref() != Some(&reason) {
+                    warn!("cannot ask who else answers machines on {}: {reason}", interface.name);
+                }
+                known.failed = Some(reason);
             }
         }
     }
 
     fn sighted(&mut self, Sighting { interface, server }: Sighting) {
-        // Before the first answers it is not known who else is there.
         let Some(known) = self.known.get_mut(&interface) else {
             return;
         };
-        if known.chosen.len() < MOST || known.chosen.contains_key(&server) {
+        let is_new = !known.chosen.contains_key(&server);
+        if !is_new || known.chosen.len() < MOST {
             known.chosen.insert(server, Instant::now());
-            self.tell(interface);
+        }
+        // The router may have changed its address: who answers now decides what there is to tell.
+        if is_new && !known.leases(server) {
+            let soon = Instant::now().max(known.asked + ASK_FOR_A_SERVER);
+            known.next = known.next.map(|next| next.min(soon));
+        }
+    }
+}
+
+impl Known {
+    fn new(interface: Interface) -> Self {
+        let now = Instant::now();
+        Self {
+            interface,
+            next: Some(now),
+            asked: now,
+            in_vain: 0,
+            answers: Vec::new(),
+            chosen: BTreeMap::new(),
+            told: BTreeSet::new(),
+            failed: None,
         }
     }
 
-    fn tell(&mut self, index: u32) {
-        let served = Arc::clone(&self.served.borrow());
-        let (Some(interface), Some(known)) = (served.at(index), self.known.get_mut(&index)) else {
-            return;
+    fn leases(&self, server: Ipv4Addr) -> bool {
+        self.answers.iter().any(|answer| answer.lease.is_some() && answer.server == server)
+    }
+
+    /// Takes up new answers. Who gave leases and gives none now has gone, although it was chosen.
+    fn take(&mut self, answers: Vec<Answer>) {
+        let leasing = |answers: &[Answer]| -> BTreeSet<Ipv4Addr> {
+            answers.iter().filter(|answer| answer.lease.is_some()).map(|a| a.server).collect()
         };
-        known.chosen.retain(|_, seen| seen.elapsed() < CHOSEN);
-        let chosen = known.chosen.keys().copied().collect();
-        let us = Us { addresses: interface.own_addresses().collect(), naming: self.naming };
-        let found = findings(&known.answers, &chosen, &us);
-        for finding in found.difference(&known.told) {
-            warn!("on {}: {finding}", known.name);
+        let (old, new) = (leasing(&self.answers), leasing(&answers));
+        if let (Some(server), 1, true) = (new.first(), new.len(), new != old) {
+            info!("on {}: the DHCP server is {server}", self.interface.name);
         }
-        for gone in known.told.difference(&found) {
-            info!("on {}: it is no longer so that {}", known.name, gone.fact());
-        }
-        known.told = found;
+        let gone = |server: &Ipv4Addr| old.contains(server) && !new.contains(server);
+        self.chosen.retain(|server, seen| {
+            (!gone(server) || *seen >= self.asked) && seen.elapsed() < CHOSEN
+        });
+        self.answers = answers;
     }
 
-    fn nobody_leases(&self) -> bool {
-        self.known.values().any(|known| known.told.contains(&Finding::NoDhcpServer))
+    fn is_without_leases(&self) -> bool {
+        self.told.contains(&Finding::NoDhcpServer)
+    }
+
+    fn tell(&mut self, config: &Config) {
+        let name = &self.interface.name;
+        let chosen = self.chosen.keys().copied().collect();
+        let us = Us {
+            addresses: self.interface.own_addresses().collect(),
+            naming: config.server.naming(),
+            nbps: &config.catalog.nbps,
+        };
+        let found = findings(&self.answers, &chosen, &us);
+        for finding in found.difference(&self.told) {
+            warn!("on {name}: {finding}");
+        }
+        for gone in self.told.difference(&found) {
+            info!("on {name}: it is no longer so that {}", gone.fact());
+        }
+        self.told = found;
+    }
+}
+
+/// Waits until then, or for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

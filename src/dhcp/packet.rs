@@ -17,6 +17,8 @@ use dhcproto::v4::borrowed::DhcpOptionIterator;
 const HEADER: usize = 240;
 /// RFC 1542 section 2.1: old clients and relays drop anything shorter.
 const MIN_LEN: usize = 300;
+/// More than an Ethernet frame carries, and little enough for a thousand of them to wait.
+const MAX_REQUEST: usize = 2048;
 /// What everybody takes, whatever option 57 says: an options field of 312 bytes (RFC 2131 section 2).
 const MAX_LEN: usize = 548;
 /// Where the fields are that dhcproto does not give as they came.
@@ -97,6 +99,9 @@ pub enum Malformed {
     /// Too short for the fixed fields.
     #[error("{0} bytes are too few for a DHCP message")]
     Short(usize),
+    /// Longer than anything that boots sends.
+    #[error("{0} bytes are more than any DHCP message of a machine has")]
+    Long(usize),
     /// No magic cookie.
     #[error("the magic cookie is missing")]
     Cookie,
@@ -211,6 +216,9 @@ impl Offer {
 
 /// What must hold before dhcproto may look at a datagram: without it, one can make it panic.
 fn guarded(datagram: &[u8]) -> Result<v4::borrowed::Message<'_>, Malformed> {
+    if datagram.len() > MAX_REQUEST {
+        return Err(Malformed::Long(datagram.len()));
+    }
     let message =
         v4::borrowed::Message::new(datagram).map_err(|_| Malformed::Short(datagram.len()))?;
     if datagram[HEADER - v4::MAGIC.len()..HEADER] != v4::MAGIC {

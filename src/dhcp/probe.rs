@@ -26,7 +26,8 @@ const LISTEN: Duration = Duration::from_millis(3500);
 /// Why it cannot ask, and what would mend it.
 pub async fn probe(interface: &Interface, prober: Prober) -> Result<Vec<Answer>, String> {
     let mac = interface.mac.ok_or("it has no hardware address of 6 bytes")?;
-    let instead = "; or wait until it is free";
+    let instead =
+        ", unless this host has its own address from it: then ask from another host of the LAN";
     let socket = Udp::bind_beside_others(Ipv4Addr::BROADCAST, CLIENT_PORT)
         .map_err(|error| explain((Protocol::Udp, CLIENT_PORT), instead, &error))?;
     let first = first_xid();
@@ -38,7 +39,11 @@ pub async fn probe(interface: &Interface, prober: Prober) -> Result<Vec<Answer>,
             let discover = asked.discover(prober, mac, xid);
             let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, 67);
             let from = (interface.addresses[0].0, interface.index);
-            socket.send(&discover, to, from).await.map_err(|error| format!("sending: {error}"))?;
+            socket.send(&discover, to, from).await.map_err(|error| {
+                format!(
+                    "a DISCOVER cannot be sent: {error}; is the interface up, with a cable in it?"
+                )
+            })?;
         }
         listen(&socket, interface, first, &mut answers).await;
     }

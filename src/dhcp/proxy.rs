@@ -252,7 +252,8 @@ fn option_43(client: &Client, config: &Config) -> Option43 {
 
 /// Whether this machine's ROM is the one that wants its REQUEST to the router answered by us too.
 fn answers_request_67(client: &Client, config: &Config) -> bool {
-    setting(client, config, |settings| settings.answer_request_67).unwrap_or(false)
+    client.stage == Stage::Pxe
+        && setting(client, config, |settings| settings.answer_request_67).unwrap_or(false)
 }
 
 fn setting<T>(client: &Client, config: &Config, of: impl Fn(&Settings) -> Option<T>) -> Option<T> {
@@ -305,15 +306,18 @@ fn watched(query: &Query, config: &Config, (state, now): (&MachineState, SystemT
     if let Answer::Ignore(_) = decision::decide(client, &config.catalog, state, now) {
         return Outcome::Ignored(Ignored::NotForThisPort);
     }
-    let mut subject = subject(query, config);
-    subject.address = request.address(option::REQUESTED_ADDRESS).or(subject.address);
     let server = request.address(option::SERVER_ID);
-    Outcome::Seen(Event { subject, step: Step::Leased { server } })
+    Outcome::Seen(Event { subject: subject(query, config), step: Step::Leased { server } })
 }
 
 fn subject(query: &Query, config: &Config) -> Subject {
     let Query { request, client } = query;
-    let address = request.ciaddr;
+    // In a DISCOVER option 50 is a wish; a REQUEST takes that address.
+    let taken = match request.message_type {
+        MessageType::Request => request.address(option::REQUESTED_ADDRESS),
+        MessageType::Discover | MessageType::Inform | MessageType::Other => None,
+    };
+    let address = taken.unwrap_or(request.ciaddr);
     Subject {
         mac: client.mac,
         name: config.catalog.identify(client).map(|machine| machine.name.clone()),
@@ -325,6 +329,24 @@ fn subject(query: &Query, config: &Config) -> Subject {
 mod tests {
     use super::super::testing::{Reply, broadcast, config, request};
     use super::*;
+
+    #[test]
+    fn whose_request_on_67_is_answered_is_known_by_its_address_and_an_ipxe_is_not_answered() {
+        let config = config(
+            "profiles: {p: {script: menu}}\n\
+             machines: {m: {mac: 52:54:00:00:00:01, profile: p, answer_request_67: true}}",
+        );
+        let lease: &[u8] = &[10, 77, 0, 100];
+        let outcome = |more: &[(u8, &[u8])]| {
+            let own: [(u8, &[u8]); 3] = [(60, b"PXEClient"), (93, &[0, 0]), (50, lease)];
+            let query = Query::read(&request(3, &[&own, more].concat())).unwrap();
+            let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
+            respond(&query, &broadcast(), &config, state)
+        };
+        let Outcome::Reply { event, .. } = outcome(&[]) else { panic!("{:?}", outcome(&[])) };
+        assert_eq!(event.subject.address, Some(Ipv4Addr::new(10, 77, 0, 100)));
+        assert!(matches!(outcome(&[(77, b"iPXE")]), Outcome::Seen(_)));
+    }
 
     #[test]
     fn an_ipxe_that_is_to_be_replaced_gets_the_nbp_until_it_has_fetched_it() {

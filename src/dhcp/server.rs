@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +32,7 @@ pub struct Server {
     malformed: Tally,
     strangers: VecDeque<(Query, Received, Option<Prober>)>,
     dropped: Tally,
+    unsent: Tally,
 }
 
 /// How many datagrams are taken from the kernel before strangers have their turn.
@@ -58,6 +60,7 @@ impl Server {
             malformed: Tally::default(),
             strangers: VecDeque::new(),
             dropped: Tally::default(),
+            unsent: Tally::default(),
         }
     }
 
@@ -160,15 +163,22 @@ impl Server {
                 match self.socket.send(&datagram, to, from).await {
                     Ok(()) if prober.is_some() => debug!("dhcp: answered a probe from {to}"),
                     Ok(()) => self.registry.record(event),
-                    Err(error) => error!(
-                        "dhcp: cannot send the answer for {} to {to} on {}: {}",
-                        event.subject,
-                        interface.name,
-                        explained(&error)
-                    ),
+                    Err(error) => {
+                        if let Some(count) = self.unsent.tell() {
+                            error!(
+                                "dhcp: cannot send the answer for {} to {to} on {}: {} ({count} since the start)",
+                                event.subject,
+                                interface.name,
+                                explained(&error, to)
+                            );
+                        }
+                    }
                 }
             }
             Outcome::Seen(event) => self.registry.record(event),
+            Outcome::Ignored(reason) if prober.is_some() => {
+                debug!("dhcp: a probe from {} is not answered: {reason}", received.from);
+            }
             Outcome::Ignored(reason) => self.ignore(reason, received, &interface.name),
         }
     }
@@ -197,8 +207,11 @@ impl Server {
     }
 }
 
-fn explained(error: &io::Error) -> String {
+fn explained(error: &io::Error, to: SocketAddrV4) -> String {
     match error.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            format!("{error}; this host has no route to {}, give it one", to.ip())
+        }
         io::ErrorKind::PermissionDenied => {
             format!("{error}; a firewall on this host drops it: allow UDP to port 68")
         }

@@ -16,8 +16,9 @@ use dhcproto::v4;
 
 use super::packet::{MessageType, Offer, Request, option};
 use super::pxe::PXE_CLIENT;
-use crate::boot::Mac;
+use crate::boot::catalog::Nbps;
 use crate::boot::decide::Naming;
+use crate::boot::{Arch, Mac};
 
 /// The DHCP server of its own LAN that a client chooses (RFC 2131 section 4.3.2): a REQUEST that is
 /// broadcast names it in option 54.
@@ -69,14 +70,22 @@ impl Asked {
     /// Everybody whom we ask as.
     pub const ALL: [Self; 3] = [Self::Bios, Self::Uefi, Self::Ipxe];
 
+    /// What it can run.
+    pub const fn arch(self) -> Arch {
+        match self {
+            Self::Bios | Self::Ipxe => Arch::Bios,
+            Self::Uefi => Arch::UefiX64,
+        }
+    }
+
     /// The DISCOVER. Its broadcast flag is set: we have no socket that a unicast offer could reach.
     pub fn discover(self, prober: Prober, mac: Mac, xid: u32) -> Vec<u8> {
         let none = Ipv4Addr::UNSPECIFIED;
         let mut message = v4::Message::new_with_id(xid, none, none, none, none, &mac.octets());
         message.set_flags(v4::Flags::default().set_broadcast());
-        let (class, arch) = match self {
-            Self::Bios | Self::Ipxe => ("PXEClient:Arch:00000:UNDI:002001", 0),
-            Self::Uefi => ("PXEClient:Arch:00007:UNDI:003000", 7),
+        let (class, arch) = match self.arch() {
+            Arch::UefiX64 => ("PXEClient:Arch:00007:UNDI:003000", 7),
+            _ => ("PXEClient:Arch:00000:UNDI:002001", 0),
         };
         // What firmware asks for (RFC 4578 section 2.4, and iPXE's own), so that a server that sends
         // only what is asked for shows all that it would send.
@@ -194,12 +203,14 @@ impl fmt::Display for Named {
 }
 
 /// Who we are on this LAN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Us {
+#[derive(Clone, Debug)]
+pub struct Us<'a> {
     /// Our addresses.
     pub addresses: Vec<Ipv4Addr>,
     /// Who tells machines their boot file.
     pub naming: Naming,
+    /// What there is to name.
+    pub nbps: &'a Nbps,
 }
 
 /// What an operator should know.
@@ -221,6 +232,12 @@ pub enum Finding {
     NamesNotUs(Ipv4Addr, Asked, Named),
     /// `dhcp: off`, and the DHCP server names nothing.
     NamesNothing(Ipv4Addr, Asked),
+    /// `dhcp: off`, and the DHCP server names an NBP that is not here.
+    NamesUnknown(Ipv4Addr, Asked, Named),
+    /// `dhcp: off`, and the DHCP server names an NBP for other machines.
+    NamesWrong(Ipv4Addr, Asked, Named, Arch),
+    /// We offer such machines nothing.
+    WeAreSilent(BTreeSet<Asked>),
 }
 
 /// The fields of OPNsense that name a boot file.
@@ -256,6 +273,16 @@ impl Finding {
             Self::NamesNothing(server, asked) => format!(
                 "the config says `dhcp: off`, and the DHCP server {server} names no boot file to {asked} machines"
             ),
+            Self::NamesUnknown(server, asked, named) => format!(
+                "the DHCP server {server} names {named} to {asked} machines, and no NBP of that name is here"
+            ),
+            Self::NamesWrong(server, asked, named, arch) => format!(
+                "the DHCP server {server} names {named} to {asked} machines, and that NBP is for {arch}"
+            ),
+            Self::WeAreSilent(asked) => {
+                let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+                format!("this host offers nothing to a machine as {}", asked.join(", nor as "))
+            }
         }
     }
 
@@ -265,11 +292,13 @@ impl Finding {
             Self::NoDhcpServer => "machines get no address and do not boot; switch on the router's for this LAN; if it is on, a firewall or a switch (DHCP snooping, VLAN) keeps its answers away".to_owned(),
             Self::SeveralDhcpServers(_) => "a machine takes whichever comes first, with its gateway and its boot file; switch off all but one, unless they are a failover pair".to_owned(),
             Self::OtherProxy(..) => "machines take whichever offer they like, so some boot there; stop it (another reveille, FOG, WDS, dnsmasq with `dhcp-range=…,proxy`)".to_owned(),
-            Self::ClaimsPxe(_) => "UEFI asks it on port 4011, in vain (PXE-E16), and iPXE takes its offer for ours; remove that option (OPNsense: Dnsmasq: DHCP options; Kea: Options, Set Code 60; ISC: Additional Options, Number 60)".to_owned(),
+            Self::ClaimsPxe(_) => "UEFI asks on port 4011 the server that it names, in vain (PXE-E16), and iPXE takes its offer for ours; remove that option (OPNsense: Dnsmasq: DHCP options; Kea: Options, Set Code 60; ISC: Additional Options, Number 60)".to_owned(),
             Self::NoPxeDhcp(_) => "iPXE ignores us and boots what that server names; remove it (OPNsense: Dnsmasq: DHCP options; Kea: Options, Set Code 175; ISC: Additional Options, Number 175)".to_owned(),
             Self::NamesAnother(..) => format!("UEFI and iPXE take ours all the same, but firmware that is deaf to proxyDHCP fetches that one; leave it empty ({BOOT_FILE_FIELDS})"),
             Self::NamesNotUs(..) => format!("they boot there or not at all; name this host there ({BOOT_FILE_FIELDS})"),
             Self::NamesNothing(..) => format!("they do not boot; name this host and an NBP there ({BOOT_FILE_FIELDS}), or say `dhcp: proxy`"),
+            Self::NamesUnknown(..) | Self::NamesWrong(..) => format!("they do not boot; see what there is with `reveille nbps`, and name that ({BOOT_FILE_FIELDS})"),
+            Self::WeAreSilent(_) => "such machines are left to others; is `reveille serve` running, with this config, without `unknown: ignore`, and with an NBP for them (`reveille nbps`)? A firewall on this host may drop UDP 67".to_owned(),
         }
     }
 }
@@ -282,7 +311,7 @@ impl fmt::Display for Finding {
 
 /// What there is to know of one LAN: from the answers to our DISCOVERs, and from the servers that
 /// machines there were seen to choose.
-pub fn findings(answers: &[Answer], chosen: &BTreeSet<Ipv4Addr>, us: &Us) -> BTreeSet<Finding> {
+pub fn findings(answers: &[Answer], chosen: &BTreeSet<Ipv4Addr>, us: &Us<'_>) -> BTreeSet<Finding> {
     let (leasing, proxies): (Vec<&Answer>, Vec<&Answer>) =
         answers.iter().partition(|answer| answer.lease.is_some());
     let servers: BTreeSet<Ipv4Addr> =
@@ -303,23 +332,56 @@ pub fn findings(answers: &[Answer], chosen: &BTreeSet<Ipv4Addr>, us: &Us) -> BTr
         others.entry(proxy.server).or_insert_with(|| proxy.names());
     }
     found.extend(others.into_iter().map(|(server, named)| Finding::OtherProxy(server, named)));
-    found.extend(leasing.into_iter().filter_map(|answer| of_a_lease(answer, us)));
+    found.extend(leasing.into_iter().flat_map(|answer| of_a_lease(answer, us)));
     found
 }
 
-/// What an offer with a lease does to our boots: the worst of it.
-fn of_a_lease(answer: &Answer, us: &Us) -> Option<Finding> {
-    let server = answer.server;
+/// Whom we ourselves do not answer although we should, where everybody was asked.
+pub fn silence(answers: &[Answer], us: &Us<'_>) -> Option<Finding> {
+    let answered = |asked: &Asked| {
+        let ours = |answer: &&Answer| answer.asked == *asked && answer.lease.is_none();
+        answers.iter().filter(ours).any(|answer| us.addresses.contains(&answer.server))
+    };
+    let silent: BTreeSet<Asked> = Asked::ALL.into_iter().filter(|asked| !answered(asked)).collect();
+    (us.naming == Naming::ByUs && !silent.is_empty()).then_some(Finding::WeAreSilent(silent))
+}
+
+/// What an offer with a lease does to our boots.
+fn of_a_lease(answer: &Answer, us: &Us<'_>) -> Vec<Finding> {
+    let (server, asked) = (answer.server, answer.asked);
+    let mut found = Vec::new();
+    if answer.is_pxe() {
+        found.push(Finding::ClaimsPxe(server));
+    }
+    if answer.no_pxe_dhcp && us.naming == Naming::ByUs {
+        found.push(Finding::NoPxeDhcp(server));
+    }
     let next_server = answer.next_server.as_ref().and_then(|next| next.parse().ok());
     let names_us = next_server.is_some_and(|next| us.addresses.contains(&next));
-    match (us.naming, answer.names()) {
-        (Naming::ByUs, _) if answer.no_pxe_dhcp => Some(Finding::NoPxeDhcp(server)),
-        (Naming::ByUs, _) if answer.is_pxe() => Some(Finding::ClaimsPxe(server)),
+    found.extend(match (us.naming, answer.names()) {
         (Naming::ByUs, Some(named)) if !names_us => Some(Finding::NamesAnother(server, named)),
+        (Naming::ByUs, _) => None,
+        (Naming::ByTheRouter, None) => Some(Finding::NamesNothing(server, asked)),
         (Naming::ByTheRouter, Some(named)) if !names_us => {
-            Some(Finding::NamesNotUs(server, answer.asked, named))
+            Some(Finding::NamesNotUs(server, asked, named))
         }
-        (Naming::ByTheRouter, None) => Some(Finding::NamesNothing(server, answer.asked)),
-        (Naming::ByUs | Naming::ByTheRouter, _) => None,
+        (Naming::ByTheRouter, Some(named)) => of_a_name(answer, named, us),
+    });
+    found
+}
+
+/// What it does that the router names this boot file of ours.
+fn of_a_name(answer: &Answer, named: Named, us: &Us<'_>) -> Option<Finding> {
+    let (server, asked) = (answer.server, answer.asked);
+    // A URL is HTTP's, and an iPXE takes it whole.
+    if named.boot_file.contains("://") {
+        return None;
+    }
+    match us.nbps.named(named.boot_file.trim_start_matches('/')) {
+        None => Some(Finding::NamesUnknown(server, asked, named)),
+        Some(nbp) if nbp.arch != asked.arch() => {
+            Some(Finding::NamesWrong(server, asked, named, nbp.arch))
+        }
+        Some(_) => None,
     }
 }

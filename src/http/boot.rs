@@ -104,14 +104,14 @@ pub async fn nbp(
     let subject = server.registry.subject_at(arrival.from);
     let state = server.registry.state_of(&subject);
     match files::asked(name.as_bytes(), &config, (&state, SystemTime::now())) {
-        Ok(Asked::Autoexec) => {
+        Ok(Asked::Autoexec(file)) => {
             let Some(address) = server.advertised(arrival) else {
                 return not_found("nothing boots from here\n");
             };
             let base = links::base(address, config.server.http_port);
             match script::render_autoexec(&config.templates, &base) {
                 Ok(text) => {
-                    server.registry.record(Event { subject, step: Step::AutoexecSent });
+                    server.registry.record(Event { subject, step: Step::AutoexecSent { file } });
                     (SCRIPT_HEADERS, text).into_response()
                 }
                 Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),

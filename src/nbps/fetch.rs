@@ -52,17 +52,22 @@ impl FromStr for Origin {
 }
 
 impl fmt::Display for Origin {
-    /// A password in a URL is not repeated.
+    /// Who one is, a password and a query, which may hold a token, are not repeated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Web(url) if url.password().is_some() => {
+            Self::Web(url) => {
                 let mut url = url.clone();
-                // It fails for a URL that cannot have a password.
-                url.set_password(Some("***")).ok();
+                if url.password().is_some() || !url.username().is_empty() {
+                    // These fail for a URL that cannot have them.
+                    url.set_username("***").ok();
+                    url.set_password(None).ok();
+                }
+                if url.query().is_some() {
+                    url.set_query(Some("***"));
+                }
                 url.fmt(f)
             }
-            Self::Web(url) => url.fmt(f),
         }
     }
 }
@@ -262,7 +267,8 @@ mod tests {
         ] {
             assert_eq!(text.parse(), origin, "{text}");
         }
-        assert_eq!(web("http://me:hush@x/").to_string(), "http://me:***@x/");
+        assert_eq!(web("http://me:hush@x/").to_string(), "http://***@x/");
+        assert_eq!(web("http://x/y?token=hush").to_string(), "http://x/y?***");
     }
 
     #[test]

@@ -247,11 +247,12 @@ async fn content(
             let (text, step) = scripts::render_for_tftp(config, *mac, at).await?;
             Ok((text.into_bytes().into(), Some(step)))
         }
-        Asked::Autoexec => {
+        Asked::Autoexec(name) => {
             let base = links::base(*at.ip(), config.server.http_port);
             let text = script::render_autoexec(&config.templates, &base);
             let text = text.map_err(|refusal| refusal.to_string())?;
-            Ok((text.into_bytes().into(), Some(Step::AutoexecSent)))
+            let step = Step::AutoexecSent { file: name.clone() };
+            Ok((text.into_bytes().into(), Some(step)))
         }
     }
 }
@@ -263,9 +264,8 @@ fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
 
 fn step((wanted, whole): (Asked, Option<Step>), ended: &Ended, took: Duration) -> Step {
     let file = match &wanted {
-        Asked::Nbp(name, _) | Asked::Image(name, _) => name.clone(),
+        Asked::Nbp(name, _) | Asked::Image(name, _) | Asked::Autoexec(name) => name.clone(),
         Asked::Script(mac) => format!("{}.ipxe", mac.hyphenated()),
-        Asked::Autoexec => "autoexec.ipxe".to_owned(),
     };
     let sent = Sent { bytes: ended.delivered, took };
     let broken_off = |reason: String| Step::BrokenOff {
@@ -279,7 +279,7 @@ fn step((wanted, whole): (Asked, Option<Step>), ended: &Ended, took: Duration) -
         Outcome::Complete => match (whole, wanted) {
             (Some(step), _) => step,
             (None, Asked::Image(..)) => Step::ImageSent { file, sent },
-            (None, Asked::Nbp(..) | Asked::Script(_) | Asked::Autoexec) => {
+            (None, Asked::Nbp(..) | Asked::Script(_) | Asked::Autoexec(_)) => {
                 Step::NbpSent { file, over: Transport::Tftp, sent }
             }
         },

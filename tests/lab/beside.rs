@@ -8,7 +8,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::firmware::Firmware;
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router, inside};
+use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router, inside, run};
 
 #[test]
 fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
@@ -70,7 +70,7 @@ fn router_alone(lan: &Lan, dhcp: Dhcp) {
         let fetched = log.matches(&format!("fetched {nbp} over TFTP")).count();
         assert_eq!(fetched, 1, "{nbp} once, then the script under its name");
     }
-    assert_eq!(log.matches("fetched autoexec.ipxe").count(), 2);
+    assert_eq!(log.matches("as which it gets the script").count(), 2);
     assert!(!log.contains("offered"), "DHCP is the router's alone");
     assert!(!log.contains("WARN"), "and it names us as it should");
 }
@@ -136,14 +136,14 @@ fn doctor(config: &str) -> (String, Option<i32>) {
 #[test]
 fn the_doctor_sees_everybody_who_answers_machines() {
     in_lab!(|lan| {
-        let _appliance = Appliance::start(&folder());
+        let (_folder, _appliance) = appliance();
         let _router = Router::start(Dhcp::DnsmasqWithBootFile, Ipv6::Silent);
         lan.attach("proxy", "10.77.0.9/24");
         let _proxy = Router::proxy("proxy");
-        let (text, code) = doctor("server: { nbps: [./nbps] }\n");
+        let (text, code) = doctor("server: { nbps: [/usr/lib/ipxe] }\n");
         for told in [
             "UEFI: 10.77.0.1 offers the address 10.77.0.1",
-            "UEFI: 10.77.0.2 (this host) offers no address, as PXEClient, and `bin-x86_64-efi/snponly.efi` on 10.77.0.2",
+            "UEFI: 10.77.0.2 (this host) offers no address, as PXEClient, and `snponly.efi` on 10.77.0.2",
             "iPXE: 10.77.0.2 (this host) offers no address, as PXEClient, and `http://10.77.0.2:8080/boot/",
             "! another proxyDHCP server, 10.77.0.9, answers machines",
             "! the DHCP server 10.77.0.1 names a boot file of its own, `from-the-router.kpxe` on 10.77.0.1: ",
@@ -156,22 +156,50 @@ fn the_doctor_sees_everybody_who_answers_machines() {
 }
 
 #[test]
-fn the_doctor_finds_nothing_beside_each_router_that_only_gives_leases() {
+fn the_doctor_finds_nothing_beside_each_router_that_only_gives_leases_while_we_answer() {
     in_lab!(|_lan| {
+        let config = "server: { nbps: [/usr/lib/ipxe] }\n";
         for dhcp in [Dhcp::Dnsmasq, Dhcp::Kea, Dhcp::Isc] {
             let _router = Router::start(dhcp, Ipv6::Silent);
-            let (text, code) = doctor("server: { nbps: [./nbps] }\n");
-            assert!(text.contains("UEFI: 10.77.0.1 offers the address 10.77.0.1"), "{dhcp:?}");
-            assert!(text.contains("Nothing on eth0 stands in the way of a boot."), "{dhcp:?}");
-            assert_eq!(code, Some(0), "{dhcp:?}");
+            {
+                let (_folder, _appliance) = appliance();
+                let (text, code) = doctor(config);
+                assert!(text.contains("UEFI: 10.77.0.1 offers the address 10.77.0.1"), "{dhcp:?}");
+                assert!(text.contains("Nothing on eth0 stands in the way of a boot."), "{dhcp:?}");
+                assert_eq!(code, Some(0), "{dhcp:?}");
+            }
+            let (text, code) = doctor(config);
+            assert!(text.contains("! this host offers nothing to a machine as BIOS, nor as UEFI"));
+            assert_eq!(code, Some(1), "{dhcp:?}");
         }
+    });
+}
+
+#[test]
+fn a_router_that_changes_its_address_is_not_taken_for_two() {
+    in_lab!(|lan| {
+        let router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);
+        let (_folder, mut appliance) = appliance();
+        let firmware = machine(&lan);
+        appliance.wait_for("INFO on eth0: the DHCP server is 10.77.0.1");
+        firmware.take_lease(&[]);
+        drop(router);
+        run("ip", &["-n", "router", "addr", "del", "10.77.0.1/24", "dev", "eth0"]);
+        run("ip", &["-n", "router", "addr", "add", "10.77.0.254/24", "dev", "eth0"]);
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);
+        firmware.take_lease_from([10, 77, 0, 254], &[]);
+        appliance.wait_for("INFO on eth0: the DHCP server is 10.77.0.254");
+        // The next finding comes with later answers.
+        firmware.take_lease_from([10, 77, 0, 9], &[]);
+        let line = appliance.wait_for("several DHCP servers give leases");
+        assert!(line.contains("leases, 10.77.0.9 and 10.77.0.254: "), "{line}");
     });
 }
 
 #[test]
 fn the_doctor_sees_a_router_that_names_us_or_does_not_where_dhcp_is_off() {
     in_lab!(|_lan| {
-        let config = "server: { dhcp: off, nbps: [./nbps] }\n";
+        let config = "server: { dhcp: off, nbps: [/usr/lib/ipxe] }\n";
         for dhcp in [Dhcp::DnsmasqNamingUs, Dhcp::KeaNamingUs, Dhcp::IscNamingUs] {
             let _router = Router::start(dhcp, Ipv6::Silent);
             let (text, code) = doctor(config);

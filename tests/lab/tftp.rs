@@ -354,13 +354,13 @@ fn autoexec_is_answered_at_once_from_whatever_folder_and_needs_no_dhcp() {
         let by_http = String::from_utf8(firmware.fetch(url)).unwrap();
         let first = "#!ipxe\nchain --replace --autofree http://10.77.0.2:8080/boot/${netX/mac:hexhyp}.ipxe ";
         assert!(by_http.starts_with(first), "{by_http}");
-        appliance.wait_for("fetched autoexec.ipxe");
+        appliance.wait_for(", as which it gets the script that leads to its own");
         for name in [&b"autoexec.ipxe"[..], b"bin-x86_64-efi/autoexec.ipxe", b"/x/y/AUTOEXEC.IPXE"]
         {
             let own = socket(&firmware);
             let script = finish(&own, ask(&own, &rrq(name, &[])));
             assert_eq!(String::from_utf8(script).unwrap(), by_http, "{name:?}");
-            appliance.wait_for("fetched autoexec.ipxe");
+            appliance.wait_for(", as which it gets the script that leads to its own");
         }
     });
 }

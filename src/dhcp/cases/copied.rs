@@ -38,7 +38,7 @@ fn an_option_82_that_does_not_fit_is_left_out() {
     let beyond = relayed(&[&whole, &[7; 29]]);
     assert_eq!(beyond.len, 300);
     assert_eq!(beyond.options, "53=02 54=10.77.0.2 60=PXEClient");
-    assert_eq!(relayed(&[&whole[..]; 200]), beyond);
+    assert_eq!(relayed(&[&whole[..]; 6]), beyond);
 }
 
 /// RFC 3046 section 2.1: option 82 is a relay's, and without `giaddr` there was none.

@@ -5,13 +5,14 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use super::{BIOS, IPXE, PXE, X64, offer, silence_of};
+use crate::boot::catalog::Nbps;
 use crate::boot::decide::Naming;
 use crate::boot::event::{Sent, Subject, Transport};
-use crate::boot::{Event, Mac, MachineState, Step};
+use crate::boot::{Arch, Event, Mac, MachineState, Step};
 use crate::dhcp::packet::{Malformed, Offer, Request};
 use crate::dhcp::proxy::{Query, respond};
-use crate::dhcp::survey::{Answer, Asked, Finding, Prober, Us, chosen, findings};
-use crate::dhcp::testing::{Reply, broadcast, config, options, request};
+use crate::dhcp::survey::{Answer, Asked, Finding, Prober, Us, chosen, findings, silence};
+use crate::dhcp::testing::{Reply, US, broadcast, config, nbps, options, request};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
@@ -31,8 +32,8 @@ fn read(asked: Asked, datagram: &[u8]) -> Answer {
     Answer::new(asked, from, &Offer::decode(datagram).unwrap())
 }
 
-fn us(naming: Naming) -> Us {
-    Us { addresses: vec![crate::dhcp::testing::US], naming }
+fn us(naming: Naming, nbps: &Nbps) -> Us<'_> {
+    Us { addresses: vec![US], naming, nbps }
 }
 
 /// What a router's offer to a UEFI machine is found to be, beside our proxyDHCP.
@@ -42,7 +43,10 @@ fn found(more: &[(u8, &[u8])]) -> Vec<String> {
 
 fn found_by(naming: Naming, datagram: &[u8]) -> Vec<String> {
     let answers = [read(Asked::Uefi, datagram)];
-    findings(&answers, &BTreeSet::new(), &us(naming)).iter().map(Finding::to_string).collect()
+    findings(&answers, &BTreeSet::new(), &us(naming, &nbps(&Arch::ALL)))
+        .iter()
+        .map(Finding::to_string)
+        .collect()
 }
 
 fn begins(found: &[String], beginnings: &[&str]) {
@@ -109,7 +113,7 @@ fn a_boot_file_from_the_router_is_told_in_whatever_field_it_stands() {
 #[test]
 fn another_proxy_is_told_once_and_we_are_none() {
     let other = offer_from(OTHER, [0; 4], &[(60, b"PXEClient"), (67, b"pxelinux.0")]);
-    let ours = offer_from(crate::dhcp::testing::US, [0; 4], &[(60, b"PXEClient")]);
+    let ours = offer_from(US, [0; 4], &[(60, b"PXEClient")]);
     let router = offer_from(ROUTER, LEASE, &[]);
     let answers = [
         read(Asked::Bios, &other),
@@ -117,7 +121,7 @@ fn another_proxy_is_told_once_and_we_are_none() {
         read(Asked::Bios, &ours),
         read(Asked::Bios, &router),
     ];
-    let found = findings(&answers, &BTreeSet::new(), &us(Naming::ByUs));
+    let found = findings(&answers, &BTreeSet::new(), &us(Naming::ByUs, &nbps(&Arch::ALL)));
     let found: Vec<String> = found.iter().map(Finding::to_string).collect();
     begins(
         &found,
@@ -130,7 +134,10 @@ fn another_proxy_is_told_once_and_we_are_none() {
 fn no_dhcp_server_and_several_are_told_also_from_what_machines_choose() {
     let found = |answers: &[Answer], chosen: &[Ipv4Addr]| -> Vec<String> {
         let chosen = chosen.iter().copied().collect();
-        findings(answers, &chosen, &us(Naming::ByUs)).iter().map(Finding::to_string).collect()
+        findings(answers, &chosen, &us(Naming::ByUs, &nbps(&Arch::ALL)))
+            .iter()
+            .map(Finding::to_string)
+            .collect()
     };
     let router = read(Asked::Uefi, &offer_from(ROUTER, LEASE, &[]));
     begins(&found(&[], &[]), &["no DHCP server answers"]);
@@ -164,6 +171,31 @@ fn with_dhcp_off_the_router_must_name_us() {
             "the config says `dhcp: off`, and the DHCP server 10.77.0.1 names `snponly.efi` on 10.77.0.1 to UEFI machines, which is not this host",
         ],
     );
+    let wrong = |asked, file: &[u8]| {
+        let more: &[(u8, &[u8])] = &[(66, b"10.77.0.2"), (67, file)];
+        let answers = [read(asked, &offer_from(ROUTER, LEASE, more))];
+        let all = nbps(&Arch::ALL);
+        let found = findings(&answers, &BTreeSet::new(), &us(Naming::ByTheRouter, &all));
+        found.iter().map(Finding::to_string).collect::<Vec<_>>()
+    };
+    begins(
+        &wrong(Asked::Uefi, b"undionly.kpxe"),
+        &[
+            "the DHCP server 10.77.0.1 names `undionly.kpxe` on 10.77.0.2 to UEFI machines, and that NBP is for BIOS: ",
+        ],
+    );
+    begins(
+        &wrong(Asked::Bios, b"nosuch.0"),
+        &[
+            "the DHCP server 10.77.0.1 names `nosuch.0` on 10.77.0.2 to BIOS machines, and no NBP of that name is here: ",
+        ],
+    );
+    begins(&wrong(Asked::Bios, b"/UNDIONLY.KPXE"), &[]);
+    begins(&wrong(Asked::Ipxe, b"http://10.77.0.2/x.ipxe"), &[]);
+    // OVMF then asks our port 4011, where nobody listens: seen.
+    let claims: &[(u8, &[u8])] = &[(60, b"PXEClient"), (66, b"10.77.0.2"), (67, b"snponly.efi")];
+    let claims = found_by(Naming::ByTheRouter, &offer_from(ROUTER, LEASE, claims));
+    begins(&claims, &["the DHCP server 10.77.0.1 sends option 60 `PXEClient`: "]);
     let nothing = found_by(Naming::ByTheRouter, &offer_from(ROUTER, LEASE, &[]));
     begins(
         &nothing,
@@ -171,6 +203,31 @@ fn with_dhcp_off_the_router_must_name_us() {
             "the config says `dhcp: off`, and the DHCP server 10.77.0.1 names no boot file to UEFI machines",
         ],
     );
+}
+
+// Each does its own harm, and is mended in a field of its own.
+#[test]
+fn everything_that_a_router_does_is_told() {
+    let all: &[(u8, &[u8])] = &[(60, b"PXEClient"), (67, b"x"), (175, &[0xb0, 1, 1])];
+    let told = ["sends option 60", "sends iPXE `no-pxedhcp`", "names a boot file of its own, `x`"];
+    let told = told.map(|what| format!("the DHCP server 10.77.0.1 {what}"));
+    begins(&found(all), &told.each_ref().map(String::as_str));
+}
+
+// PXE 2.1 section 2.2: without our offer there is no boot by proxyDHCP.
+#[test]
+fn our_own_silence_is_told() {
+    let all = nbps(&Arch::ALL);
+    let ours = |asked| read(asked, &offer_from(US, [0; 4], &[(60, b"PXEClient")]));
+    let silent = |answers: &[Answer]| silence(answers, &us(Naming::ByUs, &all)).map(|f| f.fact());
+    let told = "this host offers nothing to a machine as BIOS, nor as UEFI, nor as iPXE";
+    assert_eq!(silent(&[]).as_deref(), Some(told));
+    let router = read(Asked::Uefi, &offer_from(ROUTER, LEASE, &[]));
+    assert_eq!(silent(&[router]).as_deref(), Some(told));
+    let some = [ours(Asked::Bios), ours(Asked::Ipxe)];
+    assert_eq!(silent(&some).as_deref(), Some("this host offers nothing to a machine as UEFI"));
+    assert_eq!(silent(&Asked::ALL.map(ours)), None);
+    assert_eq!(silence(&[], &us(Naming::ByTheRouter, &all)), None, "then it is the router's");
 }
 
 // RFC 2131 section 3.1: only an OFFER is one.
