@@ -70,8 +70,8 @@ const LOCK_STEP: Load = Load {
     what: "lock step",
     window: 1,
     at_once: 100,
-    downloads: 300,
-    turns: 3,
+    downloads: 250,
+    turns: 2,
     patience: FIRMWARE,
     is_lossy: false,
 };
