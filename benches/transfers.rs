@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lab::appliance::Folder;
 use lab::{inside, packaged, run};
@@ -98,6 +98,7 @@ fn compare() {
         fs::create_dir(folder).expect("/run is ours");
     }
     run("mount", &["-t", "cgroup2", "none", GROUPS]);
+    remove_old_groups();
     let folder = Folder::new();
     let content: Arc<[u8]> = noise(NBP).into();
     folder.write(&format!("files/{NAME}"), &content);
@@ -147,8 +148,19 @@ struct Host {
     group: PathBuf,
 }
 
-/// Where the control groups are.
+/// Where the control groups are, and how ours are named.
 const GROUPS: &str = "/run/cgroup";
+const GROUP: &str = "reveille-bench-";
+
+/// Removes what a bench has left that was killed.
+fn remove_old_groups() {
+    for entry in fs::read_dir(GROUPS).expect("it is mounted").flatten() {
+        if entry.file_name().to_string_lossy().starts_with(GROUP) {
+            // The kernel keeps those that somebody is in.
+            fs::remove_dir(entry.path()).ok();
+        }
+    }
+}
 
 impl Host {
     /// Makes the namespace and its cable, and starts a server there.
@@ -168,7 +180,9 @@ impl Host {
         run("ip", &["-n", &host, "link", "set", "lo", "up"]);
         let mut command: Command = inside(&host, program);
         let server = start(name, command.args(arguments), || answers(network));
-        let group = Path::new(GROUPS).join(format!("reveille-bench-{}-{name}", std::process::id()));
+        // Another bench may run, and in its namespace has the same process id.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is not 1970");
+        let group = Path::new(GROUPS).join(format!("{GROUP}{}", now.as_nanos()));
         fs::create_dir(&group).expect("root makes control groups");
         fs::write(group.join("cgroup.procs"), server.id().to_string()).expect("it runs");
         Self { server, network, group }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, recvfrom, sendmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::debug;
 
-use super::options::MAX_WINDOWSIZE;
+use super::options::{MAX_BLKSIZE, MAX_WINDOWSIZE};
 use super::packet::{self, ErrorCode, Packet, data_header};
 use super::transfer::{Action, Outcome, Transfer};
 
@@ -57,19 +57,41 @@ impl Course {
                         received = self.socket.recv_from(&mut buffer) => {
                             if let Ok((len, from)) = received {
                                 self.take(&buffer[..len], from).await;
+                                self.rest();
                             }
                         }
                         repeated = self.repetitions.recv() => match repeated {
                             Some(()) => self.transfer.handle_repeated_request(),
                             None => break Outcome::Replaced,
                         },
-                        () = &mut alarm => self.transfer.handle_timeout(Instant::now()),
+                        () = &mut alarm => {
+                            self.look_again(&mut buffer).await;
+                            self.transfer.handle_timeout(Instant::now());
+                        }
                     }
                 }
                 Action::Done(outcome) => break outcome,
             }
         };
         Ended { outcome, delivered: self.transfer.delivered(), len: self.content.len() as u64 }
+    }
+
+    /// In lock step nothing else can have come that is of use, once an ACK has: the next one answers the
+    /// block that is still to be sent. To ask the kernel whether there is more is a system call for each
+    /// block; this has tokio wait for the next packet without it.
+    fn rest(&self) {
+        if self.transfer.granted().windowsize == 1 && self.transfer.is_to_send() {
+            let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            self.socket.try_io(Interest::READABLE, nothing).ok();
+        }
+    }
+
+    /// Takes what came together with an ACK, such as an ERROR, and so woke nobody.
+    async fn look_again(&mut self, buffer: &mut [u8]) {
+        let socket = self.socket.as_raw_fd();
+        while let Ok((len, Some(from))) = recvfrom::<SockaddrIn>(socket, buffer) {
+            self.take(&buffer[..len], SocketAddrV4::from(from).into()).await;
+        }
     }
 
     async fn take(&mut self, datagram: &[u8], from: std::net::SocketAddr) {
@@ -89,23 +111,28 @@ impl Course {
         }
     }
 
-    /// Sends blocks, where the kernel can by one call: it then cuts them apart as late as it may, which is
-    /// where most of the work is saved.
     async fn send_blocks(&self, blocks: RangeInclusive<u64>) {
-        let together = self.put(blocks.clone()).await;
-        if together.is_err() && blocks.start() < blocks.end() {
-            // This way to the client takes no such bundles: its card computes no checksums, or its
-            // frames are smaller than a block.
-            for block in blocks {
-                self.told(self.put(block..=block).await);
+        if blocks.start() < blocks.end() {
+            match self.send_window(blocks.clone()).await {
+                Ok(()) => return,
+                // This way to the client takes none: a card that computes no checksums, or frames that are
+                // smaller than a block.
+                Err(error) => debug!("tftp: sending a window to {}: {error}", self.peer),
             }
-        } else {
-            self.told(together);
+        }
+        for block in blocks {
+            let mut packet = [0; 4 + MAX_BLKSIZE as usize];
+            let data = self.data(block);
+            packet[..4].copy_from_slice(&data_header(block));
+            packet[4..4 + data.len()].copy_from_slice(data);
+            self.send(&packet[..4 + data.len()]).await;
         }
     }
 
-    async fn put(&self, blocks: RangeInclusive<u64>) -> io::Result<()> {
-        let put = || {
+    /// Sends blocks by one call. The kernel cuts them apart as late as it can, and all that it does before
+    /// is done once.
+    async fn send_window(&self, blocks: RangeInclusive<u64>) -> io::Result<()> {
+        let send = || {
             const MOST: usize = MAX_WINDOWSIZE as usize;
             let mut headers = [[0; 4]; MOST];
             for (header, block) in headers.iter_mut().zip(blocks.clone()) {
@@ -114,30 +141,28 @@ impl Course {
             let mut slices = [IoSlice::new(&[]); 2 * MOST];
             let mut count = 0;
             for (header, block) in headers.iter().zip(blocks.clone()) {
-                let extent = self.transfer.extent(block);
                 slices[count] = IoSlice::new(header);
-                slices[count + 1] =
-                    IoSlice::new(&self.content[extent.start as usize..extent.end as usize]);
+                slices[count + 1] = IoSlice::new(self.data(block));
                 count += 2;
             }
             let segment = 4 + self.transfer.granted().blksize as u16;
             let cut = [ControlMessage::UdpGsoSegments(&segment)];
-            let control = if count > 2 { &cut[..] } else { &[] };
             let to = SockaddrIn::from(self.peer);
             let socket = self.socket.as_raw_fd();
-            sendmsg(socket, &slices[..count], control, MsgFlags::empty(), Some(&to))?;
+            sendmsg(socket, &slices[..count], &cut, MsgFlags::empty(), Some(&to))?;
             Ok(())
         };
-        self.socket.async_io(Interest::WRITABLE, put).await
+        self.socket.async_io(Interest::WRITABLE, send).await
     }
 
-    async fn send(&self, packet: &[u8]) {
-        self.told(self.socket.send_to(packet, self.peer).await.map(drop));
+    fn data(&self, block: u64) -> &[u8] {
+        let extent = self.transfer.extent(block);
+        &self.content[extent.start as usize..extent.end as usize]
     }
 
     /// A datagram that the kernel does not take is like one that is lost on the way: it is sent again.
-    fn told(&self, sent: io::Result<()>) {
-        if let Err(error) = sent {
+    async fn send(&self, packet: &[u8]) {
+        if let Err(error) = self.socket.send_to(packet, self.peer).await {
             debug!("tftp: sending to {}: {error}", self.peer);
         }
     }
