@@ -10,7 +10,7 @@ help:
 	@echo "make demo    boot three machines in QEMU through reveille, and watch"
 	@echo "make test    format, lints, documentation, unit tests, the lab and the fuzz targets"
 	@echo "make fuzz    any bytes into the DHCP decoder and its answers, FUZZ_SECONDS (60) each"
-	@echo "make bench   ours beside nginx, dnsmasq and tftpd-hpa, as ratios; offers under load and floods"
+	@echo "make bench   ours beside nginx, dnsmasq and other TFTP servers, as ratios; offers under load and floods"
 	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
 
 run: build
@@ -46,6 +46,7 @@ fuzz:
 bench:
 	dev/setup bench
 	cargo bench --locked --bench serving
+	cargo bench --locked --bench transfers
 	cargo bench --locked --bench offers
 
 clean:

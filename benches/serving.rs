@@ -1,5 +1,5 @@
-//! `make bench`: serving an image over HTTP and an NBP over TFTP, ours beside what a user would pick
-//! instead, in one run with one load generator, on the loopback of a network namespace.
+//! `make bench`: serving an image over HTTP, ours beside nginx, in one run with one load generator, on the
+//! loopback of a network namespace.
 //!
 //! These machines are noisy: the ratios count, not the times.
 
@@ -7,7 +7,7 @@
 mod lab;
 mod support;
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -15,16 +15,12 @@ use std::time::{Duration, Instant};
 
 use lab::appliance::Folder;
 use lab::{packaged, run};
-use support::{BLKSIZE, Server, at, fetch_http, fetch_tftp, in_namespaces, noise, start};
+use support::{Server, at, fetch_http, in_namespaces, noise, start};
 
 /// An initramfs of Talos is about this large.
 const IMAGE: usize = 80 << 20;
 const IMAGE_CLIENTS: usize = 16;
 const IMAGE_DOWNLOADS: usize = 96;
-/// An NBP with all drivers.
-const NBP: usize = 1 << 20;
-const NBP_CLIENTS: usize = 50;
-const NBP_DOWNLOADS: usize = 400;
 
 fn main() -> ExitCode {
     in_namespaces(compare)
@@ -32,16 +28,11 @@ fn main() -> ExitCode {
 
 fn compare() {
     run("ip", &["link", "set", "lo", "up"]);
-    // tftpd-hpa takes no address, not even 127.0.0.1, while the host has none but loopback's.
-    run("ip", &["link", "add", "other0", "type", "veth", "peer", "name", "other1"]);
-    run("ip", &["addr", "add", "10.77.0.9/24", "dev", "other0"]);
     let folder = Folder::new();
     folder.write("files/initramfs", noise(IMAGE));
-    folder.write("files/ipxe.pxe", noise(NBP));
+    folder.write("files/kernel", "no kernel");
     let ours = start_ours(&folder);
     let nginx = start_nginx(&folder);
-    let dnsmasq = start_dnsmasq(&folder);
-    let tftpd = start_tftpd(&folder);
 
     println!(
         "HTTP: {IMAGE_CLIENTS} clients fetch an image of {} MiB, {IMAGE_DOWNLOADS} times",
@@ -57,42 +48,22 @@ fn compare() {
         })
     });
     report(&images);
-
-    println!(
-        "TFTP: {NBP_CLIENTS} clients fetch an NBP of {} MiB, {NBP_DOWNLOADS} times, blksize {BLKSIZE}",
-        NBP >> 20
-    );
-    let nbps = [(&ours, 1069), (&dnsmasq, 69), (&tftpd, 2069)].map(|(server, port)| {
-        measure(server, NBP, NBP_DOWNLOADS, NBP_CLIENTS, |buffer| {
-            fetch_tftp(SocketAddr::from(([127, 0, 0, 1], port)), "ipxe.pxe", NBP, buffer);
-        })
-    });
-    report(&nbps);
 }
 
 fn answers_http(address: &'static str) -> impl Fn() -> bool {
     move || TcpStream::connect(address).is_ok()
 }
 
-fn answers_tftp(port: u16) -> impl Fn() -> bool {
-    move || {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("it is a socket");
-        socket.send_to(b"\0\x01none\0octet\0", ("127.0.0.1", port)).ok();
-        socket.recv_from(&mut [0; 600]).is_ok()
-    }
-}
-
 fn start_ours(folder: &Folder) -> Server {
     folder.write(
         "config.yaml",
-        "server: { interfaces: [lo], nbps: [./files], tftp: { port: 1069, max_per_address: 1000 } }\n\
-         images: { talos: { kernel: ./files/ipxe.pxe, initrd: ./files/initramfs } }\n",
+        "server: { interfaces: [lo], tftp: off }\n\
+         images: { talos: { kernel: ./files/kernel, initrd: ./files/initramfs } }\n",
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
     command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));
     // What a service logs goes somewhere; the others log as they do by default.
-    start("reveille", &mut command, || answers_http("127.0.0.1:8080")() && answers_tftp(1069)())
+    start("reveille", &mut command, answers_http("127.0.0.1:8080"))
 }
 
 fn start_nginx(folder: &Folder) -> Server {
@@ -109,28 +80,12 @@ fn start_nginx(folder: &Folder) -> Server {
     start("nginx", command.arg("-c").arg(config), answers_http("127.0.0.1:8081"))
 }
 
-fn start_dnsmasq(folder: &Folder) -> Server {
-    let mut command = Command::new(packaged("/usr/sbin/dnsmasq", "dnsmasq-base"));
-    command.args(["-d", "--conf-file=/dev/null", "--user=root", "--port=0", "--pid-file="]);
-    command.args(["--enable-tftp", "--tftp-max=1000", "--log-facility=/dev/null"]);
-    command.arg(format!("--tftp-root={}", folder.path().join("files").display()));
-    start("dnsmasq", &mut command, answers_tftp(69))
-}
-
-fn start_tftpd(folder: &Folder) -> Server {
-    let mut command = Command::new(packaged("/usr/sbin/in.tftpd", "tftpd-hpa"));
-    command.args(["--foreground", "--address", "127.0.0.1:2069", "--user", "root", "--secure"]);
-    command.arg(folder.path().join("files"));
-    start("tftpd-hpa", &mut command, answers_tftp(2069))
-}
-
 /// What one run of the load showed.
 struct Measured {
     name: &'static str,
     seconds: f64,
     gib: f64,
-    /// None where the kernel does not tell: tftpd-hpa's processes end unseen.
-    cpu: Option<f64>,
+    cpu: f64,
     peak_mib: f64,
     times: Vec<f64>,
 }
@@ -170,7 +125,7 @@ fn measure(
         name: server.name,
         seconds,
         gib: (len * downloads) as f64 / f64::from(1 << 30),
-        cpu: (server.name != "tftpd-hpa").then(|| server.cpu_seconds() - before),
+        cpu: server.cpu_seconds() - before,
         peak_mib: server.peak_mib(),
         times,
     };
@@ -185,19 +140,18 @@ fn report(rows: &[Measured]) {
         "", "MiB/s", "CPU s/GiB", "median s", "p99 s", "peak MiB", "MiB/s", "CPU/GiB"
     );
     let pace = |row: &Measured| row.gib * 1024.0 / row.seconds;
-    let cost = |row: &Measured| row.cpu.map(|cpu| cpu / row.gib);
-    let told = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.2}"));
+    let cost = |row: &Measured| row.cpu / row.gib;
     for row in rows {
         println!(
-            "{:<10} {:>9.0} {:>10} {:>9.3} {:>9.3} {:>9.1}   {:>20.2} {:>8}",
+            "{:<10} {:>9.0} {:>10.2} {:>9.3} {:>9.3} {:>9.1}   {:>20.2} {:>8.2}",
             row.name,
             pace(row),
-            told(cost(row)),
+            cost(row),
             at(&row.times, 0.5),
             at(&row.times, 0.99),
             row.peak_mib,
             pace(&rows[0]) / pace(row),
-            told(cost(&rows[0]).zip(cost(row)).map(|(ours, its)| ours / its)),
+            cost(&rows[0]) / cost(row),
         );
     }
     println!();

@@ -45,8 +45,13 @@ pub async fn serve(source: Source) -> Result<()> {
         }
         None => Vec::new(),
     };
+    // TFTP too: a block a time is so little work that to wake another thread for it costs more.
+    let tftp_thread = own_thread("tftp")?;
     let tftp_socket = match &server.tftp {
-        Some(limits) => Some((udp(limits.port)?, *limits)),
+        Some(limits) => {
+            let _there = tftp_thread.enter();
+            Some((udp(limits.port)?, *limits))
+        }
         None => None,
     };
     let http_port = server.http_port;
@@ -68,7 +73,9 @@ pub async fn serve(source: Source) -> Result<()> {
         tasks.spawn(async { running.await.unwrap_or_else(|error| error!("dhcp: {error}")) });
     }
     if let Some((socket, limits)) = tftp_socket {
-        tasks.spawn(tftp::server::Server::new(socket, limits, views(), registry.clone()).run());
+        let server = tftp::server::Server::new(socket, limits, views(), registry.clone());
+        let running = tftp_thread.spawn(server.run());
+        tasks.spawn(async { running.await.unwrap_or_else(|error| error!("tftp: {error}")) });
     }
     let (config, served) = views();
     let http = http::Server { config, served, registry: registry.clone() };

@@ -45,12 +45,27 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.stop();
     }
 }
 
 impl Server {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Has the peak of its memory count from now on.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("root may");
+    }
+
     /// The CPU time of it and of all that it started, those that have ended included.
     pub fn cpu_seconds(&self) -> f64 {
         let ticks: u64 = family(self.child.id())

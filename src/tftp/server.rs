@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::course::{Course, Ended};
+use super::course::{self, Course, Ended};
 use super::options::negotiate;
 use super::packet::{self, ErrorCode, Packet, Rrq};
 use super::transfer::{Outcome, Transfer};
@@ -166,7 +165,7 @@ impl Server {
             self.record_refusal(subject, asked, full.to_owned());
             return self.refuse(received, ErrorCode::Undefined, full).await;
         }
-        let socket = match UdpSocket::bind(SocketAddrV4::new(received.local, 0)).await {
+        let socket = match course::bind(received.local) {
             Ok(socket) => socket,
             Err(error) => {
                 self.record_refusal(subject, asked, format!("no port for the transfer: {error}"));
@@ -197,7 +196,7 @@ impl Server {
                 Err(reason) => {
                     let text = "the file cannot be read; the server's log says why";
                     let error = packet::error(ErrorCode::AccessViolation, text);
-                    socket.send_to(&error, peer).await.ok();
+                    socket.get_ref().send_to(&error, peer).ok();
                     Step::Refused { what: asked, reason }
                 }
             };

@@ -257,6 +257,15 @@ impl Transfer {
         self.proven
     }
 
+    /// Whether there is something to send at once.
+    pub fn is_to_send(&self) -> bool {
+        match self.phase {
+            Phase::Oack => true,
+            Phase::Sending => self.next <= (self.acked + self.granted.windowsize).min(self.last),
+            Phase::Agreeing | Phase::Ended(_) => false,
+        }
+    }
+
     /// What was agreed.
     pub fn granted(&self) -> &Granted {
         &self.granted
