@@ -43,7 +43,8 @@ pub struct Server {
 #[derive(Debug)]
 struct Session {
     number: u64,
-    file: Vec<u8>,
+    /// As it came: with other options it is another one.
+    request: Rrq,
     proven: Arc<AtomicBool>,
     repeated: mpsc::Sender<()>,
 }
@@ -120,7 +121,7 @@ impl Server {
     async fn request(&mut self, rrq: Rrq, received: Received, served: Arc<Served>) {
         let peer = received.from;
         if let Some(session) = self.sessions.get(&peer)
-            && session.file == rrq.file
+            && session.request == rrq
             && !session.proven.load(Ordering::Relaxed)
         {
             // One that is full has a repetition to send already.
@@ -178,7 +179,7 @@ impl Server {
         let (repeated, repetitions) = mpsc::channel(1);
         let proven: Arc<AtomicBool> = Arc::default();
         let session =
-            Session { number, file: rrq.file.clone(), proven: Arc::clone(&proven), repeated };
+            Session { number, request: rrq.clone(), proven: Arc::clone(&proven), repeated };
         // A request from the same port for something else ends what was running there.
         self.sessions.insert(peer, session);
         let (registry, files) = (self.registry.clone(), self.files.clone());

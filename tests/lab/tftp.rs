@@ -171,8 +171,12 @@ fn a_repeated_request_is_answered_by_the_same_transfer_until_it_is_under_way() {
         assert_ne!(anew, first.1, "after its first ACK a request is a new one");
         let (_, other) = ask(&own, &rrq(b"bin-x86_64-efi/snponly.efi", &[("tsize", "0")]));
         assert_ne!(other, anew, "and so is one for something else");
-        own.send_to(&ack(0), other).unwrap();
-        assert_eq!(receive(&own).0.len(), 516);
+        let (oack, yet_another) =
+            ask(&own, &rrq(b"bin-x86_64-efi/snponly.efi", &[("blksize", "1024")]));
+        assert_eq!(oack, b"\0\x06blksize\x001024\0", "or with other options");
+        assert_ne!(yet_another, other);
+        own.send_to(&ack(0), yet_another).unwrap();
+        assert_eq!(receive(&own).0.len(), 1028);
     });
 }
 
