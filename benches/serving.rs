@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lab::appliance::Folder;
 use lab::{packaged, run};
