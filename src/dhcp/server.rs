@@ -81,8 +81,8 @@ impl Server {
                 }
             }
             loop {
-                self.take_what_waits(&mut buffer).await;
-                self.answer_strangers().await;
+                let turn = self.take_what_waits(&mut buffer).await;
+                self.answer_strangers(turn).await;
                 if self.strangers.is_empty() {
                     break;
                 }
@@ -91,18 +91,21 @@ impl Server {
         }
     }
 
-    async fn take_what_waits(&mut self, buffer: &mut [u8]) {
+    /// Takes what waits in the kernel, and says how long strangers may have their turn then.
+    async fn take_what_waits(&mut self, buffer: &mut [u8]) -> Duration {
         for _ in 0..AT_ONCE {
             // An error is told by the next receive that waits.
             let Ok(received) = self.socket.receive_now(buffer) else {
-                return;
+                return A_MOMENT;
             };
             self.take(&buffer[..received.len], received).await;
         }
+        // More waits, and what the kernel has no room for is lost, whoever sent it.
+        A_MOMENT / 8
     }
 
-    async fn answer_strangers(&mut self) {
-        let until = Instant::now() + A_MOMENT;
+    async fn answer_strangers(&mut self, turn: Duration) {
+        let until = Instant::now() + turn;
         while Instant::now() < until
             && let Some((query, received, prober)) = self.strangers.pop_front()
         {
