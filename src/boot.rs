@@ -9,8 +9,9 @@
 //!
 //! [`decide()`] answers the one question, "what should this [`Client`] load next?", from the
 //! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered);
-//! [`decide_script`] says which script that is. [`script`] and
-//! [`cmdline`] turn a decided script into text, [`links`] says where things are fetched. [`event`] has the words for what happened.
+//! [`decide_by_name`] says what is under a file's name, [`decide_script`] which script it is.
+//! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
+//! [`event`] has the words for what happened.
 
 pub mod arch;
 pub mod catalog;

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{error, info, warn};
 
 use crate::config::load::Source;
@@ -69,13 +69,11 @@ pub async fn serve(source: Source) -> Result<()> {
     for bound in dhcp_sockets {
         let (registry, sightings) = (registry.clone(), sightings.clone());
         let server = dhcp::server::Server::new(bound, views(), registry, sightings);
-        let running = dhcp_thread.spawn(server.run());
-        tasks.spawn(async { running.await.unwrap_or_else(|error| error!("dhcp: {error}")) });
+        tasks.spawn(ended("dhcp", dhcp_thread.spawn(server.run())));
     }
     if let Some((socket, limits)) = tftp_socket {
         let server = tftp::server::Server::new(socket, limits, views(), registry.clone());
-        let running = tftp_thread.spawn(server.run());
-        tasks.spawn(async { running.await.unwrap_or_else(|error| error!("tftp: {error}")) });
+        tasks.spawn(ended("tftp", tftp_thread.spawn(server.run())));
     }
     let (config, served) = views();
     let http = http::Server { config, served, registry: registry.clone() };
@@ -111,6 +109,11 @@ fn own_thread(name: &str) -> Result<Handle> {
     let run = move || runtime.block_on(std::future::pending::<()>());
     thread::Builder::new().name(name.to_owned()).spawn(run).context("cannot start a thread")?;
     Ok(handle)
+}
+
+/// Waits for the end of what runs on a thread of its own.
+async fn ended(name: &'static str, running: JoinHandle<()>) {
+    running.await.unwrap_or_else(|error| error!("{name}: {error}"));
 }
 
 fn udp(port: u16) -> Result<Udp> {

@@ -94,14 +94,6 @@ impl Watcher {
         watcher
     }
 
-    /// Looks once: the served interfaces, and what is missing.
-    ///
-    /// # Errors
-    /// Why they cannot be listed.
-    pub fn look_once(server: &Server) -> Result<(Served, Vec<String>), String> {
-        look(server)
-    }
-
     /// A view of the served interfaces.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Served>> {
         self.served.subscribe()
@@ -157,7 +149,10 @@ impl Watcher {
 }
 
 /// What is there to serve, and what is missing.
-fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
+///
+/// # Errors
+/// Why that cannot be told.
+pub fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
     let mut missing = Vec::new();
     let entries = getifaddrs().map_err(|error| format!("cannot list the interfaces: {error}"))?;
     let entries: Vec<InterfaceAddress> = entries.collect();

@@ -24,9 +24,9 @@
 //!
 //! The parts, from the start of the program to the middle of it: [`cli`] reads the command line,
 //! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`dhcp::lan`],
-//! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the [`registry`], and calls the pure
-//! logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows the config's types and
-//! [`boot`]; and [`boot`] knows nobody.
+//! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the
+//! [`registry`], and calls the pure logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows
+//! the config's types and [`boot`]; and [`boot`] knows nobody.
 
 pub mod cli;
 pub mod daemon;

@@ -64,14 +64,12 @@ impl Registry {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// What is remembered of a machine.
-    pub fn state(&self, mac: Option<Mac>) -> MachineState {
-        self.remembered().state(Key::of(mac, None))
-    }
-
-    /// What is remembered of whom an event would be about.
-    pub fn state_of(&self, subject: &Subject) -> MachineState {
-        self.remembered().state(Key::of(subject.mac, subject.address))
+    /// What is remembered of a machine: by its MAC, or by its address where no MAC is known.
+    pub fn state(&self, mac: Option<Mac>, address: Option<Ipv4Addr>) -> MachineState {
+        let remembered = self.remembered();
+        let key = Key::of(mac, address);
+        let known = key.and_then(|key| remembered.states.get(&key, SystemTime::now()));
+        known.cloned().unwrap_or_default()
     }
 
     /// Who has this address, as far as was seen.
@@ -88,11 +86,6 @@ impl Registry {
 }
 
 impl Remembered {
-    fn state(&self, key: Option<Key>) -> MachineState {
-        let known = key.and_then(|key| self.states.get(&key, SystemTime::now()));
-        known.cloned().unwrap_or_default()
-    }
-
     fn apply(&mut self, event: &Event, now: SystemTime) {
         let Subject { mac, address, .. } = event.subject;
         if let (Some(_), Some(address)) = (mac, address) {

@@ -18,8 +18,8 @@ fuzz_target!(|datagram: &[u8]| {
     assert!(request.hlen <= 16);
     assert_eq!(request.xid.to_be_bytes(), datagram[4..8]);
     assert_eq!(request.chaddr, datagram[28..44]);
-    assert!(request.option(option::MESSAGE_TYPE).is_some_and(|kind| !kind.is_empty()));
-    let all = (0..=u8::MAX).filter_map(|code| request.option(code)).map(<[u8]>::len);
+    assert!(request.options.get(option::MESSAGE_TYPE).is_some_and(|kind| !kind.is_empty()));
+    let all = (0..=u8::MAX).filter_map(|code| request.options.get(code)).map(<[u8]>::len);
     assert!(all.sum::<usize>() <= datagram.len());
     let id = pxe::client_machine_id(&request);
     assert!(id.is_none_or(|id| id.len() == 17 && id[0] == 0));

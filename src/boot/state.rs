@@ -27,9 +27,9 @@ const LOOPING: Duration = Duration::from_mins(1);
 /// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineState {
-    /// The NBP that was fetched last and was not followed by a script, and when: the newest last, no
-    /// more than [`MOST_FETCHES`].
+    /// The NBP that was fetched last.
     nbp: String,
+    /// When it was fetched without a script after it, the last time last, no more than [`MOST_FETCHES`].
     fetched: Vec<SystemTime>,
     /// Whether it was shown the way to its script.
     was_led: bool,

@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::config::load::Source;
 use crate::dhcp::probe::probe;
 use crate::dhcp::survey::{Answer, Prober, Us, findings, silence};
-use crate::interfaces::{Interface, Watcher};
+use crate::interfaces::{self, Interface};
 
 /// Asks each LAN where machines boot who answers them there, and says what to change.
 pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
     let source = Source::find(config);
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
-    let (served, missing) = Watcher::look_once(&config.server).map_err(|reason| anyhow!(reason))?;
+    let (served, missing) = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
     for reason in &missing {
         println!("! {reason}");
     }
@@ -43,11 +43,7 @@ fn report(interface: &Interface, answers: &[Answer], config: &Config) -> bool {
     for answer in answers {
         println!("  {}", described(answer, interface));
     }
-    let us = Us {
-        addresses: interface.own_addresses().collect(),
-        naming: config.server.naming(),
-        nbps: &config.catalog.nbps,
-    };
+    let us = Us::new(interface.own_addresses(), config);
     let mut found = findings(answers, &BTreeSet::new(), &us);
     found.extend(silence(answers, &us));
     for finding in &found {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::probe::probe;
-use super::survey::{Answer, Finding, Prober, Us, findings};
+use super::survey::{Answer, Finding, Prober, Us, findings, leasing};
 use crate::config::Config;
 use crate::interfaces::{Interface, Served};
 
@@ -153,7 +153,7 @@ impl Lan {
             known.chosen.insert(server, Instant::now());
         }
         // The router may have changed its address: who answers now decides what there is to tell.
-        if is_new && !known.leases(server) {
+        if is_new && !leasing(&known.answers).contains(&server) {
             let soon = Instant::now().max(known.asked + ASK_FOR_A_SERVER);
             known.next = known.next.map(|next| next.min(soon));
         }
@@ -175,15 +175,8 @@ impl Known {
         }
     }
 
-    fn leases(&self, server: Ipv4Addr) -> bool {
-        self.answers.iter().any(|answer| answer.lease.is_some() && answer.server == server)
-    }
-
     /// Takes up new answers. Who gave leases and gives none now has gone, although it was chosen.
     fn take(&mut self, answers: Vec<Answer>) {
-        let leasing = |answers: &[Answer]| -> BTreeSet<Ipv4Addr> {
-            answers.iter().filter(|answer| answer.lease.is_some()).map(|a| a.server).collect()
-        };
         let (old, new) = (leasing(&self.answers), leasing(&answers));
         if let (Some(server), 1, true) = (new.first(), new.len(), new != old) {
             info!("on {}: the DHCP server is {server}", self.interface.name);
@@ -202,11 +195,7 @@ impl Known {
     fn tell(&mut self, config: &Config) {
         let name = &self.interface.name;
         let chosen = self.chosen.keys().copied().collect();
-        let us = Us {
-            addresses: self.interface.own_addresses().collect(),
-            naming: config.server.naming(),
-            nbps: &config.catalog.nbps,
-        };
+        let us = Us::new(self.interface.own_addresses(), config);
         let found = findings(&self.answers, &chosen, &us);
         for finding in found.difference(&self.told) {
             warn!("on {name}: {finding}");

@@ -5,11 +5,12 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
-use crate::boot::catalog::{Option43, Settings};
+use crate::boot::catalog::{Machine, Option43};
 use crate::boot::event::{Offer, Subject};
 use crate::boot::{
     Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links,
@@ -150,17 +151,26 @@ pub fn respond(
     (state, now): (&MachineState, SystemTime),
 ) -> Outcome {
     let Query { request, client } = query;
+    let catalog = &config.catalog;
+    let machine = catalog.identify(client);
+    let subject = subject(query, machine);
+    // The one ROM that wants its REQUEST to the router answered by us too.
+    let answers_request_67 = client.stage == Stage::Pxe
+        && catalog.settings(machine).find_map(|said| said.answer_request_67).unwrap_or(false);
     let kind = match (arrival.port, request.message_type) {
         (Port::Dhcp, MessageType::Discover) => ReplyKind::Offer,
-        (Port::Dhcp, MessageType::Request) if answers_request_67(client, config) => ReplyKind::Ack,
-        (Port::Dhcp, MessageType::Request) => return watched(query, config, (state, now)),
+        (Port::Dhcp, MessageType::Request) if answers_request_67 => ReplyKind::Ack,
+        (Port::Dhcp, MessageType::Request) => {
+            return watched(query, subject, catalog, (state, now));
+        }
         (Port::BootServer, MessageType::Request | MessageType::Inform) => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Inform | MessageType::Other)
         | (Port::BootServer, MessageType::Discover | MessageType::Other) => {
             return Outcome::Ignored(Ignored::NotForThisPort);
         }
     };
-    if let (Port::BootServer, Some(server)) = (arrival.port, request.address(option::SERVER_ID))
+    if let (Port::BootServer, Some(server)) =
+        (arrival.port, request.options.address(option::SERVER_ID))
         && server != arrival.local
         && server != arrival.asked
     {
@@ -172,9 +182,8 @@ pub fn respond(
         }
         item => item,
     };
-    let subject = subject(query, config);
     let base = links::base(arrival.local, config.server.http_port);
-    let (what, boot_file) = match decision::decide(client, &config.catalog, state, now) {
+    let (what, boot_file) = match decision::decide(client, catalog, state, now) {
         Answer::Nbp(nbp) if client.stage == Stage::HttpBoot => {
             (Offer::Nbp, links::nbp(&base, &nbp.name))
         }
@@ -188,11 +197,12 @@ pub fn respond(
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
-    let mut reply =
-        template((kind, query), arrival.local, boot_file.clone(), option_43(client, config));
-    if let Some(item) = item {
-        reply.vendor_options = Some(item.echo());
-    }
+    let option_43 = catalog.settings(machine).find_map(|said| said.option_43).unwrap_or_default();
+    let vendor_options = match item {
+        Some(item) => Some(item.echo()),
+        None => vendor_options(client, option_43),
+    };
+    let reply = template((kind, query), arrival.local, boot_file.clone(), vendor_options);
     Outcome::Reply {
         to: destination(request, arrival),
         datagram: reply.encode(request),
@@ -205,7 +215,7 @@ fn template(
     (kind, query): (ReplyKind, &Query),
     local: Ipv4Addr,
     boot_file: String,
-    option_43: Option43,
+    vendor_options: Option<Vec<u8>>,
 ) -> Reply {
     let Query { request, client } = query;
     let http_boot = client.stage == Stage::HttpBoot;
@@ -214,7 +224,7 @@ fn template(
         next_server: local,
         boot_file,
         vendor_class: if http_boot { pxe::HTTP_CLIENT } else { pxe::PXE_CLIENT },
-        vendor_options: vendor_options(client, option_43),
+        vendor_options,
         client_machine_id: pxe::client_machine_id(request).map(<[u8]>::to_vec),
         ipxe: (client.stage == Stage::Ipxe).then(|| PRIORITY.to_vec()),
     }
@@ -244,21 +254,6 @@ fn vendor_options(client: &Client, option_43: Option43) -> Option<Vec<u8>> {
             (client.arch == Some(Arch::Bios)).then(|| JUST_DOWNLOAD.to_vec())
         }
     }
-}
-
-fn option_43(client: &Client, config: &Config) -> Option43 {
-    setting(client, config, |settings| settings.option_43).unwrap_or_default()
-}
-
-/// Whether this machine's ROM is the one that wants its REQUEST to the router answered by us too.
-fn answers_request_67(client: &Client, config: &Config) -> bool {
-    client.stage == Stage::Pxe
-        && setting(client, config, |settings| settings.answer_request_67).unwrap_or(false)
-}
-
-fn setting<T>(client: &Client, config: &Config, of: impl Fn(&Settings) -> Option<T>) -> Option<T> {
-    let machine = config.catalog.identify(client);
-    config.catalog.settings(machine).find_map(of)
 }
 
 /// Where a reply goes (RFC 2131 section 4.1).
@@ -301,26 +296,29 @@ fn step(
 }
 
 /// A machine takes its lease: the address is what its later TFTP requests are known by.
-fn watched(query: &Query, config: &Config, (state, now): (&MachineState, SystemTime)) -> Outcome {
-    let Query { request, client } = query;
-    if let Answer::Ignore(_) = decision::decide(client, &config.catalog, state, now) {
+fn watched(
+    Query { request, client }: &Query,
+    subject: Subject,
+    catalog: &Catalog,
+    (state, now): (&MachineState, SystemTime),
+) -> Outcome {
+    if let Answer::Ignore(_) = decision::decide(client, catalog, state, now) {
         return Outcome::Ignored(Ignored::NotForThisPort);
     }
-    let server = request.address(option::SERVER_ID);
-    Outcome::Seen(Event { subject: subject(query, config), step: Step::Leased { server } })
+    let server = request.options.address(option::SERVER_ID);
+    Outcome::Seen(Event { subject, step: Step::Leased { server } })
 }
 
-fn subject(query: &Query, config: &Config) -> Subject {
-    let Query { request, client } = query;
+fn subject(Query { request, client }: &Query, machine: Option<&Arc<Machine>>) -> Subject {
     // In a DISCOVER option 50 is a wish; a REQUEST takes that address.
     let taken = match request.message_type {
-        MessageType::Request => request.address(option::REQUESTED_ADDRESS),
+        MessageType::Request => request.options.address(option::REQUESTED_ADDRESS),
         MessageType::Discover | MessageType::Inform | MessageType::Other => None,
     };
     let address = taken.unwrap_or(request.ciaddr);
     Subject {
         mac: client.mac,
-        name: config.catalog.identify(client).map(|machine| machine.name.clone()),
+        name: machine.map(|machine| machine.name.clone()),
         address: (!address.is_unspecified()).then_some(address),
     }
 }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::packet::{Request, option};
+use super::packet::{Options, Request, option};
 use crate::boot::{Arch, Client, Mac, Stage};
 
 /// Option 60 of a PXE client, and of every reply to one.
@@ -37,7 +37,7 @@ const RASPBERRY_PI: [[u8; 3]; 5] = [
 /// # Errors
 /// It is not network booting, or not as it says.
 pub fn client(request: &Request) -> Result<Client, NotOurs> {
-    let class = request.option(option::VENDOR_CLASS).unwrap_or_default();
+    let class = request.options.get(option::VENDOR_CLASS).unwrap_or_default();
     let firmware = if class.starts_with(PXE_CLIENT.as_bytes()) {
         Stage::Pxe
     } else if class.starts_with(HTTP_CLIENT.as_bytes()) {
@@ -89,17 +89,10 @@ impl BootItem {
 
 /// The boot item in a request, where there is one.
 pub fn boot_item(request: &Request) -> Option<BootItem> {
-    let mut rest = request.option(option::VENDOR_OPTIONS).unwrap_or_default();
-    loop {
-        rest = match rest {
-            [] | [0xff, ..] => return None,
-            [0, rest @ ..] => rest,
-            [71, 4, a, b, c, d, ..] => {
-                return Some(BootItem { kind: [*a, *b], layer: [*c, *d] });
-            }
-            [_, len, data @ ..] => data.get(usize::from(*len)..)?,
-            [_] => return None,
-        }
+    let vendor_options = Options::read(request.options.get(option::VENDOR_OPTIONS)?);
+    match vendor_options.get(71)? {
+        [a, b, c, d] => Some(BootItem { kind: [*a, *b], layer: [*c, *d] }),
+        _ => None,
     }
 }
 
@@ -112,33 +105,24 @@ pub fn mac(request: &Request) -> Option<Mac> {
 /// Whether iPXE asks. It sends its user class as four bare bytes; RFC 3004 has a length before each
 /// class, which other loaders put there. gPXE is its ancestor. Option 175 is iPXE's own.
 fn is_ipxe(request: &Request) -> bool {
-    let classes = request.option(option::USER_CLASS).unwrap_or_default();
+    let classes = request.options.get(option::USER_CLASS).unwrap_or_default();
     let named =
         |name: &[u8]| classes == name || classes.windows(5).any(|w| w[0] == 4 && w[1..] == *name);
-    named(b"iPXE") || named(b"gPXE") || request.option(option::IPXE).is_some()
+    named(b"iPXE") || named(b"gPXE") || request.options.get(option::IPXE).is_some()
 }
 
 /// Whether an iPXE has HTTP: its option 175 holds a flag for each of its features (sub-options 0x10 to
 /// 0x4f), 0x13 for HTTP. One that tells of no feature at all is taken to have it.
 fn speaks_http(request: &Request) -> bool {
-    let mut rest = request.option(option::IPXE).unwrap_or_default();
-    let mut features = Vec::new();
-    while let [code, len, data @ ..] = rest {
-        let Some((_, after)) = data.split_at_checked(usize::from(*len)) else {
-            break;
-        };
-        if (0x10..=0x4f).contains(code) {
-            features.push(*code);
-        }
-        rest = after;
-    }
-    features.is_empty() || features.contains(&0x13)
+    let told = Options::read(request.options.get(option::IPXE).unwrap_or_default());
+    let mut features = told.codes().filter(|code| (0x10..=0x4f).contains(code)).peekable();
+    features.peek().is_none() || features.any(|feature| feature == 0x13)
 }
 
 /// The first code of option 93 that is known; without one, what option 60 repeats
 /// (`PXEClient:Arch:00007:UNDI:003016`); without that, BIOS, as the PXE 2.1 ROMs were that lacked it.
 fn arch(request: &Request, class: &[u8]) -> Arch {
-    let codes: Vec<u16> = match request.option(option::CLIENT_ARCH) {
+    let codes: Vec<u16> = match request.options.get(option::CLIENT_ARCH) {
         Some(data) => data.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect(),
         None => Vec::new(),
     };
@@ -153,7 +137,7 @@ fn arch(request: &Request, class: &[u8]) -> Arch {
 
 /// Option 97 as it must be echoed: type 0 and 16 bytes. A malformed one is left out of the reply.
 pub fn client_machine_id(request: &Request) -> Option<&[u8]> {
-    let data = request.option(option::CLIENT_MACHINE_ID)?;
+    let data = request.options.get(option::CLIENT_MACHINE_ID)?;
     (data.len() == 17 && data[0] == 0).then_some(data)
 }
 

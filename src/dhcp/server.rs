@@ -159,7 +159,7 @@ impl Server {
             asked: received.local,
             local: interface.advertised,
         };
-        let state = self.registry.state(query.mac());
+        let state = self.registry.state(query.mac(), None);
         match respond(query, &arrival, &config, (&state, SystemTime::now())) {
             Outcome::Reply { to, datagram, event } => {
                 let from = (received.local, received.interface);

@@ -102,7 +102,7 @@ pub async fn nbp(
 ) -> Response {
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
-    let state = server.registry.state_of(&subject);
+    let state = server.registry.state(subject.mac, subject.address);
     match files::asked(name.as_bytes(), &config, (&state, SystemTime::now())) {
         Ok(Asked::Autoexec(file)) => {
             let Some(address) = server.advertised(arrival) else {

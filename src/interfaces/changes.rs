@@ -17,7 +17,8 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40;
 
 /// Hears of changes from now on. Those that nobody has taken yet are one.
 ///
-/// It takes a thread that waits in the kernel, since tokio drives foreign descriptors by `unsafe` only.
+/// It takes a thread that waits in the kernel: tokio drives a descriptor that it does not know only by
+/// what is deprecated or `unsafe`, and here nothing hurries.
 pub(super) fn listen() -> io::Result<mpsc::Receiver<()>> {
     let netlink = socket(
         AddressFamily::Netlink,

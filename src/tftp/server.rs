@@ -139,7 +139,7 @@ impl Server {
             .take(100)
             .flat_map(char::escape_debug)
             .collect();
-        let state = self.registry.state_of(&subject);
+        let state = self.registry.state(subject.mac, subject.address);
         let wanted = match files::asked(&rrq.file, &config, (&state, SystemTime::now())) {
             Ok(found) => found,
             Err(refusal) => {

@@ -130,7 +130,7 @@ impl Transfer {
                 Action::SendOack
             }
             Phase::Sending => {
-                let until = (self.acked + self.granted.windowsize).min(self.last);
+                let until = self.window_end();
                 if self.next > until {
                     return Action::Wait(self.deadline);
                 }
@@ -261,9 +261,14 @@ impl Transfer {
     pub fn is_to_send(&self) -> bool {
         match self.phase {
             Phase::Oack => true,
-            Phase::Sending => self.next <= (self.acked + self.granted.windowsize).min(self.last),
+            Phase::Sending => self.next <= self.window_end(),
             Phase::Agreeing | Phase::Ended(_) => false,
         }
+    }
+
+    /// The last block that may go out before another ACK.
+    fn window_end(&self) -> u64 {
+        (self.acked + self.granted.windowsize).min(self.last)
     }
 
     /// What was agreed.

@@ -463,3 +463,30 @@ fn who_asks_from_a_network_that_is_not_served_hears_nothing() {
         assert_eq!(ask(&socket(&firmware), &rrq(b"undionly.kpxe", &[])).0.len(), 516);
     });
 }
+
+/// udp(7): a window that is cut apart by the kernel must fit into the frames of the way; where it does not,
+/// its blocks go out one by one, in pieces of IP.
+#[test]
+fn a_window_gets_through_frames_that_are_smaller_than_its_blocks() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        for host in ["appliance", "machine"] {
+            run("ip", &["-n", host, "link", "set", "eth0", "mtu", "1000"]);
+        }
+        let own = socket(&firmware);
+        let options = [("blksize", "1468"), ("windowsize", "4")];
+        let (oack, from) = ask(&own, &rrq(b"undionly.kpxe", &options));
+        assert_eq!(oack, b"\0\x06blksize\x001468\0windowsize\x004\0");
+        own.send_to(&ack(0), from).unwrap();
+        for block in 1..=4_u16 {
+            let (data, _) = receive(&own);
+            assert_eq!(
+                (&data[..4], data.len()),
+                (&[[0, 3], block.to_be_bytes()].concat()[..], 1472)
+            );
+        }
+        appliance.wait_for("tftp: sending a window to 10.77.0.50");
+    });
+}
