@@ -11,6 +11,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use ipnet::Ipv4Net;
+
 use crate::boot::Catalog;
 use crate::boot::decide::Naming;
 use crate::boot::script::Templates;
@@ -81,7 +83,7 @@ pub struct Dhcp {
 }
 
 /// The TFTP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tftp {
     /// The UDP port, 69.
     pub port: u16,
@@ -89,4 +91,10 @@ pub struct Tftp {
     pub max_transfers: usize,
     /// Transfers at once to one address.
     pub max_per_address: usize,
+    /// Packets to a client that has never acknowledged one.
+    pub max_unanswered: u32,
+    /// ERROR replies a second.
+    pub max_errors: u32,
+    /// Who may fetch besides the machines on the served interfaces' own LANs.
+    pub subnets: Vec<Ipv4Net>,
 }

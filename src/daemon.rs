@@ -50,7 +50,7 @@ pub async fn serve(source: Source) -> Result<()> {
     let tftp_socket = match &server.tftp {
         Some(limits) => {
             let _there = tftp_thread.enter();
-            Some((udp(limits.port)?, *limits))
+            Some((udp(limits.port)?, limits.clone()))
         }
         None => None,
     };

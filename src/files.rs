@@ -2,8 +2,9 @@
 //! TFTP and HTTP alike. A client's string is looked up among what is served; it never becomes a path.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::SystemTime;
@@ -146,6 +147,12 @@ pub fn read_text(path: &Path) -> Result<String, String> {
     std::io::read_to_string(open(path)?).map_err(|error| reason(&error))
 }
 
+/// The bytes of a file, which all share who send it.
+pub type Content = Arc<Vec<u8>>;
+
+/// The largest file that is held in memory, in bytes: an installer's initrd has 200 MiB.
+const LARGEST: u64 = 512 << 20;
+
 /// The content of files that several transfers send at once: read once, kept while somebody has it.
 #[derive(Clone, Debug, Default)]
 pub struct Shared(Arc<std::sync::Mutex<HashMap<PathBuf, Arc<Mutex<Version>>>>>);
@@ -153,8 +160,27 @@ pub struct Shared(Arc<std::sync::Mutex<HashMap<PathBuf, Arc<Mutex<Version>>>>>);
 /// A file as it was when it was read.
 #[derive(Debug, Default)]
 struct Version {
-    modified: Option<SystemTime>,
-    content: Option<Weak<[u8]>>,
+    identity: Option<Identity>,
+    content: Weak<Vec<u8>>,
+}
+
+/// What tells one version of a file from another: a file that is replaced is another inode, one that is
+/// written has another time, down to the kernel's tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    inode: (u64, u64),
+    changed: (i64, i64),
+    len: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: (metadata.dev(), metadata.ino()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            len: metadata.len(),
+        }
+    }
 }
 
 impl Shared {
@@ -162,7 +188,7 @@ impl Shared {
     ///
     /// # Errors
     /// Why it cannot be read, and what would mend it.
-    pub async fn read(&self, path: &Path) -> Result<Arc<[u8]>, String> {
+    pub async fn read(&self, path: &Path) -> Result<Content, String> {
         let version = {
             let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(versions.entry(path.to_owned()).or_default())
@@ -171,26 +197,32 @@ impl Shared {
         // hangs holds up nobody who wants another.
         let mut version = version.lock().await;
         let metadata = tokio::fs::metadata(path).await.map_err(|error| reason(&error))?;
-        let modified = metadata.modified().ok();
-        let known = version.content.as_ref().and_then(Weak::upgrade);
-        if let Some(content) = known
-            && version.modified == modified
-            && content.len() as u64 == metadata.len()
+        let identity = Some(Identity::of(&metadata));
+        if let Some(content) = version.content.upgrade()
+            && version.identity == identity
         {
             return Ok(content);
         }
         let to_read = path.to_owned();
-        let read = move || {
-            let mut content = Vec::new();
-            let mut file = open(&to_read)?;
-            file.read_to_end(&mut content).map_err(|error| reason(&error))?;
-            Ok::<_, String>(content)
-        };
-        let content = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
-        let content: Arc<[u8]> = content?.into();
-        *version = Version { modified, content: Some(Arc::downgrade(&content)) };
+        let read = tokio::task::spawn_blocking(move || read_whole(&to_read)).await;
+        let content = Arc::new(read.map_err(|error| error.to_string())??);
+        *version = Version { identity, content: Arc::downgrade(&content) };
         Ok(content)
     }
+}
+
+fn read_whole(path: &Path) -> Result<Vec<u8>, String> {
+    let file = open(path)?;
+    let len = file.metadata().map_err(|error| reason(&error))?.len();
+    if len > LARGEST {
+        return Err(format!("it is larger than the {} MiB that TFTP serves", LARGEST >> 20));
+    }
+    let mut content = Vec::new();
+    let room = content.try_reserve_exact(usize::try_from(len).unwrap_or(usize::MAX));
+    room.map_err(|_| "there is no memory for it".to_owned())?;
+    // A file that grows meanwhile is read as far as it was.
+    file.take(len).read_to_end(&mut content).map_err(|error| reason(&error))?;
+    Ok(content)
 }
 
 /// Makes a served name of what firmware sends: `\` for `/`, a drive letter, `tftp://` and the host,
@@ -382,7 +414,14 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &shared.read(&path).await.unwrap()));
         std::fs::write(&path, "another").unwrap();
         let second = shared.read(&path).await.unwrap();
-        assert_eq!((&*first, &*second), (&b"one"[..], &b"another"[..]));
+        assert_eq!((&first[..], &second[..]), (&b"one"[..], &b"another"[..]));
+        let other = folder.path().join("other");
+        std::fs::write(&other, "ANOTHER").unwrap();
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        File::open(&other).unwrap().set_modified(modified).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        let third = shared.read(&path).await.unwrap();
+        assert_eq!(&third[..], b"ANOTHER", "of the same size and time");
         std::fs::remove_file(&path).unwrap();
         let error = shared.read(&path).await.unwrap_err();
         assert_eq!(error, "there is no such file");

@@ -33,6 +33,11 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Whether this address is on its LAN, or on one of them.
+    pub fn is_on_lan(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|(own, mask)| own & mask == address & mask)
+    }
+
     /// Every address that is ours on it.
     pub fn own_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.addresses.iter().map(|(address, _)| *address).chain([self.advertised])
@@ -58,10 +63,7 @@ impl Served {
 
     /// The served interface on whose LAN this address is.
     pub fn on_lan(&self, address: Ipv4Addr) -> Option<&Interface> {
-        let near = |interface: &&Interface| {
-            interface.addresses.iter().any(|(own, mask)| own & mask == address & mask)
-        };
-        self.0.values().find(near)
+        self.0.values().find(|interface| interface.is_on_lan(address))
     }
 
     /// All of them.

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
+use crate::budget::Budget;
 
 /// How long a machine that is refused for one reason is not told of again: firmware asks every few
 /// seconds, for ever.
@@ -108,42 +109,12 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::Ignored { .. }
         | Step::Refused { .. } => true,
         // Nothing of it was acknowledged.
-        Step::BrokenOff { at, .. } => at.bytes == 0,
+        Step::BrokenOff { sent, .. } => sent.bytes == 0,
         Step::Probed { .. }
         | Step::NbpSent { .. }
         | Step::AutoexecSent { .. }
         | Step::ScriptServed { .. }
         | Step::ImageSent { .. } => false,
-    }
-}
-
-/// So many at once, and so many a second after that.
-#[derive(Debug)]
-struct Budget {
-    most: f64,
-    a_second: f64,
-    left: f64,
-    at: Option<Instant>,
-    left_out: u64,
-}
-
-impl Budget {
-    fn new((most, a_second): (u32, u32)) -> Self {
-        let (most, a_second) = (f64::from(most), f64::from(a_second));
-        Self { most, a_second, left: most, at: None, left_out: 0 }
-    }
-
-    /// One more: if it may be, how many might not since the last that might.
-    fn spend(&mut self, now: Instant) -> Option<u64> {
-        let passed = self.at.map_or(Duration::ZERO, |at| now.duration_since(at));
-        self.at = Some(now);
-        self.left = (self.left + passed.as_secs_f64() * self.a_second).min(self.most);
-        if self.left < 1.0 {
-            self.left_out += 1;
-            return None;
-        }
-        self.left -= 1.0;
-        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -240,11 +211,9 @@ mod tests {
 
     #[test]
     fn after_it_got_something_a_reason_is_worth_a_line_again() {
-        let sent = Sent { bytes: 1, took: Duration::ZERO };
-        let over = Transport::Tftp;
-        let fetched = |last| Event {
-            subject: subject(last),
-            step: Step::NbpSent { file: "x".into(), over, sent },
+        let fetched = |last| {
+            let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
+            Event { subject: subject(last), step: Step::NbpSent { file: "x".into(), sent } }
         };
         let events = [
             ignored(1, "denied"),
@@ -274,15 +243,6 @@ mod tests {
         // The refill of a test that takes seconds is in it.
         assert!((301..1000).contains(&lines.len()), "{} lines", lines.len());
         assert_eq!(lines.last().unwrap(), "INFO oden (02:00:00:00:00:01): takes its lease");
-    }
-
-    #[test]
-    fn a_budget_says_how_much_it_left_out() {
-        let mut budget = Budget::new((2, 10));
-        let start = Instant::now();
-        let after = |millis| start + Duration::from_millis(millis);
-        let spent = [0, 0, 0, 50, 99, 101, 150, 5000].map(|millis| budget.spend(after(millis)));
-        assert_eq!(spent, [Some(0), Some(0), None, None, None, Some(3), None, Some(1)]);
     }
 
     #[test]

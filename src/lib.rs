@@ -35,6 +35,7 @@ pub mod dhcp;
 pub mod http;
 pub mod tftp;
 
+pub mod budget;
 pub mod files;
 pub mod interfaces;
 pub mod journal;

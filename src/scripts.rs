@@ -4,18 +4,38 @@ use std::net::SocketAddrV4;
 
 use crate::boot::client::Smbios;
 use crate::boot::decide::{Kind, Script};
+use crate::boot::event::Sent;
 use crate::boot::script::{self, Scene};
 use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
 use crate::config::Config;
 use crate::files;
 
-/// The script's text, and the step that serving it is.
+/// What a script does with its machine.
+#[derive(Clone, Debug)]
+pub enum Does {
+    /// It boots something, in words.
+    Boot(String),
+    /// It says on the console why it does not.
+    Refuse(String),
+}
+
+impl Does {
+    /// The step that it is to have fetched the script.
+    pub fn step(self, sent: Sent) -> Step {
+        match self {
+            Self::Boot(does) => Step::ScriptServed { does, sent },
+            Self::Refuse(reason) => Step::Refused { what: "its boot".to_owned(), reason },
+        }
+    }
+}
+
+/// The script's text, and what it does.
 pub async fn render(
     config: &Config,
     script: &Script,
     (mac, client): (Mac, &Client),
     base: &str,
-) -> (String, Step) {
+) -> (String, Does) {
     let image = match &script.kind {
         Kind::Profile(profile) => profile.image.clone(),
         Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskSmbios => None,
@@ -28,11 +48,11 @@ pub async fn render(
     };
     let scene = Scene { client, mac, base, image: &there };
     match script::render(&config.templates, script, &config.catalog, scene) {
-        Ok(rendered) => (rendered.text, Step::ScriptServed { does: rendered.does }),
+        Ok(rendered) => (rendered.text, Does::Boot(rendered.does)),
         Err(refusal) => {
             let reason = refusal.to_string();
             let text = script::render_refusal(&config.templates, scene, &refusal);
-            (text, Step::Refused { what: "its boot".to_owned(), reason })
+            (text, Does::Refuse(reason))
         }
     }
 }
@@ -46,7 +66,7 @@ pub async fn render_for_tftp(
     config: &Config,
     mac: Mac,
     at: SocketAddrV4,
-) -> Result<(String, Step), String> {
+) -> Result<(String, Does), String> {
     let client = Client {
         mac: Some(mac),
         arch: None,

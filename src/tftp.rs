@@ -8,13 +8,16 @@
 //! ```
 //!
 //! [`packet`] knows the bytes, [`options`] what may be granted, [`transfer`] the course of one
-//! transfer without a socket or a clock; `course` gives it both, and [`server`] takes the requests.
+//! transfer and [`history`] what was learned from those before it, all without a socket or a clock.
+//! [`server`] has both: it takes the requests, keeps the running `sessions`, and sends from its `ports`.
 //! The standards are RFC 1350, RFC 2347 to 2349 (options) and RFC 7440 (windows).
 
-mod course;
+pub mod history;
 pub mod options;
 pub mod packet;
+mod ports;
 pub mod server;
+mod sessions;
 pub mod transfer;
 
 #[cfg(test)]

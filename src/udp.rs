@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, getsockopt, recvmsg, sendmsg,
+    setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::Interest;
@@ -65,11 +65,7 @@ impl Udp {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
-        // A whole rack that is switched on at once. Only root may have more than net.core.rmem_max; the
-        // kernel grants less than is asked for, which is no error.
-        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        }
+        enlarge_receive_buffer(&socket)?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         socket.set_reuse_address(sharing == Sharing::Granted)?;
         socket.bind(&SocketAddrV4::new(address, port).into())?;
@@ -145,6 +141,28 @@ impl Udp {
         &self,
         datagram: &[u8],
         to: SocketAddrV4,
+        from: (Ipv4Addr, u32),
+    ) -> io::Result<()> {
+        self.0.async_io(Interest::WRITABLE, || self.try_send(datagram, to, from)).await
+    }
+
+    /// Sends a datagram as [`Udp::send`] does, if the kernel takes it now.
+    ///
+    /// # Errors
+    /// It does not ([`io::ErrorKind::WouldBlock`]), or what it reports of this datagram.
+    pub fn send_now(
+        &self,
+        datagram: &[u8],
+        to: SocketAddrV4,
+        from: (Ipv4Addr, u32),
+    ) -> io::Result<()> {
+        self.0.try_io(Interest::WRITABLE, || self.try_send(datagram, to, from))
+    }
+
+    fn try_send(
+        &self,
+        datagram: &[u8],
+        to: SocketAddrV4,
         (local, interface): (Ipv4Addr, u32),
     ) -> io::Result<()> {
         // A unicast reply goes where the routes say: behind a relay that may be another interface.
@@ -154,13 +172,42 @@ impl Udp {
             ipi_spec_dst: in_addr { s_addr: u32::from_ne_bytes(local.octets()) },
             ipi_addr: in_addr { s_addr: 0 },
         };
-        let send = || {
-            let slices = [IoSlice::new(datagram)];
-            let control = [ControlMessage::Ipv4PacketInfo(&info)];
-            let to = SockaddrIn::from(to);
-            sendmsg(self.0.as_raw_fd(), &slices, &control, MsgFlags::empty(), Some(&to))?;
-            Ok(())
-        };
-        self.0.async_io(Interest::WRITABLE, send).await
+        let slices = [IoSlice::new(datagram)];
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        let to = SockaddrIn::from(to);
+        sendmsg(self.0.as_raw_fd(), &slices, &control, MsgFlags::empty(), Some(&to))?;
+        Ok(())
     }
+}
+
+/// Binds any port of an address, for many who are talked to at once.
+///
+/// # Errors
+/// The address is not ours, or there is no port left.
+pub fn bind_for_many(address: Ipv4Addr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    enlarge_receive_buffer(&socket)?;
+    socket.bind(&SocketAddrV4::new(address, 0).into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// How many bytes a frame on the way from `local` to `to` carries, the IP header included.
+///
+/// # Errors
+/// There is no way.
+pub fn path_mtu(local: Ipv4Addr, to: SocketAddrV4) -> io::Result<u64> {
+    let socket = std::net::UdpSocket::bind((local, 0))?;
+    socket.connect(to)?;
+    let mtu = getsockopt(&socket, sockopt::IpMtu)?;
+    u64::try_from(mtu).map_err(io::Error::other)
+}
+
+/// A whole rack that is switched on at once. Only root may have more than net.core.rmem_max; the kernel
+/// grants less than is asked for, which is no error.
+fn enlarge_receive_buffer(socket: &Socket) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    Ok(())
 }

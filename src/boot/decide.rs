@@ -504,8 +504,9 @@ mod tests {
         let ipxe = client(Stage::Ipxe, Arch::Bios);
         let mut state = MachineState::default();
         assert_eq!(told(&decide(&ipxe, &catalog, &state, NOW)), "undionly.kpxe");
-        let sent = Sent { bytes: 1, took: std::time::Duration::ZERO };
-        let step = Step::NbpSent { file: "undionly.kpxe".into(), over: Transport::Tftp, sent };
+        let over = Transport::Http;
+        let sent = Sent { bytes: 1, took: std::time::Duration::ZERO, over };
+        let step = Step::NbpSent { file: "undionly.kpxe".into(), sent };
         state.apply(&Event { subject: Subject::default(), step }, NOW);
         let later = |seconds| NOW + std::time::Duration::from_secs(seconds);
         let decided = |seconds| told(&decide(&ipxe, &catalog, &state, later(seconds)));

@@ -41,20 +41,50 @@ impl fmt::Display for Subject {
 }
 
 /// Over what a file was fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// TFTP.
-    Tftp,
+    /// TFTP, and how it went.
+    Tftp(Tftp),
     /// HTTP.
     Http,
+}
+
+/// How a TFTP transfer went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tftp {
+    /// The options that were granted, as the OACK had them (RFC 2347).
+    pub options: Vec<(&'static str, u64)>,
+    /// How many packets were sent again.
+    pub resent: u64,
+    /// Whether less was granted than usual, since transfers to this client had gone badly.
+    pub is_held_back: bool,
 }
 
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Tftp => "TFTP",
+            Self::Tftp(_) => "TFTP",
             Self::Http => "HTTP",
         })
+    }
+}
+
+impl Transport {
+    /// What there is to tell beyond the name, in brackets.
+    fn details(&self) -> String {
+        let Self::Tftp(Tftp { options, resent, is_held_back }) = self else {
+            return String::new();
+        };
+        let options: Vec<String> =
+            options.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let options = if options.is_empty() { "no options".to_owned() } else { options.join(", ") };
+        let held_back = if *is_held_back { ", less than usual after failures" } else { "" };
+        let resent = match resent {
+            0 => String::new(),
+            1 => "; 1 packet sent again".to_owned(),
+            many => format!("; {many} packets sent again"),
+        };
+        format!(" ({options}{held_back}{resent})")
     }
 }
 
@@ -67,18 +97,64 @@ pub enum Offer {
     Script,
 }
 
-/// How much was sent, and in what time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much was sent, in what time and over what.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// Bytes of the file.
     pub bytes: u64,
     /// From the request to the last byte.
     pub took: Duration,
+    /// Over what.
+    pub over: Transport,
 }
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes in {:.2} s", self.bytes, self.took.as_secs_f64())
+        let Self { bytes, took, over } = self;
+        write!(f, "{over}: {bytes} bytes in {:.2} s{}", took.as_secs_f64(), over.details())
+    }
+}
+
+/// Why a transfer ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// TFTP: the client did not acknowledge this block; 0 is the OACK.
+    Silent {
+        /// Its number.
+        block: u64,
+    },
+    /// TFTP: the client sent an ERROR.
+    Error {
+        /// Its code (RFC 1350 section 5).
+        code: u16,
+        /// Its text.
+        text: String,
+    },
+    /// TFTP: the client asked anew, or for something else, from the same port.
+    Replaced,
+    /// TFTP: the client had acknowledged nothing yet, and another one needed the room.
+    MadeRoom,
+    /// HTTP: the client closed the connection.
+    Closed,
+    /// We could not go on.
+    Failed(String),
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent { block: 0 } => f.write_str("the client did not acknowledge the options"),
+            Self::Silent { block } => write!(f, "the client did not acknowledge block {block}"),
+            Self::Error { code, text } => {
+                write!(f, "the client ended it with error {code} `{}`", text.escape_debug())
+            }
+            Self::Replaced => f.write_str("the client asked anew from the same port"),
+            Self::MadeRoom => {
+                f.write_str("the client had acknowledged nothing, and another one needed the room")
+            }
+            Self::Closed => f.write_str("the client closed the connection"),
+            Self::Failed(reason) => f.write_str(reason),
+        }
     }
 }
 
@@ -116,13 +192,13 @@ pub enum Step {
     Probed {
         /// The file.
         file: String,
+        /// Nothing of it.
+        sent: Sent,
     },
     /// A whole NBP was fetched.
     NbpSent {
         /// Its name.
         file: String,
-        /// Over what.
-        over: Transport,
         /// How much.
         sent: Sent,
     },
@@ -130,11 +206,15 @@ pub enum Step {
     AutoexecSent {
         /// The name that it asked for: `autoexec.ipxe`, or that of the NBP that it is.
         file: String,
+        /// How much.
+        sent: Sent,
     },
     /// It fetched its script.
     ScriptServed {
         /// What the script does, in words.
         does: String,
+        /// How much.
+        sent: Sent,
     },
     /// A whole kernel or initrd was fetched.
     ImageSent {
@@ -147,14 +227,12 @@ pub enum Step {
     BrokenOff {
         /// The file.
         file: String,
-        /// Over what.
-        over: Transport,
-        /// How far it came, of how many bytes.
-        at: Sent,
+        /// How much came.
+        sent: Sent,
         /// The size of the file.
         of: u64,
         /// Why, as far as it is known.
-        reason: String,
+        why: Break,
     },
     /// It asked for something that it cannot have.
     Refused {
@@ -182,15 +260,24 @@ impl fmt::Display for Step {
             Self::Acknowledged { port, boot_file } => {
                 write!(f, "acknowledged {boot_file} on port {port}")
             }
-            Self::Probed { file } => write!(f, "asked for the size of {file}"),
-            Self::NbpSent { file, over, sent } => write!(f, "fetched {file} over {over}: {sent}"),
-            Self::AutoexecSent { file } => {
-                write!(f, "fetched {file}, as which it gets the script that leads to its own")
+            Self::Probed { file, sent: Sent { over, .. } } => {
+                write!(f, "asked for the size of {file} over {over}{}", over.details())
             }
-            Self::ScriptServed { does } => write!(f, "runs its script: {does}"),
-            Self::ImageSent { file, sent } => write!(f, "fetched {file}: {sent}"),
-            Self::BrokenOff { file, over, at, of, reason } => {
-                write!(f, "broke off {file} over {over} at {at} of {of} bytes: {reason}")
+            Self::NbpSent { file, sent } | Self::ImageSent { file, sent } => {
+                write!(f, "fetched {file} over {sent}")
+            }
+            Self::AutoexecSent { file, sent } => {
+                write!(f, "fetched {file}, the script that leads it to its own, over {sent}")
+            }
+            Self::ScriptServed { does, sent } => {
+                write!(f, "runs its script: {does}; fetched over {sent}")
+            }
+            Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {
+                let (seconds, details) = (took.as_secs_f64(), over.details());
+                write!(
+                    f,
+                    "broke off {file} over {over} at {bytes} of {of} bytes after {seconds:.2} s{details}: {why}"
+                )
             }
             Self::Refused { what, reason } => write!(f, "refused {what}: {reason}"),
             Self::Ignored { reason } => write!(f, "not answered: {reason}"),

@@ -136,17 +136,20 @@ mod tests {
         state
     }
 
+    fn sent() -> Sent {
+        Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http }
+    }
+
     fn fetched(name: &str) -> Step {
-        let sent = Sent { bytes: 1, took: Duration::ZERO };
-        Step::NbpSent { file: name.into(), over: Transport::Tftp, sent }
+        Step::NbpSent { file: name.into(), sent: sent() }
     }
 
     fn autoexec() -> Step {
-        Step::AutoexecSent { file: "autoexec.ipxe".into() }
+        Step::AutoexecSent { file: "autoexec.ipxe".into(), sent: sent() }
     }
 
     fn script() -> Step {
-        Step::ScriptServed { does: "boot".into() }
+        Step::ScriptServed { does: "boot".into(), sent: sent() }
     }
 
     #[test]

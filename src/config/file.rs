@@ -6,7 +6,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::fields::{Fields, Keys, Located, Problems, one_of, scalar};
+use ipnet::Ipv4Net;
+
+use super::fields::{Fields, Keys, Located, Problems, one_of, parse, scalar};
 use super::yaml::{Node, Value};
 
 mod boot;
@@ -24,7 +26,10 @@ const SERVER: Keys = Keys {
     later: &[],
 };
 const DHCP: Keys = Keys { known: &["mode", "port", "boot_server_port"], later: &[] };
-const TFTP: Keys = Keys { known: &["port", "max_transfers", "max_per_address"], later: &[] };
+const TFTP: Keys = Keys {
+    known: &["port", "max_transfers", "max_per_address", "max_unanswered", "max_errors", "subnets"],
+    later: &[],
+};
 const HTTP: Keys = Keys { known: &["port"], later: &[] };
 
 /// The whole file.
@@ -89,6 +94,12 @@ pub struct Tftp {
     pub max_transfers: Option<u32>,
     /// `max_per_address`
     pub max_per_address: Option<u32>,
+    /// `max_unanswered`
+    pub max_unanswered: Option<u32>,
+    /// `max_errors`
+    pub max_errors: Option<u32>,
+    /// `subnets`
+    pub subnets: Vec<Ipv4Net>,
 }
 
 impl File {
@@ -182,6 +193,16 @@ impl Tftp {
             port: fields.port("port", problems),
             max_transfers: fields.number("max_transfers", 1..=100_000, problems),
             max_per_address: fields.number("max_per_address", 1..=100_000, problems),
+            max_unanswered: fields.number("max_unanswered", 1..=100, problems),
+            max_errors: fields.number("max_errors", 0..=100_000, problems),
+            subnets: subnets(&fields, problems),
         }
     }
+}
+
+/// As `10.20.0.0/16`.
+fn subnets(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Ipv4Net> {
+    let written = fields.texts("subnets", problems).unwrap_or_default();
+    let parsed = written.into_iter().filter_map(|text| parse(text, problems));
+    parsed.map(|subnet| subnet.value).collect()
 }

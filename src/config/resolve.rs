@@ -146,11 +146,14 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         port: tftp.port.unwrap_or(69),
         max_transfers: tftp.max_transfers.unwrap_or(2000) as usize,
         max_per_address: tftp.max_per_address.unwrap_or(8) as usize,
+        max_unanswered: tftp.max_unanswered.unwrap_or(5),
+        max_errors: tftp.max_errors.unwrap_or(100),
+        subnets: tftp.subnets.clone(),
     });
     let ports: Vec<u16> = dhcp
         .iter()
         .flat_map(|dhcp| [dhcp.port, dhcp.boot_server_port])
-        .chain(tftp.map(|tftp| tftp.port))
+        .chain(tftp.iter().map(|tftp| tftp.port))
         .collect();
     if (1..ports.len()).any(|at| ports[..at].contains(&ports[at])) {
         let message = "the UDP ports of `dhcp` and `tftp` are three different ones";
@@ -247,7 +250,14 @@ mod tests {
                 interfaces: Interfaces::OfDefaultRoute,
                 advertise: None,
                 dhcp: Some(Dhcp { port: 67, boot_server_port: 4011 }),
-                tftp: Some(Tftp { port: 69, max_transfers: 2000, max_per_address: 8 }),
+                tftp: Some(Tftp {
+                    port: 69,
+                    max_transfers: 2000,
+                    max_per_address: 8,
+                    max_unanswered: 5,
+                    max_errors: 100,
+                    subnets: Vec::new(),
+                }),
                 http_port: 8080,
                 state: "/var/lib/reveille".into(),
             }

@@ -325,8 +325,11 @@ fn subject(Query { request, client }: &Query, machine: Option<&Arc<Machine>>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::testing::{Reply, broadcast, config, request};
     use super::*;
+    use crate::boot::event::{Sent, Transport};
 
     #[test]
     fn whose_request_on_67_is_answered_is_known_by_its_address_and_an_ipxe_is_not_answered() {
@@ -380,11 +383,11 @@ mod tests {
         assert_eq!(turns[8], script, "but there is an end to it");
 
         let step = |step| Event { subject: Subject::default(), step };
-        let sent = crate::boot::event::Sent { bytes: 1, took: std::time::Duration::ZERO };
-        let over = crate::boot::event::Transport::Tftp;
-        state.apply(&step(Step::NbpSent { file: "undionly.kpxe".into(), over, sent }), now);
+        let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
+        let fetched = Step::NbpSent { file: "undionly.kpxe".into(), sent: sent.clone() };
+        state.apply(&step(fetched), now);
         assert_eq!(file(&state, now), script, "the NBP asks");
-        state.apply(&step(Step::ScriptServed { does: "boot".into() }), now);
+        state.apply(&step(Step::ScriptServed { does: "boot".into(), sent }), now);
         assert_eq!(file(&state, now), "undionly.kpxe", "the next power-on");
     }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::tracked::{Progress, tracked};
 use super::{Arrival, Server};
 use crate::boot::client::Smbios;
-use crate::boot::event::{Sent, Subject, Transport};
+use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::script;
 use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::files::{self, Asked, readable};
@@ -49,7 +49,7 @@ pub async fn script(
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
-    let (text, step) = match decide_script(&client, &config.catalog) {
+    let (text, does) = match decide_script(&client, &config.catalog) {
         Ok(script) => {
             let base = links::base(address, config.server.http_port);
             scripts::render(&config, &script, (mac, &client), &base).await
@@ -60,19 +60,7 @@ pub async fn script(
             return not_found("nothing boots here; the config says `unknown: ignore`\n");
         }
     };
-    let length = text.len() as u64;
-    let response = (SCRIPT_HEADERS, text).into_response();
-    if method == Method::HEAD {
-        return response;
-    }
-    let ended = move |progress: Progress| {
-        if progress.bytes == progress.of {
-            server.registry.record(Event { subject, step });
-        }
-    };
-    let (mut parts, body) = response.into_parts();
-    parts.headers.insert(header::CONTENT_LENGTH, length.into());
-    Response::from_parts(parts, tracked(body, length, ended))
+    server.send_script(text, &method, subject, |sent| does.step(sent))
 }
 
 /// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
@@ -111,8 +99,8 @@ pub async fn nbp(
             let base = links::base(address, config.server.http_port);
             match script::render_autoexec(&config.templates, &base) {
                 Ok(text) => {
-                    server.registry.record(Event { subject, step: Step::AutoexecSent { file } });
-                    (SCRIPT_HEADERS, text).into_response()
+                    let done = |sent| Step::AutoexecSent { file, sent };
+                    server.send_script(text, request.method(), subject, done)
                 }
                 Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
             }
@@ -120,7 +108,7 @@ pub async fn nbp(
         Ok(Asked::Nbp(name, path)) => {
             let uefi = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("efi"));
             let kind = if uefi { "application/efi" } else { "application/octet-stream" };
-            let done = |file, sent| Step::NbpSent { file, over: Transport::Http, sent };
+            let done = |file, sent| Step::NbpSent { file, sent };
             server.serve(subject, (name, path), (kind, done), request).await
         }
         // They have addresses of their own.
@@ -198,6 +186,30 @@ impl Server {
         Response::from_parts(parts, body)
     }
 
+    /// Sends a script, and records when it is there. A HEAD is no step of a boot.
+    fn send_script(
+        self,
+        text: String,
+        method: &Method,
+        subject: Subject,
+        done: impl FnOnce(Sent) -> Step + Send + 'static,
+    ) -> Response {
+        let length = text.len() as u64;
+        let response = (SCRIPT_HEADERS, text).into_response();
+        if method == Method::HEAD {
+            return response;
+        }
+        let ended = move |progress: Progress| {
+            if progress.is_whole() {
+                let step = done(progress.sent());
+                self.registry.record(Event { subject, step });
+            }
+        };
+        let (mut parts, body) = response.into_parts();
+        parts.headers.insert(header::CONTENT_LENGTH, length.into());
+        Response::from_parts(parts, tracked(body, length, ended))
+    }
+
     fn refuse(&self, subject: Subject, name: &str, reason: &str) -> Response {
         let what = name.escape_debug().to_string();
         let step = Step::Refused { what, reason: reason.to_owned() };
@@ -232,13 +244,12 @@ async fn without_stale_range(mut request: Request, file: &ServeFile) -> Request 
 }
 
 fn ended(file: String, done: fn(String, Sent) -> Step, progress: Progress) -> Step {
-    let Progress { bytes, of, took, .. } = progress;
-    let sent = Sent { bytes, took };
-    if bytes >= of {
+    let sent = progress.sent();
+    if progress.is_whole() {
         return done(file, sent);
     }
-    let reason = progress.failed.unwrap_or_else(|| "the client closed the connection".to_owned());
-    Step::BrokenOff { file, over: Transport::Http, at: sent, of, reason }
+    let why = progress.failed.map_or(Break::Closed, Break::Failed);
+    Step::BrokenOff { file, sent, of: progress.of, why }
 }
 
 fn not_found(text: &'static str) -> Response {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 
+use crate::boot::event::{Sent, Transport};
+
 /// How far a body came.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
@@ -18,6 +20,18 @@ pub(super) struct Progress {
     pub(super) took: Duration,
     /// What went wrong on our side, if something did.
     pub(super) failed: Option<String>,
+}
+
+impl Progress {
+    /// Whether all of it was taken.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes >= self.of
+    }
+
+    /// What an event tells of it.
+    pub(super) fn sent(&self) -> Sent {
+        Sent { bytes: self.bytes, took: self.took, over: Transport::Http }
+    }
 }
 
 /// Wraps `body`; `ended` is called once, when it is complete or when its connection is gone.

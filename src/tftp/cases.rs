@@ -14,9 +14,9 @@ mod request;
 
 use std::time::{Duration, Instant};
 
-use super::options::negotiate;
+use super::options::{Most, negotiate};
 use super::packet::{Packet, Rrq, data_header, oack};
-use super::transfer::{Action, Outcome, Transfer};
+use super::transfer::{Action, Outcome, Transfer, extent};
 
 /// A read request for `snponly.efi` in mode octet, with these options.
 fn rrq(options: &[(&str, &str)]) -> Vec<u8> {
@@ -60,7 +60,8 @@ impl Trace {
     #[expect(clippy::disallowed_methods, reason = "a trace starts at some moment, no matter which")]
     fn new(request: &[u8], len: u64) -> Self {
         let now = Instant::now();
-        let transfer = Transfer::accept(negotiate(&read(request), len), len, now);
+        let granted = negotiate(&read(request), len, Most::over(1500));
+        let transfer = Transfer::accept(granted, len, 5, now);
         Self { transfer, start: now, now, outcome: None, sent: (0, 0) }
     }
 
@@ -72,7 +73,8 @@ impl Trace {
                 Action::SendOack => sent.push(self.send(&oack(&self.transfer.granted().oack))),
                 Action::Send(blocks) => {
                     for block in blocks {
-                        let extent = self.transfer.extent(block);
+                        let blksize = self.transfer.granted().blksize;
+                        let extent = extent(block, blksize, self.transfer.file_size());
                         let data = vec![0; usize::try_from(extent.end - extent.start).unwrap()];
                         sent.push(self.send(&[&data_header(block)[..], &data].concat()));
                     }

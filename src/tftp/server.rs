@@ -1,30 +1,37 @@
-//! Port 69, where requests come in; each transfer then has a socket of its own, in `course`.
+//! Port 69, where requests come in, and the transfers that come of them.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
-use super::course::{self, Course, Ended};
-use super::options::negotiate;
+use super::history::History;
+use super::options::{Most, negotiate};
 use super::packet::{self, ErrorCode, Packet, Rrq};
-use super::transfer::{Outcome, Transfer};
-use crate::boot::event::{Sent, Subject, Transport};
+use super::ports::{Inbox, Outgoing, PortId, Ports};
+use super::sessions::{Kind, Running, Session, Sessions};
+use super::transfer::{Action, Outcome, Transfer};
+use crate::boot::event::Subject;
 use crate::boot::{Event, Step, links, script};
+use crate::budget::Budget;
 use crate::config::{Config, Tftp};
-use crate::files::{self, Asked, Shared};
+use crate::files::{self, Asked, Content, Shared};
 use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
 use crate::scripts;
-use crate::udp::{Received, Udp};
+use crate::udp::{Received, Udp, path_mtu};
 
-/// Port 69, bound.
+/// What an Ethernet frame carries.
+const ETHERNET: u64 = 1500;
+
+/// Port 69, bound, and all transfers.
 #[derive(Debug)]
 pub struct Server {
     socket: Udp,
@@ -32,21 +39,24 @@ pub struct Server {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     registry: Registry,
-    sessions: HashMap<SocketAddrV4, Session>,
-    transfers: JoinSet<(SocketAddrV4, u64)>,
+    sessions: Sessions,
+    ports: Ports,
+    history: History,
+    reading: JoinSet<Read>,
     count: u64,
+    errors: Budget,
     malformed: Tally,
     files: Shared,
 }
 
-/// A running transfer, as the request port knows it.
-#[derive(Debug)]
-struct Session {
+/// A file that was read for a session.
+struct Read {
+    peer: SocketAddrV4,
+    /// The session's.
     number: u64,
-    /// As it came: with other options it is another one.
-    request: Rrq,
-    proven: Arc<AtomicBool>,
-    repeated: mpsc::Sender<()>,
+    /// Its name.
+    file: String,
+    read: Result<(Content, Kind), String>,
 }
 
 impl Server {
@@ -59,12 +69,15 @@ impl Server {
     ) -> Self {
         Self {
             socket,
+            errors: Budget::new((limits.max_errors, limits.max_errors)),
             limits,
             config,
             served,
             registry,
-            sessions: HashMap::new(),
-            transfers: JoinSet::new(),
+            sessions: Sessions::default(),
+            ports: Ports::default(),
+            history: History::default(),
+            reading: JoinSet::new(),
             count: 0,
             malformed: Tally::default(),
             files: Shared::default(),
@@ -74,36 +87,57 @@ impl Server {
     /// Serves, for ever.
     pub async fn run(mut self) {
         let mut buffer = vec![0; usize::from(u16::MAX)];
+        let mut inbox = Inbox::default();
+        // Set anew only when it has gone off, or must sooner: each packet puts the time-out off, and to
+        // tell the timer each time costs more than to hear of it early now and then.
+        let mut alarm = pin!(sleep_until(Instant::now().into()));
         loop {
+            let next = self.sessions.next_alarm();
+            if let Some(next) = next
+                && (alarm.is_elapsed() || next < alarm.deadline().into_std())
+            {
+                alarm.as_mut().reset(next.into());
+            }
             tokio::select! {
                 received = self.socket.receive(&mut buffer) => match received {
-                    Ok(received) => self.take(&buffer[..received.len], received).await,
+                    Ok(received) => self.take(&buffer[..received.len], received),
                     Err(error) => {
                         debug!("tftp: receiving: {error}");
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 },
-                Some(ended) = self.transfers.join_next() => {
-                    if let Ok((peer, number)) = ended
-                        && self.sessions.get(&peer).is_some_and(|session| session.number == number)
-                    {
-                        self.sessions.remove(&peer);
-                    }
+                () = self.ports.wait() => {
+                    self.take_packets(&mut inbox);
+                }
+                Some(read) = self.reading.join_next() => match read {
+                    Ok(read) => self.begin(read),
+                    Err(error) => debug!("tftp: {error}"),
+                },
+                () = &mut alarm, if next.is_some() => {
+                    // What has come in time is no time-out, though it is only read now.
+                    while self.take_packets(&mut inbox) {}
+                    self.time_out();
                 }
             }
+            self.ports.flush();
         }
     }
 
-    async fn take(&mut self, datagram: &[u8], received: Received) {
+    /// Takes up what came to port 69.
+    fn take(&mut self, datagram: &[u8], received: Received) {
         let served = Arc::clone(&self.served.borrow());
-        if served.at(received.interface).is_none() && !received.local.is_loopback() {
+        let from = received.from;
+        if let Some(reason) = self.why_not(received, &served) {
+            if let Some(reason) = reason {
+                let subject = self.registry.subject_at(*from.ip());
+                self.registry.record(Event { subject, step: Step::Ignored { reason } });
+            }
             return;
         }
-        let from = received.from;
         match Packet::decode(datagram) {
-            Ok(Packet::Rrq(rrq)) => self.request(rrq, received, served).await,
+            Ok(Packet::Rrq(rrq)) => self.request(rrq, received, &served),
             Ok(Packet::Wrq) => {
-                self.refuse(received, ErrorCode::IllegalOperation, "this server only reads").await;
+                self.refuse(received, ErrorCode::IllegalOperation, "this server only reads");
             }
             Ok(Packet::Ack(_) | Packet::Error(..)) => {
                 debug!("tftp: dropped a packet from {from} that belongs to no transfer");
@@ -118,19 +152,45 @@ impl Server {
         }
     }
 
-    async fn request(&mut self, rrq: Rrq, received: Received, served: Arc<Served>) {
-        let peer = received.from;
-        if let Some(session) = self.sessions.get(&peer)
-            && session.request == rrq
-            && !session.proven.load(Ordering::Relaxed)
+    /// Why nobody is answered there; and the reason, where somebody may look for one.
+    fn why_not(&self, received: Received, served: &Served) -> Option<Option<String>> {
+        let from = *received.from.ip();
+        let is_from_here =
+            |address: Ipv4Addr| address.is_loopback() || served.with_address(address).is_some();
+        let is_nobody = from.is_unspecified() || from.is_multicast() || from.is_broadcast();
+        if received.from.port() == 0 || is_nobody {
+            return Some(None);
+        }
+        let Some(interface) = served.at(received.interface) else {
+            let by_loopback = is_from_here(from) && is_from_here(received.local);
+            return (!by_loopback).then_some(None);
+        };
+        // A machine behind a DHCP relay was seen by DHCP.
+        let is_known = self.registry.subject_at(from).mac.is_some();
+        let is_near =
+            interface.is_on_lan(from) || self.limits.subnets.iter().any(|net| net.contains(&from));
+        (!is_known && !is_near).then(|| {
+            Some(format!(
+                "its TFTP request came from no subnet of {}; if machines boot from there, name theirs in `server.tftp.subnets`",
+                interface.name
+            ))
+        })
+    }
+
+    fn request(&mut self, rrq: Rrq, received: Received, served: &Arc<Served>) {
+        let (peer, now) = (received.from, Instant::now());
+        if let Some(session) = self.sessions.get_mut(peer)
+            && session.is_repeated_by(&rrq)
         {
-            // One that is full has a repetition to send already.
-            session.repeated.try_send(()).ok();
+            if let Some(running) = &mut session.running {
+                running.transfer.handle_repeated_request();
+                self.advance(peer, now);
+            }
             return;
         }
         if rrq.mode != "octet" {
             let text = "only mode octet is served";
-            return self.refuse(received, ErrorCode::IllegalOperation, text).await;
+            return self.refuse(received, ErrorCode::IllegalOperation, text);
         }
         let config = Arc::clone(&self.config.borrow());
         let mut subject = self.registry.subject_at(*peer.ip());
@@ -155,141 +215,222 @@ impl Server {
                         (ErrorCode::AccessViolation, text.to_owned())
                     }
                 };
-                return self.refuse(received, code, &text).await;
+                return self.refuse(received, code, &text);
             }
         };
         if let Asked::Script(mac) = wanted {
             let name = config.catalog.machine(mac).map(|machine| machine.name.clone());
             subject = Subject { mac: Some(mac), name, address: Some(*peer.ip()) };
         }
-        if let Some(full) = self.is_full(*peer.ip()) {
+        // A request from the same port for something else ends what was running there.
+        self.end(peer, Outcome::Replaced, now);
+        if let Some(full) = self.is_full(*peer.ip(), now) {
             self.record_refusal(subject, asked, full.to_owned());
-            return self.refuse(received, ErrorCode::Undefined, full).await;
+            return self.refuse(received, ErrorCode::Undefined, full);
         }
-        let socket = match course::bind(received.local) {
-            Ok(socket) => socket,
+        let local = received.local;
+        let is_ours = |address| served.with_address(address).is_some();
+        let port = match self.ports.take(local, is_ours) {
+            Ok(port) => port,
             Err(error) => {
                 self.record_refusal(subject, asked, format!("no port for the transfer: {error}"));
                 let text = "the server has no port for the transfer";
-                return self.refuse(received, ErrorCode::Undefined, text).await;
+                return self.refuse(received, ErrorCode::Undefined, text);
             }
         };
         self.count += 1;
         let number = self.count;
-        let (repeated, repetitions) = mpsc::channel(1);
-        let proven: Arc<AtomicBool> = Arc::default();
-        let session =
-            Session { number, request: rrq.clone(), proven: Arc::clone(&proven), repeated };
-        // A request from the same port for something else ends what was running there.
-        self.sessions.insert(peer, session);
-        let (registry, files) = (self.registry.clone(), self.files.clone());
-        let local = received.local;
-        let at = SocketAddrV4::new(base_address(&served, local), self.limits.port);
-        self.transfers.spawn(async move {
-            let started = Instant::now();
-            let step = match content(&wanted, &files, &config, at).await {
-                Ok((content, whole)) => {
-                    let granted = negotiate(&rrq, content.len() as u64);
-                    let transfer = Transfer::accept(granted, content.len() as u64, Instant::now());
-                    let course = Course { transfer, socket, peer, content, proven, repetitions };
-                    step((wanted, whole), &course.run().await, started.elapsed())
-                }
-                Err(reason) => {
-                    let text = "the file cannot be read; the server's log says why";
-                    let error = packet::error(ErrorCode::AccessViolation, text);
-                    socket.get_ref().send_to(&error, peer).ok();
-                    Step::Refused { what: asked, reason }
-                }
-            };
-            registry.record(Event { subject, step });
-            (peer, number)
+        self.sessions.insert(peer, Session::new((number, now), port, rrq, subject));
+        let files = self.files.clone();
+        let at = SocketAddrV4::new(base_address(served, local), self.limits.port);
+        self.reading.spawn(async move {
+            let read = read(&wanted, &files, &config, at).await;
+            Read { peer, number, file: name(wanted), read }
         });
     }
 
-    fn is_full(&self, address: Ipv4Addr) -> Option<&'static str> {
-        let to_address = self.sessions.keys().filter(|peer| *peer.ip() == address).count();
-        if self.sessions.len() >= self.limits.max_transfers {
-            Some("the server is busy: `server.tftp.max_transfers` are running")
-        } else if to_address >= self.limits.max_per_address {
-            Some("too many transfers to this address: `server.tftp.max_per_address` are running")
-        } else {
-            None
+    /// Begins the transfer of a file that was read.
+    fn begin(&mut self, Read { peer, number, file, read }: Read) {
+        let now = Instant::now();
+        let is_its = |session: &&mut Session| session.number == number;
+        let Some(session) = self.sessions.get_mut(peer).filter(is_its) else {
+            return;
+        };
+        let (content, kind) = match read {
+            Ok(read) => read,
+            Err(reason) => {
+                let (port, subject) = (session.port, session.subject.clone());
+                self.end(peer, Outcome::Replaced, now);
+                self.record_refusal(subject, file, reason);
+                let text = "the file cannot be read; the server's log says why";
+                self.send_error((port, peer), ErrorCode::AccessViolation, text, now);
+                return;
+            }
+        };
+        let mtu = self.ports.address(session.port).map_or(Ok(ETHERNET), |at| path_mtu(at, peer));
+        let carries = Most::over(mtu.unwrap_or(ETHERNET));
+        let most = self.history.most(*peer.ip(), carries, now);
+        let granted = negotiate(&session.request, content.len() as u64, most);
+        let sends = self.limits.max_unanswered;
+        let transfer = Transfer::accept(granted, content.len() as u64, sends, now);
+        session.running = Some(Running { transfer, content, file, kind });
+        self.advance(peer, now);
+    }
+
+    /// Takes up what came to the transfers' ports, a part from each; whether there was anything.
+    fn take_packets(&mut self, inbox: &mut Inbox) -> bool {
+        let now = Instant::now();
+        let mut any = false;
+        for port in self.ports.ids() {
+            any |= self.ports.receive(port, inbox);
+            for (from, datagram) in inbox.iter() {
+                self.take_packet((port, from), datagram, now);
+            }
         }
+        any
+    }
+
+    fn take_packet(&mut self, (port, from): (PortId, SocketAddrV4), datagram: &[u8], now: Instant) {
+        let packet = Packet::decode(datagram);
+        let is_its = |session: &&mut Session| session.port == port;
+        if let Some(session) = self.sessions.get_mut(from).filter(is_its) {
+            if let (Some(running), Ok(packet)) = (&mut session.running, packet) {
+                running.transfer.handle(&packet, now);
+                self.advance(from, now);
+            }
+            return;
+        }
+        // An ERROR is never answered: two servers would go on for ever.
+        let is_error = matches!(packet, Ok(Packet::Error(..)));
+        if !is_error && !self.sessions.is_late(from, port, now) {
+            // RFC 1350 section 4: tell the stranger, and go on.
+            let (code, text) = (ErrorCode::UnknownTransferId, "this transfer is not yours");
+            self.send_error((port, from), code, text, now);
+        }
+    }
+
+    fn time_out(&mut self) {
+        let now = Instant::now();
+        while let Some(peer) = self.sessions.alarmed(now) {
+            if let Some(Session { running: Some(running), .. }) = self.sessions.get_mut(peer) {
+                running.transfer.handle_timeout(now);
+                self.advance(peer, now);
+            }
+        }
+    }
+
+    /// Does what a transfer wants to have done.
+    fn advance(&mut self, peer: SocketAddrV4, now: Instant) {
+        while let Some(Session { running: Some(running), port, .. }) = self.sessions.get_mut(peer) {
+            let Running { transfer, content, .. } = running;
+            let what = match transfer.poll(now) {
+                Action::SendOack => Outgoing::Packet(packet::oack(&transfer.granted().oack)),
+                Action::Send(blocks) => {
+                    let (content, blksize) = (Arc::clone(content), transfer.granted().blksize);
+                    Outgoing::Blocks { content, blksize, blocks }
+                }
+                Action::Wait(until) => return self.sessions.wake(peer, until),
+                Action::Done(outcome) => return self.end(peer, outcome, now),
+            };
+            self.ports.send(*port, peer, what);
+        }
+    }
+
+    /// Ends a session, if there is one.
+    fn end(&mut self, peer: SocketAddrV4, outcome: Outcome, now: Instant) {
+        let Some(session) = self.sessions.remove(peer, now) else {
+            return;
+        };
+        let Session { port, subject, started, running, .. } = session;
+        self.ports.give_back(port);
+        if let Some(running) = running {
+            self.history.learn(*peer.ip(), (started, now), (&running.transfer, &outcome));
+            self.registry.record(running.ended(subject, outcome, now.duration_since(started)));
+        }
+    }
+
+    /// Why there is no room for one more to this address, where none can be made.
+    fn is_full(&mut self, address: Ipv4Addr, now: Instant) -> Option<&'static str> {
+        let (in_all, to_address) = (self.sessions.count(), self.sessions.count_to(address));
+        let (of, full) = if to_address >= self.limits.max_per_address {
+            let text =
+                "too many transfers to this address: `server.tftp.max_per_address` are running";
+            (Some(address), text)
+        } else if in_all >= self.limits.max_transfers {
+            (None, "the server is busy: `server.tftp.max_transfers` are running")
+        } else {
+            return None;
+        };
+        let Some(expendable) = self.sessions.expendable(of, now) else {
+            return Some(full);
+        };
+        self.end(expendable, Outcome::MadeRoom, now);
+        None
     }
 
     fn record_refusal(&self, subject: Subject, what: String, reason: String) {
         self.registry.record(Event { subject, step: Step::Refused { what, reason } });
     }
 
-    async fn refuse(&self, received: Received, code: ErrorCode, text: &str) {
+    /// Answers a request by an ERROR, from the port that it came to.
+    fn refuse(&mut self, received: Received, code: ErrorCode, text: &str) {
+        if self.errors.spend(Instant::now()).is_none() {
+            return;
+        }
         let from = (received.local, received.interface);
-        let error = packet::error(code, text);
-        if let Err(error) = self.socket.send(&error, received.from, from).await {
+        if let Err(error) = self.socket.send_now(&packet::error(code, text), received.from, from) {
             debug!("tftp: cannot refuse {}: {error}", received.from);
+        }
+    }
+
+    /// Sends an ERROR from a transfer's port.
+    fn send_error(
+        &mut self,
+        (port, to): (PortId, SocketAddrV4),
+        code: ErrorCode,
+        text: &str,
+        now: Instant,
+    ) {
+        if self.errors.spend(now).is_some() {
+            self.ports.send(port, to, Outgoing::Packet(packet::error(code, text)));
         }
     }
 }
 
-/// The bytes that were asked for, or why they are not to be had; and of a script, the step that it is to
-/// have it.
-async fn content(
+/// The bytes that were asked for, or why they are not to be had.
+async fn read(
     wanted: &Asked,
     files: &Shared,
     config: &Config,
     at: SocketAddrV4,
-) -> Result<(Arc<[u8]>, Option<Step>), String> {
-    match wanted {
-        Asked::Nbp(_, path) | Asked::Image(_, path) => {
-            let read = files.read(path).await;
-            Ok((read.map_err(|why| format!("{}: {why}", path.display()))?, None))
-        }
+) -> Result<(Content, Kind), String> {
+    let read = async |path: &Path| {
+        files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
+    };
+    Ok(match wanted {
+        Asked::Nbp(_, path) => (read(path).await?, Kind::Nbp),
+        Asked::Image(_, path) => (read(path).await?, Kind::Image),
         Asked::Script(mac) => {
-            let (text, step) = scripts::render_for_tftp(config, *mac, at).await?;
-            Ok((text.into_bytes().into(), Some(step)))
+            let (text, does) = scripts::render_for_tftp(config, *mac, at).await?;
+            (Arc::new(text.into_bytes()), Kind::Script(does))
         }
-        Asked::Autoexec(name) => {
+        Asked::Autoexec(_) => {
             let base = links::base(*at.ip(), config.server.http_port);
             let text = script::render_autoexec(&config.templates, &base);
             let text = text.map_err(|refusal| refusal.to_string())?;
-            let step = Step::AutoexecSent { file: name.clone() };
-            Ok((text.into_bytes().into(), Some(step)))
+            (Arc::new(text.into_bytes()), Kind::Autoexec)
         }
+    })
+}
+
+fn name(wanted: Asked) -> String {
+    match wanted {
+        Asked::Nbp(name, _) | Asked::Image(name, _) | Asked::Autoexec(name) => name,
+        Asked::Script(mac) => format!("{}.ipxe", mac.hyphenated()),
     }
 }
 
 /// What a client that asked at `local` is told for us.
 fn base_address(served: &Served, local: Ipv4Addr) -> Ipv4Addr {
     served.with_address(local).map_or(local, |interface| interface.advertised)
-}
-
-fn step((wanted, whole): (Asked, Option<Step>), ended: &Ended, took: Duration) -> Step {
-    let file = match &wanted {
-        Asked::Nbp(name, _) | Asked::Image(name, _) | Asked::Autoexec(name) => name.clone(),
-        Asked::Script(mac) => format!("{}.ipxe", mac.hyphenated()),
-    };
-    let sent = Sent { bytes: ended.delivered, took };
-    let broken_off = |reason: String| Step::BrokenOff {
-        file: file.clone(),
-        over: Transport::Tftp,
-        at: sent,
-        of: ended.len,
-        reason,
-    };
-    match &ended.outcome {
-        Outcome::Complete => match (whole, wanted) {
-            (Some(step), _) => step,
-            (None, Asked::Image(..)) => Step::ImageSent { file, sent },
-            (None, Asked::Nbp(..) | Asked::Script(_) | Asked::Autoexec(_)) => {
-                Step::NbpSent { file, over: Transport::Tftp, sent }
-            }
-        },
-        Outcome::Probed => Step::Probed { file },
-        Outcome::Aborted { code, text } => {
-            broken_off(format!("the client ended it with error {code} `{}`", text.escape_debug()))
-        }
-        Outcome::Replaced => broken_off("the client asked anew from the same port".to_owned()),
-        Outcome::GaveUp { block } => {
-            broken_off(format!("the client did not acknowledge block {block}"))
-        }
-    }
 }

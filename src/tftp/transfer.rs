@@ -4,7 +4,7 @@
 //! and time-outs. Blocks are numbered from 1 as `u64`; `packet` alone knows the 16 bits of the wire.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use super::options::Granted;
@@ -18,8 +18,6 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(50);
 const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a client may be silent that has acknowledged something.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a client is sent something that has never acknowledged: its address may be forged.
-const UNPROVEN_SENDS: u32 = 5;
 
 /// What the shell should do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +49,8 @@ pub enum Outcome {
     },
     /// The client has asked anew, or for something else, from the same port.
     Replaced,
+    /// The client had acknowledged nothing yet, and another one needed the room.
+    MadeRoom,
     /// The client fell silent.
     GaveUp {
         /// The first block that it did not acknowledge; 0 is the OACK.
@@ -71,6 +71,7 @@ pub struct Transfer {
     phase: Phase,
     /// Whether the client has ever acknowledged anything.
     proven: bool,
+    /// How often something more is sent without an ACK.
     unproven_sends: u32,
     heard: Instant,
     deadline: Instant,
@@ -95,9 +96,16 @@ enum Phase {
     Ended(Outcome),
 }
 
+/// The bytes of a block within a file of `len` bytes.
+pub fn extent(block: u64, blksize: u64, len: u64) -> Range<u64> {
+    let start = (block - 1) * blksize;
+    start.min(len)..(start + blksize).min(len)
+}
+
 impl Transfer {
-    /// Begins a transfer of `len` bytes.
-    pub fn accept(granted: Granted, len: u64, now: Instant) -> Self {
+    /// Begins a transfer of `len` bytes to a client that is sent something this often, and no more,
+    /// before it has acknowledged: its address may be forged.
+    pub fn accept(granted: Granted, len: u64, unproven_sends: u32, now: Instant) -> Self {
         let phase = if granted.oack.is_empty() { Phase::Sending } else { Phase::Oack };
         Self {
             // A file of whole blocks ends with an empty one.
@@ -108,7 +116,7 @@ impl Transfer {
             next: 1,
             phase,
             proven: false,
-            unproven_sends: 0,
+            unproven_sends,
             heard: now,
             deadline: now,
             timeout: FIRST_TIMEOUT,
@@ -190,7 +198,7 @@ impl Transfer {
             return;
         }
         let silent = now.duration_since(self.heard) >= PATIENCE;
-        if silent || (!self.proven && self.unproven_sends >= UNPROVEN_SENDS) {
+        if silent || (!self.proven && self.unproven_sends == 0) {
             let all_sent = self.next > self.last && self.proven;
             self.phase = Phase::Ended(match self.phase {
                 _ if all_sent => Outcome::Complete,
@@ -229,7 +237,7 @@ impl Transfer {
     fn sent(&mut self, up_to: u64, now: Instant) {
         self.deadline = now + self.timeout;
         if !self.proven {
-            self.unproven_sends += 1;
+            self.unproven_sends = self.unproven_sends.saturating_sub(1);
         }
         if up_to >= self.unsent {
             self.unsent = up_to + 1;
@@ -257,15 +265,6 @@ impl Transfer {
         self.proven
     }
 
-    /// Whether there is something to send at once.
-    pub fn is_to_send(&self) -> bool {
-        match self.phase {
-            Phase::Oack => true,
-            Phase::Sending => self.next <= self.window_end(),
-            Phase::Agreeing | Phase::Ended(_) => false,
-        }
-    }
-
     /// The last block that may go out before another ACK.
     fn window_end(&self) -> u64 {
         (self.acked + self.granted.windowsize).min(self.last)
@@ -276,10 +275,9 @@ impl Transfer {
         &self.granted
     }
 
-    /// The bytes of a block within the file.
-    pub fn extent(&self, block: u64) -> std::ops::Range<u64> {
-        let start = (block - 1) * self.granted.blksize;
-        start.min(self.len)..(start + self.granted.blksize).min(self.len)
+    /// How many bytes the file has.
+    pub fn file_size(&self) -> u64 {
+        self.len
     }
 
     /// How many bytes of the file the client has.

@@ -258,7 +258,7 @@ fn images_are_served_by_name() {
             let fetched = firmware.fetch(&format!("tftp://10.77.0.2/{name}"));
             assert!(fetched == std::fs::read(folder.path().join(file)).unwrap(), "{name}");
             let part = name.trim_start_matches("images/");
-            appliance.wait_for(&format!("fetched {part}: {} bytes", fetched.len()));
+            appliance.wait_for(&format!("fetched {part} over TFTP: {} bytes", fetched.len()));
         }
         std::fs::remove_file(folder.path().join("linux")).unwrap();
         assert_eq!(error_code(&ask(&socket(&firmware), &rrq(b"debian/kernel", &[])).0), 2);
@@ -358,13 +358,13 @@ fn autoexec_is_answered_at_once_from_whatever_folder_and_needs_no_dhcp() {
         let by_http = String::from_utf8(firmware.fetch(url)).unwrap();
         let first = "#!ipxe\nchain --replace --autofree http://10.77.0.2:8080/boot/${netX/mac:hexhyp}.ipxe ";
         assert!(by_http.starts_with(first), "{by_http}");
-        appliance.wait_for(", as which it gets the script that leads to its own");
+        appliance.wait_for(", the script that leads it to its own, over ");
         for name in [&b"autoexec.ipxe"[..], b"bin-x86_64-efi/autoexec.ipxe", b"/x/y/AUTOEXEC.IPXE"]
         {
             let own = socket(&firmware);
             let script = finish(&own, ask(&own, &rrq(name, &[])));
             assert_eq!(String::from_utf8(script).unwrap(), by_http, "{name:?}");
-            appliance.wait_for(", as which it gets the script that leads to its own");
+            appliance.wait_for(", the script that leads it to its own, over ");
         }
     });
 }
@@ -380,8 +380,8 @@ fn who_never_acknowledges_is_sent_five_packets() {
         plain.send_to(&rrq(b"undionly.kpxe", &[]), SERVER).unwrap();
         let options = [("blksize", "65464"), ("windowsize", "65535"), ("tsize", "0")];
         greedy.send_to(&rrq(b"undionly.kpxe", &options), SERVER).unwrap();
-        appliance.wait_for("the client did not acknowledge block");
-        appliance.wait_for("the client did not acknowledge block");
+        appliance.wait_for("the client did not acknowledge ");
+        appliance.wait_for("the client did not acknowledge ");
         for (socket, bytes) in [(plain, 5 * 516), (greedy, 5 * 48)] {
             socket.set_read_timeout(Some(SILENCE)).unwrap();
             let sent: Vec<usize> = std::iter::from_fn(|| receive_or_not(&socket))
@@ -472,13 +472,13 @@ fn a_window_gets_through_frames_that_are_smaller_than_its_blocks() {
         let folder = folder();
         let mut appliance = Appliance::start(&folder);
         let firmware = machine(&lan);
-        for host in ["appliance", "machine"] {
-            run("ip", &["-n", host, "link", "set", "eth0", "mtu", "1000"]);
-        }
         let own = socket(&firmware);
         let options = [("blksize", "1468"), ("windowsize", "4")];
         let (oack, from) = ask(&own, &rrq(b"undionly.kpxe", &options));
         assert_eq!(oack, b"\0\x06blksize\x001468\0windowsize\x004\0");
+        for host in ["appliance", "machine"] {
+            run("ip", &["-n", host, "link", "set", "eth0", "mtu", "1000"]);
+        }
         own.send_to(&ack(0), from).unwrap();
         for block in 1..=4_u16 {
             let (data, _) = receive(&own);
@@ -487,6 +487,11 @@ fn a_window_gets_through_frames_that_are_smaller_than_its_blocks() {
                 (&[[0, 3], block.to_be_bytes()].concat()[..], 1472)
             );
         }
-        appliance.wait_for("tftp: sending a window to 10.77.0.50");
+        appliance.wait_for("tftp: sending to 10.77.0.50");
+        let oack = ask(&socket(&firmware), &rrq(b"undionly.kpxe", &options)).0;
+        assert_eq!(
+            oack, b"\0\x06blksize\x00968\0windowsize\x004\0",
+            "who asks now gets smaller ones"
+        );
     });
 }

@@ -175,7 +175,7 @@ fn grubs_own_client_fetches_an_nbp_and_a_kernel_whole() {
         let len = fs::metadata(image).unwrap().len();
         appliance.wait_for(&format!("fetched grub.efi over TFTP: {len} bytes"));
         appliance.wait_for("fetched undionly.kpxe over TFTP: 307200 bytes");
-        appliance.wait_for("fetched debian/kernel: 3000000 bytes");
+        appliance.wait_for("fetched debian/kernel over TFTP: 3000000 bytes");
         guest.wait_for("no more");
         for file in [folder.path().join("nbps/undionly.kpxe"), kernel] {
             let sum = Command::new("sha256sum").arg(&file).output().unwrap();

@@ -273,8 +273,8 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
     let mut state = MachineState::default();
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     for turn in 0..3 {
-        let sent = Sent { bytes: 1, took: Duration::ZERO };
-        let step = Step::NbpSent { file: "snponly.efi".into(), over: Transport::Tftp, sent };
+        let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
+        let step = Step::NbpSent { file: "snponly.efi".into(), sent };
         let subject = Subject { mac: Some(Mac::new([2; 6])), ..Subject::default() };
         state.apply(&Event { subject, step }, at(3 * turn));
     }

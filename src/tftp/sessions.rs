@@ -1,0 +1,222 @@
+//! The running transfers: each is a client's port that has asked for a file, from then to its end.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use super::packet::Rrq;
+use super::ports::PortId;
+use super::transfer::{Outcome, Transfer};
+use crate::boot::event::{Break, Sent, Subject, Tftp, Transport};
+use crate::boot::{Event, Step};
+use crate::files::Content;
+use crate::scripts::Does;
+
+/// How long a client that has acknowledged nothing keeps its place where there are too many: its first
+/// packet was then sent a second time.
+const ITS_CHANCE: Duration = Duration::from_secs(1);
+/// How long after its end a transfer's packets are known for what they are.
+const LATE: Duration = Duration::from_secs(5);
+/// How many transfers that have ended are remembered at once.
+const MOST_LATE: usize = 4096;
+
+/// A client's port that has asked for a file.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Tells it from others of the same client.
+    pub(super) number: u64,
+    /// The port that it is answered from.
+    pub(super) port: PortId,
+    /// As it came: with other options it is another one.
+    pub(super) request: Rrq,
+    pub(super) subject: Subject,
+    pub(super) started: Instant,
+    /// None while the file is being read.
+    pub(super) running: Option<Running>,
+    /// When it is looked at again, if nothing comes before.
+    alarm: Option<Instant>,
+}
+
+/// A transfer with what it transfers.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) transfer: Transfer,
+    pub(super) content: Content,
+    /// Its name.
+    pub(super) file: String,
+    pub(super) kind: Kind,
+}
+
+/// What it is to have fetched it.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Nbp,
+    Image,
+    Autoexec,
+    Script(Does),
+}
+
+impl Session {
+    pub(super) fn new(
+        (number, started): (u64, Instant),
+        port: PortId,
+        request: Rrq,
+        subject: Subject,
+    ) -> Self {
+        Self { number, port, request, subject, started, running: None, alarm: None }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.transfer.is_proven())
+    }
+
+    /// Whether this is the request of it, come once more before the first ACK.
+    pub(super) fn is_repeated_by(&self, request: &Rrq) -> bool {
+        self.request == *request && !self.is_proven()
+    }
+}
+
+impl Running {
+    /// What its end is to the log, and to whoever decides the next boot.
+    pub(super) fn ended(self, subject: Subject, outcome: Outcome, took: Duration) -> Event {
+        let Self { transfer, content: _, file, kind } = self;
+        let granted = transfer.granted();
+        let over = Transport::Tftp(Tftp {
+            options: granted.oack.clone(),
+            resent: transfer.resent(),
+            is_held_back: granted.is_held_back,
+        });
+        let sent = Sent { bytes: transfer.delivered(), took, over };
+        let why = match outcome {
+            Outcome::Complete => {
+                let step = match kind {
+                    Kind::Nbp => Step::NbpSent { file, sent },
+                    Kind::Image => Step::ImageSent { file, sent },
+                    Kind::Autoexec => Step::AutoexecSent { file, sent },
+                    Kind::Script(does) => does.step(sent),
+                };
+                return Event { subject, step };
+            }
+            Outcome::Probed => return Event { subject, step: Step::Probed { file, sent } },
+            Outcome::Aborted { code, text } => Break::Error { code, text },
+            Outcome::Replaced => Break::Replaced,
+            Outcome::MadeRoom => Break::MadeRoom,
+            Outcome::GaveUp { block } => Break::Silent { block },
+        };
+        let step = Step::BrokenOff { file, sent, of: transfer.file_size(), why };
+        Event { subject, step }
+    }
+}
+
+/// All of them, each by its client's address and port.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    running: HashMap<SocketAddrV4, Session>,
+    /// When to look at whom. An entry whose session has another alarm by now is void.
+    alarms: BinaryHeap<Reverse<(Instant, SocketAddrV4)>>,
+    late: Late,
+}
+
+impl Sessions {
+    pub(super) fn get_mut(&mut self, peer: SocketAddrV4) -> Option<&mut Session> {
+        self.running.get_mut(&peer)
+    }
+
+    pub(super) fn insert(&mut self, peer: SocketAddrV4, session: Session) {
+        self.running.insert(peer, session);
+    }
+
+    /// Ends one; what comes of it from now on is late.
+    pub(super) fn remove(&mut self, peer: SocketAddrV4, now: Instant) -> Option<Session> {
+        let session = self.running.remove(&peer)?;
+        self.late.add((peer, session.port), now);
+        Some(session)
+    }
+
+    /// Whether who sends this to one of our ports had a transfer there a moment ago.
+    pub(super) fn is_late(&mut self, peer: SocketAddrV4, port: PortId, now: Instant) -> bool {
+        self.late.forget(now);
+        self.late.known.contains(&(peer, port))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many there are to this address.
+    pub(super) fn count_to(&self, address: Ipv4Addr) -> usize {
+        self.running.keys().filter(|peer| *peer.ip() == address).count()
+    }
+
+    /// Of those to this address, or of all, the one to end where there are too many: the one that has
+    /// waited longest for a first ACK, and long enough.
+    pub(super) fn expendable(&self, to: Option<Ipv4Addr>, now: Instant) -> Option<SocketAddrV4> {
+        let had_its_chance = |session: &Session| {
+            !session.is_proven() && now.duration_since(session.started) >= ITS_CHANCE
+        };
+        let waiting = self.running.iter().filter(|(peer, session)| {
+            to.is_none_or(|address| *peer.ip() == address) && had_its_chance(session)
+        });
+        waiting.min_by_key(|(_, session)| session.started).map(|(peer, _)| *peer)
+    }
+
+    /// Has one looked at again at this moment, at the latest.
+    pub(super) fn wake(&mut self, peer: SocketAddrV4, at: Instant) {
+        if let Some(session) = self.running.get_mut(&peer)
+            && session.alarm.is_none_or(|alarm| at < alarm)
+        {
+            session.alarm = Some(at);
+            self.alarms.push(Reverse((at, peer)));
+        }
+    }
+
+    /// When the next is to be looked at.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// One that is to be looked at now.
+    pub(super) fn alarmed(&mut self, now: Instant) -> Option<SocketAddrV4> {
+        while let Some(Reverse((at, peer))) = self.alarms.peek().copied()
+            && at <= now
+        {
+            self.alarms.pop();
+            if let Some(session) = self.running.get_mut(&peer)
+                && session.alarm == Some(at)
+            {
+                session.alarm = None;
+                return Some(peer);
+            }
+        }
+        None
+    }
+}
+
+/// The transfers that have ended a moment ago. Their clients may send a last packet once more, and are
+/// not told by an ERROR that it is nobody's: a ROM that asks from one port only might take that for an
+/// answer to what it asked since.
+#[derive(Debug, Default)]
+struct Late {
+    known: HashSet<(SocketAddrV4, PortId)>,
+    in_order: VecDeque<(Instant, (SocketAddrV4, PortId))>,
+}
+
+impl Late {
+    fn add(&mut self, ended: (SocketAddrV4, PortId), now: Instant) {
+        self.forget(now);
+        if self.known.insert(ended) {
+            self.in_order.push_back((now, ended));
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, ended)) = self.in_order.front()
+            && (now.duration_since(*at) > LATE || self.in_order.len() > MOST_LATE)
+        {
+            self.known.remove(ended);
+            self.in_order.pop_front();
+        }
+    }
+}
