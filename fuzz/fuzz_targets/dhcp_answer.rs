@@ -84,8 +84,8 @@ fn arrivals() -> [Arrival; 4] {
 /// What may be remembered of a machine: nothing, or that it has just fetched its NBP.
 fn states(now: SystemTime) -> [MachineState; 2] {
     let mut fetched = MachineState::default();
-    let sent = Sent { bytes: 1, took: Duration::ZERO };
-    let step = Step::NbpSent { file: "undionly.kpxe".into(), over: Transport::Tftp, sent };
+    let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
+    let step = Step::NbpSent { file: "undionly.kpxe".into(), sent };
     fetched.apply(&Event { subject: Subject::default(), step }, now);
     [MachineState::default(), fetched]
 }

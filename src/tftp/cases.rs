@@ -3,12 +3,13 @@
 //! firmware's source, another server's, or what real firmware did when it was tried (OVMF 2022.11, and
 //! iPXE of 2019 and of 2026).
 //!
-//! What a [`request`] may look like, what is [`agreed`] on it, how the blocks go out [`in_order`], and what
-//! happens where packets are [`lost`]. What needs sockets, and real clients, is in `tests/lab/tftp.rs`;
+//! What a [`request`] may look like, what is [`agreed`] on it, how the blocks go out [`in_order`], what
+//! happens where packets are [`lost`], and what is [`learned`] of it. What needs sockets, and real clients, is in `tests/lab/tftp.rs`;
 //! the names are in [`crate::files`].
 
 mod agreed;
 mod in_order;
+mod learned;
 mod lost;
 mod request;
 
@@ -59,8 +60,12 @@ impl Trace {
     /// The server has been asked for a file of `len` bytes.
     #[expect(clippy::disallowed_methods, reason = "a trace starts at some moment, no matter which")]
     fn new(request: &[u8], len: u64) -> Self {
-        let now = Instant::now();
-        let granted = negotiate(&read(request), len, Most::over(1500));
+        Self::begun(request, len, (Most::over(1500), Instant::now()))
+    }
+
+    /// The same at this moment, where no more than that may be granted.
+    fn begun(request: &[u8], len: u64, (most, now): (Most, Instant)) -> Self {
+        let granted = negotiate(&read(request), len, most);
         let transfer = Transfer::accept(granted, len, 5, now);
         Self { transfer, start: now, now, outcome: None, sent: (0, 0) }
     }

@@ -92,6 +92,12 @@ impl History {
         }
     }
 
+    /// How many are remembered.
+    #[cfg(test)]
+    pub(super) fn clients(&self) -> usize {
+        self.0.len()
+    }
+
     fn client(&mut self, address: Ipv4Addr, now: Instant) -> &mut Client {
         if self.0.len() >= MOST_CLIENTS && !self.0.contains_key(&address) {
             self.0.retain(|_, client| client.is_remembered(now));

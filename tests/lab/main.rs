@@ -18,3 +18,4 @@ mod journey;
 mod option_43;
 mod tftp;
 mod tftp_clients;
+mod tftp_limits;

@@ -16,7 +16,7 @@ const SERVER: (&str, u16) = ("10.77.0.2", 69);
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// A read request in mode octet.
-fn rrq(name: &[u8], options: &[(&str, &str)]) -> Vec<u8> {
+pub fn rrq(name: &[u8], options: &[(&str, &str)]) -> Vec<u8> {
     let mut datagram = [b"\0\x01", name, b"\0octet\0"].concat();
     for (name, value) in options {
         datagram.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
@@ -24,21 +24,21 @@ fn rrq(name: &[u8], options: &[(&str, &str)]) -> Vec<u8> {
     datagram
 }
 
-fn ack(block: u16) -> Vec<u8> {
+pub fn ack(block: u16) -> Vec<u8> {
     [[0, 4], block.to_be_bytes()].concat()
 }
 
 /// A socket on any port of the machine.
-fn socket(firmware: &Firmware) -> UdpSocket {
+pub fn socket(firmware: &Firmware) -> UdpSocket {
     firmware.socket(0)
 }
 
 /// The next datagram, and who sent it.
-fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+pub fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     receive_or_not(socket).expect("an answer comes")
 }
 
-fn receive_or_not(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
+pub fn receive_or_not(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
     let mut buffer = vec![0; 2048];
     let (len, from) = socket.recv_from(&mut buffer).ok()?;
     buffer.truncate(len);
@@ -46,13 +46,13 @@ fn receive_or_not(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
 }
 
 /// Asks, and returns the first answer and who sent it.
-fn ask(socket: &UdpSocket, request: &[u8]) -> (Vec<u8>, SocketAddr) {
+pub fn ask(socket: &UdpSocket, request: &[u8]) -> (Vec<u8>, SocketAddr) {
     socket.send_to(request, SERVER).unwrap();
     receive(socket)
 }
 
 /// Nothing comes.
-fn silent(socket: &UdpSocket) {
+pub fn silent(socket: &UdpSocket) {
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     let received = receive_or_not(socket);
     assert!(received.is_none(), "{received:?}");
@@ -60,7 +60,7 @@ fn silent(socket: &UdpSocket) {
 }
 
 /// The code of an ERROR, which has a short text of printable ASCII and a NUL.
-fn error_code(datagram: &[u8]) -> u16 {
+pub fn error_code(datagram: &[u8]) -> u16 {
     let [0, 5, high, low, text @ .., 0] = datagram else { panic!("no ERROR: {datagram:?}") };
     assert!(text.len() < 100 && text.iter().all(|c| (b' '..=b'~').contains(c)), "{text:?}");
     assert!(!text.contains(&b'/'), "a path of this host: {}", String::from_utf8_lossy(text));
@@ -68,9 +68,17 @@ fn error_code(datagram: &[u8]) -> u16 {
 }
 
 /// Fetches a file in lock step to its end, from its first answer on.
-fn finish(socket: &UdpSocket, (mut answer, from): (Vec<u8>, SocketAddr)) -> Vec<u8> {
+pub fn finish(socket: &UdpSocket, first: (Vec<u8>, SocketAddr)) -> Vec<u8> {
+    finish_from(1, socket, first)
+}
+
+/// The same from this block on.
+pub fn finish_from(
+    mut wanted: u16,
+    socket: &UdpSocket,
+    (mut answer, from): (Vec<u8>, SocketAddr),
+) -> Vec<u8> {
     let mut content = Vec::new();
-    let mut wanted = 1;
     loop {
         match answer.as_slice() {
             [0, 6, ..] => {
