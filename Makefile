@@ -9,7 +9,7 @@ help:
 	@echo "make run     serve the machines on this LAN (root, for the ports 67 and 69)"
 	@echo "make demo    boot three machines in QEMU through reveille, and watch"
 	@echo "make test    format, lints, documentation, unit tests, the lab and the fuzz targets"
-	@echo "make fuzz    any bytes into the DHCP decoder and its answers, FUZZ_SECONDS (60) each"
+	@echo "make fuzz    any bytes into the decoders, the DHCP answers and a TFTP transfer, FUZZ_SECONDS (60) each"
 	@echo "make bench   ours beside nginx, dnsmasq and other TFTP servers, as ratios; offers under load and floods"
 	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
 
