@@ -269,8 +269,11 @@ impl fmt::Display for Step {
             Self::AutoexecSent { file, sent } => {
                 write!(f, "fetched {file}, the script that leads it to its own, over {sent}")
             }
+            Self::ScriptServed { does, sent: Sent { over: Transport::Http, .. } } => {
+                write!(f, "runs its script: {does}")
+            }
             Self::ScriptServed { does, sent } => {
-                write!(f, "runs its script: {does}; fetched over {sent}")
+                write!(f, "runs its script, fetched over {sent}: {does}")
             }
             Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {
                 let (seconds, details) = (took.as_secs_f64(), over.details());

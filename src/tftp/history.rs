@@ -58,20 +58,27 @@ impl History {
         (started, now): (Instant, Instant),
         (transfer, outcome): (&Transfer, &Outcome),
     ) {
-        let Granted { oack, windowsize, is_held_back, .. } = transfer.granted();
-        if oack.is_empty() && !is_held_back {
+        let Granted { oack, blksize, windowsize, is_held_back } = transfer.granted();
+        let is_plain = oack.is_empty() && !is_held_back;
+        if is_plain && *outcome != Outcome::Complete {
             return;
         }
         let client = self.client(address, now);
         match outcome {
             Outcome::Complete => {
                 client.completed = Some(now);
-                let blocks = transfer.delivered() / transfer.granted().blksize + 1;
-                client.windowsize = if transfer.resent() * BLOCKS_TO_A_LOSS > blocks {
-                    (windowsize / 2).max(1)
-                } else {
-                    (client.windowsize * 2).min(MAX_WINDOWSIZE)
-                };
+                if is_plain {
+                    return;
+                }
+                if oack.iter().any(|(name, _)| *name == "windowsize") {
+                    let blocks = transfer.delivered() / blksize + 1;
+                    let is_lossy = transfer.resent() * BLOCKS_TO_A_LOSS > blocks;
+                    client.windowsize = if is_lossy {
+                        (windowsize / 2).max(1)
+                    } else {
+                        (client.windowsize * 2).min(MAX_WINDOWSIZE)
+                    };
+                }
                 // Where less was granted, that is why it went well, and it stays so.
                 if !is_held_back {
                     (client.unanswered, client.broken) = (0, 0);

@@ -28,6 +28,8 @@ use crate::registry::Registry;
 use crate::scripts;
 use crate::udp::{Received, Udp, path_mtu};
 
+/// How often what has come is read before time-outs are looked at: a flood must not keep them off.
+const MOST_ROUNDS: u32 = 8;
 /// What an Ethernet frame carries.
 const ETHERNET: u64 = 1500;
 
@@ -115,7 +117,10 @@ impl Server {
                 },
                 () = &mut alarm, if next.is_some() => {
                     // What has come in time is no time-out, though it is only read now.
-                    while self.take_packets(&mut inbox) {}
+                    let mut rounds = 0..MOST_ROUNDS;
+                    while rounds.next().is_some() && self.take_packets(&mut inbox) {
+                        self.ports.flush();
+                    }
                     self.time_out();
                 }
             }
@@ -345,7 +350,7 @@ impl Server {
         self.ports.give_back(port);
         if let Some(running) = running {
             self.history.learn(*peer.ip(), (started, now), (&running.transfer, &outcome));
-            self.registry.record(running.ended(subject, outcome, now.duration_since(started)));
+            self.registry.record(running.ended(subject, outcome, (started, now)));
         }
     }
 

@@ -79,7 +79,12 @@ impl Session {
 
 impl Running {
     /// What its end is to the log, and to whoever decides the next boot.
-    pub(super) fn ended(self, subject: Subject, outcome: Outcome, took: Duration) -> Event {
+    pub(super) fn ended(
+        self,
+        subject: Subject,
+        outcome: Outcome,
+        (started, now): (Instant, Instant),
+    ) -> Event {
         let Self { transfer, content: _, file, kind } = self;
         let granted = transfer.granted();
         let over = Transport::Tftp(Tftp {
@@ -87,6 +92,10 @@ impl Running {
             resent: transfer.resent(),
             is_held_back: granted.is_held_back,
         });
+        // What was then waited for a last ACK is no part of it.
+        let is_complete = outcome == Outcome::Complete;
+        let until = if is_complete { transfer.heard() } else { now };
+        let took = until.duration_since(started);
         let sent = Sent { bytes: transfer.delivered(), took, over };
         let why = match outcome {
             Outcome::Complete => {
@@ -99,6 +108,10 @@ impl Running {
                 return Event { subject, step };
             }
             Outcome::Probed => return Event { subject, step: Step::Probed { file, sent } },
+            // Some ROMs ask for the size, and then for the file from the same port without another word.
+            Outcome::Replaced if sent.bytes == 0 && !granted.oack.is_empty() => {
+                return Event { subject, step: Step::Probed { file, sent } };
+            }
             Outcome::Aborted { code, text } => Break::Error { code, text },
             Outcome::Replaced => Break::Replaced,
             Outcome::MadeRoom => Break::MadeRoom,

@@ -18,6 +18,8 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(50);
 const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a client may be silent that has acknowledged something.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may be where only its last ACK is missing: what decides its next step should know soon.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 
 /// What the shell should do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,9 +199,10 @@ impl Transfer {
         if now < self.deadline || matches!(self.phase, Phase::Ended(_)) {
             return;
         }
-        let silent = now.duration_since(self.heard) >= PATIENCE;
+        let all_sent = self.next > self.last && self.proven;
+        let patience = if all_sent { PATIENCE_AT_THE_END } else { PATIENCE };
+        let silent = now.duration_since(self.heard) >= patience;
         if silent || (!self.proven && self.unproven_sends == 0) {
-            let all_sent = self.next > self.last && self.proven;
             self.phase = Phase::Ended(match self.phase {
                 _ if all_sent => Outcome::Complete,
                 Phase::Oack | Phase::Agreeing => Outcome::GaveUp { block: 0 },
@@ -268,6 +271,11 @@ impl Transfer {
     /// The last block that may go out before another ACK.
     fn window_end(&self) -> u64 {
         (self.acked + self.granted.windowsize).min(self.last)
+    }
+
+    /// When the client last acknowledged something; the start, where it never has.
+    pub fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// What was agreed.

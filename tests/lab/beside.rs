@@ -19,15 +19,20 @@ fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
         let firmware = Firmware::new("leased", [0x52, 0x54, 0, 0x77, 0, 0x10], address);
         let us = Ipv4Addr::new(10, 77, 0, 2);
         let uefi: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 7])];
-        let servers = [("dnsmasq", Dhcp::Dnsmasq), ("kea-dhcp4", Dhcp::Kea), ("dhcpd", Dhcp::Isc)];
+        let servers = [
+            ("dnsmasq", Dhcp::Dnsmasq, "--bind-dynamic"),
+            ("dnsmasq", Dhcp::Dnsmasq, "--bind-interfaces"),
+            ("kea-dhcp4", Dhcp::Kea, ""),
+            ("dhcpd", Dhcp::Isc, ""),
+        ];
         // Whoever comes first; but Kea shares its port with nobody who is there before it.
         let orders = servers.iter().flat_map(|server| [(server, false), (server, true)]);
-        for ((name, dhcp), ours_first) in
+        for ((name, dhcp, sharing), ours_first) in
             orders.filter(|order| order.0.0 != "kea-dhcp4" || !order.1)
         {
-            println!("beside {name}, ours first: {ours_first}");
+            println!("beside {name} {sharing}, ours first: {ours_first}");
             let appliance = ours_first.then(|| Appliance::start(&folder));
-            let _router = Router::on_the_appliance(*dhcp);
+            let _router = Router::beside_the_appliance(*dhcp, sharing);
             let mut appliance = appliance.unwrap_or_else(|| Appliance::start(&folder));
             let shares = format!("UDP port 67 is shared with {name} (process ");
             assert_eq!(appliance.log().contains(&shares), !ours_first);
@@ -70,7 +75,7 @@ fn router_alone(lan: &Lan, dhcp: Dhcp) {
         let fetched = log.matches(&format!("fetched {nbp} over TFTP")).count();
         assert_eq!(fetched, 1, "{nbp} once, then the script under its name");
     }
-    assert_eq!(log.matches("as which it gets the script").count(), 2);
+    assert_eq!(log.matches("the script that leads it to its own").count(), 2);
     assert!(!log.contains("offered"), "DHCP is the router's alone");
     assert!(!log.contains("WARN"), "and it names us as it should");
 }

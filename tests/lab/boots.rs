@@ -191,7 +191,7 @@ fn an_ipxe_that_is_led_to_its_script_over_tftp_boots_without_http() {
         assert_eq!(guest.command_line(), expected("bios"));
         let log = appliance.log();
         for step in
-            ["runs its script: profile talos", "fetched talos/kernel", "fetched talos/initrd"]
+            ["runs its script, fetched over TFTP: ", "fetched talos/kernel", "fetched talos/initrd"]
         {
             assert!(
                 log.contains(&format!("INFO bios (52:54:00:77:00:01): {step}")),

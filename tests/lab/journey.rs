@@ -139,9 +139,9 @@ fn the_log_tells_the_journey_of_one_machine_step_by_step() {
                 "fetched bin-x86_64-efi/snponly.efi over TFTP",
                 "offered http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe (UEFI x86-64, iPXE, on eth0)",
                 "runs its script",
-                "fetched debian/kernel",
-                "fetched debian/initrd",
-                "fetched debian/initrd.1",
+                "fetched debian/kernel over HTTP",
+                "fetched debian/initrd over HTTP",
+                "fetched debian/initrd.1 over HTTP",
             ]
         );
     });

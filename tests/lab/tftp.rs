@@ -298,7 +298,9 @@ fn a_machines_script_over_tftp_names_what_comes_over_tftp() {
             for url in images {
                 assert!(!firmware.fetch(url.split('?').next().unwrap()).is_empty(), "{url}");
             }
-            appliance.wait_for("INFO oden (52:54:00:77:00:10): runs its script: profile debian");
+            let line = appliance
+                .wait_for("INFO oden (52:54:00:77:00:10): runs its script, fetched over TFTP: ");
+            assert!(line.contains(": profile debian"), "{line}");
             appliance.wait_for("INFO oden (52:54:00:77:00:10): fetched debian/initrd.1");
         }
         let stranger = firmware.fetch("tftp://10.77.0.2/02-00-00-00-00-01.ipxe");

@@ -50,12 +50,17 @@ impl Router {
 
     /// A DHCP server on the appliance's own host.
     pub fn on_the_appliance(dhcp: Dhcp) -> Self {
+        Self::beside_the_appliance(dhcp, "--bind-dynamic")
+    }
+
+    /// The same, where dnsmasq shares its port by this option.
+    pub fn beside_the_appliance(dhcp: Dhcp, sharing: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the router");
         let server = match dhcp {
             Dhcp::Kea => kea("appliance", folder.path(), "", ""),
             Dhcp::Isc => isc("appliance", folder.path(), ""),
             _ => {
-                let arguments = ["--no-ping", RANGE, "--dhcp-authoritative", "--bind-dynamic"];
+                let arguments = ["--no-ping", RANGE, "--dhcp-authoritative", sharing];
                 ready(bare_dnsmasq("appliance", folder.path(), &arguments), "DHCP, ")
             }
         };
