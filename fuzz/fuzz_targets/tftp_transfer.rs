@@ -29,8 +29,9 @@ struct Lan {
     len: u64,
     unproven_sends: u32,
     sent_unproven: u32,
-    /// The last block that ever went out.
+    /// The last block that ever went out, and the last of those that went out last.
     highest: u64,
+    sent_to: u64,
     /// The client: how many blocks it has, in order, and how many of them it has not acknowledged.
     had: u64,
     pending: u64,
@@ -75,7 +76,10 @@ impl Lan {
         let (first, last) = (*blocks.start(), *blocks.end());
         assert!(1 <= first && first <= last && last <= self.last(), "{blocks:?}");
         assert!(last - first < self.window, "{blocks:?} is more than a window");
-        assert!(first <= self.highest + 1, "{blocks:?} leaves something out");
+        let acked = self.transfer.delivered() / self.blksize;
+        let goes_on = first == self.sent_to + 1 || first == acked + 1;
+        assert!(goes_on, "{blocks:?} after {} and the ACK of {acked}", self.sent_to);
+        self.sent_to = last;
         self.highest = self.highest.max(last);
         for block in blocks {
             let bytes = extent(block, self.blksize, self.len);
@@ -157,6 +161,7 @@ fuzz_target!(|input: &[u8]| {
         unproven_sends,
         sent_unproven: 0,
         highest: 0,
+        sent_to: 0,
         had: 0,
         pending: 0,
         is_honest: true,
