@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::fields::{Fields, Keys, Located, Problems, one_of, parse, scalar};
+use super::fields::{Fields, Keys, Located, Problems, one_of, scalar};
 use super::yaml::{Node, Value};
 
 mod boot;
@@ -203,6 +203,13 @@ impl Tftp {
 /// As `10.20.0.0/16`.
 fn subnets(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Ipv4Net> {
     let written = fields.texts("subnets", problems).unwrap_or_default();
-    let parsed = written.into_iter().filter_map(|text| parse(text, problems));
-    parsed.map(|subnet| subnet.value).collect()
+    let parsed = written.into_iter().filter_map(|Located { value, key, place }| {
+        let subnet = value.parse().ok();
+        if subnet.is_none() {
+            let message = format!("`{value}` is no IPv4 subnet, as 10.20.0.0/16 is one");
+            problems.error(&key, place, message);
+        }
+        subnet
+    });
+    parsed.collect()
 }

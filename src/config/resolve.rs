@@ -267,6 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn the_limits_of_tftp_are_taken_and_wrong_ones_are_told() {
+        let tftp = |yaml: &str| resolved(yaml).unwrap().server.tftp.unwrap();
+        let set = tftp(
+            "server: { tftp: { max_unanswered: 1, max_errors: 0, subnets: [10.20.0.0/16, 10.99.0.7/32] } }",
+        );
+        assert_eq!((set.max_unanswered, set.max_errors, set.max_transfers), (1, 0, 2000));
+        let subnets: Vec<_> = set.subnets.iter().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.20.0.0/16", "10.99.0.7/32"]);
+        let yaml = "server: { tftp: { max_unanswered: 0, subnets: [10.0.0/8, 'fe80::/64'] } }";
+        assert_eq!(
+            complaints(yaml),
+            [
+                "config.yaml:1:35: server.tftp.max_unanswered: `0` is not a whole number from 1 to 100",
+                "config.yaml:1:48: server.tftp.subnets[0]: `10.0.0/8` is no IPv4 subnet, as 10.20.0.0/16 is one",
+                "config.yaml:1:58: server.tftp.subnets[1]: `fe80::/64` is no IPv4 subnet, as 10.20.0.0/16 is one",
+            ]
+        );
+    }
+
+    #[test]
     fn every_section_may_be_empty() {
         let yaml = "server:\nomni:\nimages:\nprofiles:\nmachines:\nmenu:\n";
         assert_eq!(complaints(yaml), Vec::<String>::new());
