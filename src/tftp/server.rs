@@ -356,13 +356,18 @@ impl Server {
 
     /// Why there is no room for one more to this address, where none can be made.
     fn is_full(&mut self, address: Ipv4Addr, now: Instant) -> Option<&'static str> {
+        const BUSY: &str = "the server is busy: `server.tftp.max_transfers` are running";
         let (in_all, to_address) = (self.sessions.count(), self.sessions.count_to(address));
+        // A client that asks anew and anew leaves a file behind that is still being read, each time.
+        if self.reading.len() >= self.limits.max_transfers {
+            return Some(BUSY);
+        }
         let (of, full) = if to_address >= self.limits.max_per_address {
             let text =
                 "too many transfers to this address: `server.tftp.max_per_address` are running";
             (Some(address), text)
         } else if in_all >= self.limits.max_transfers {
-            (None, "the server is busy: `server.tftp.max_transfers` are running")
+            (None, BUSY)
         } else {
             return None;
         };
