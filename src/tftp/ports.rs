@@ -25,7 +25,7 @@ use crate::udp;
 
 /// How many ports each of our addresses has. A client that asks anew from the same port of its own gets
 /// the next of ours: what is late of its last transfer is not taken for the new one's.
-const PORTS: usize = 16;
+const PORTS: usize = 4;
 /// How many datagrams a system call takes.
 const BATCH: usize = 32;
 /// The longest packet of a client that a transfer is for: an ERROR with its text.
