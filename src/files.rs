@@ -39,6 +39,8 @@ pub enum Asked {
     /// A kernel or an initrd, for boot loaders that know TFTP only: its name, as `talos/kernel`, and its
     /// file.
     Image(String, PathBuf),
+    /// What an NBP other than iPXE loads by itself: its name, as `ldlinux.c32`, and its file.
+    Companion(String, PathBuf),
     /// A machine's own script, `5c-f3-fc-00-00-01.ipxe`, in whatever folder: for an iPXE without HTTP.
     Script(Mac),
     /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
@@ -63,6 +65,9 @@ pub fn asked(
             Err(_) if script == "autoexec" => Ok(Asked::Autoexec(cleaned)),
             Err(_) => Err(Refusal::Unknown),
         };
+    }
+    if let Some((name, path)) = config.catalog.nbps.companion(&cleaned) {
+        return Ok(Asked::Companion(name.clone(), path.clone()));
     }
     let Some(nbp) = config.catalog.nbps.named(&cleaned) else {
         let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
@@ -195,18 +200,25 @@ impl Shared {
         };
         // Held while reading, so that a rack that asks at once has the file read once; a file that
         // hangs holds up nobody who wants another.
-        let mut version = version.lock().await;
-        let metadata = tokio::fs::metadata(path).await.map_err(|error| reason(&error))?;
+        let mut version = version.lock_owned().await;
+        let path = path.to_owned();
+        // Who waits may go away; what has begun goes on, so that a file that hangs has one reader only.
+        let read = tokio::task::spawn_blocking(move || version.read(&path)).await;
+        read.map_err(|error| error.to_string())?
+    }
+}
+
+impl Version {
+    fn read(&mut self, path: &Path) -> Result<Content, String> {
+        let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
         let identity = Some(Identity::of(&metadata));
-        if let Some(content) = version.content.upgrade()
-            && version.identity == identity
+        if let Some(content) = self.content.upgrade()
+            && self.identity == identity
         {
             return Ok(content);
         }
-        let to_read = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || read_whole(&to_read)).await;
-        let content = Arc::new(read.map_err(|error| error.to_string())??);
-        *version = Version { identity, content: Arc::downgrade(&content) };
+        let content = Arc::new(read_whole(path)?);
+        *self = Self { identity, content: Arc::downgrade(&content) };
         Ok(content)
     }
 }

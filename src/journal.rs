@@ -55,7 +55,8 @@ impl Journal {
             Step::Offered { .. }
             | Step::Leased { .. }
             | Step::Acknowledged { .. }
-            | Step::AutoexecSent { .. } => info!("{subject}: {step}"),
+            | Step::AutoexecSent { .. }
+            | Step::CompanionSent { .. } => info!("{subject}: {step}"),
             Step::NbpSent { .. } | Step::ScriptServed { .. } | Step::ImageSent { .. } => {
                 info!("{subject}: {step}");
                 self.forget(subject);
@@ -113,6 +114,7 @@ fn takes_one_datagram(step: &Step) -> bool {
         Step::Probed { .. }
         | Step::NbpSent { .. }
         | Step::AutoexecSent { .. }
+        | Step::CompanionSent { .. }
         | Step::ScriptServed { .. }
         | Step::ImageSent { .. } => false,
     }

@@ -29,7 +29,11 @@ pub enum Absence {
 const MAX_NAME: usize = 94;
 
 /// What iPXE's BIOS builds end in.
-const BIOS_EXTENSIONS: &[&str] = &["kpxe", "kkpxe", "kkkpxe", "pxe"];
+const BIOS_EXTENSIONS: &[&str] = &["kpxe", "kkpxe", "kkkpxe", "pxe", "0"];
+
+/// What PXELINUX itself fetches: its modules by their extension, its configuration from this folder.
+const MODULE_EXTENSION: &str = "c32";
+const PXELINUX_CONFIGS: &str = "pxelinux.cfg/";
 
 /// What a gzip file begins with (RFC 1952 section 2.3.1).
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -80,6 +84,8 @@ impl Found<'_> {
                     // for us.
                     self.look_through(index, &path, &format!("{name}/")).ok();
                 }
+            } else if prefix == PXELINUX_CONFIGS || is_module(&path) {
+                self.nbps.add_companion(name, path);
             } else if may_be_nbp(&path) {
                 self.add(index, name, path);
             }
@@ -162,6 +168,10 @@ fn is_plain(name: &str) -> bool {
 /// Whether a file could be an NBP, going by the end of its name.
 fn may_be_nbp(path: &Path) -> bool {
     is_bios(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("efi"))
+}
+
+fn is_module(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(MODULE_EXTENSION))
 }
 
 fn is_bios(path: &Path) -> bool {

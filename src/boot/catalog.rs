@@ -153,22 +153,35 @@ impl Nbp {
 
 /// Every NBP that was found, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Nbps(BTreeMap<String, Nbp>);
+pub struct Nbps {
+    programs: BTreeMap<String, Nbp>,
+    companions: BTreeMap<String, (String, PathBuf)>,
+}
 
 impl Nbps {
     /// Adds one; the first of a name stays.
     pub fn add(&mut self, nbp: Nbp) {
-        self.0.entry(nbp.name.to_ascii_lowercase()).or_insert(nbp);
+        self.programs.entry(nbp.name.to_ascii_lowercase()).or_insert(nbp);
+    }
+
+    /// Adds a file that an NBP loads by itself, as PXELINUX its modules; the first of a name stays.
+    pub fn add_companion(&mut self, name: String, path: PathBuf) {
+        self.companions.entry(name.to_ascii_lowercase()).or_insert((name, path));
     }
 
     /// The NBP of this name. Case does not matter: some firmware shouts.
     pub fn named(&self, name: &str) -> Option<&Nbp> {
-        self.0.get(&name.to_ascii_lowercase())
+        self.programs.get(&name.to_ascii_lowercase())
+    }
+
+    /// The file of this name that an NBP loads by itself: its name as it is written, and where it lies.
+    pub fn companion(&self, name: &str) -> Option<&(String, PathBuf)> {
+        self.companions.get(&name.to_ascii_lowercase())
     }
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Nbp> {
-        self.0.values()
+        self.programs.values()
     }
 
     /// The one to offer to a client of this architecture.
@@ -189,7 +202,7 @@ impl Nbps {
             Arch::Other(_) => &[],
         };
         let rank = |nbp: &Nbp| ranked.iter().position(|wanted| nbp.file().starts_with(wanted));
-        self.0
+        self.programs
             .values()
             .filter(|nbp| nbp.arch == arch && !nbp.is_shim())
             .filter_map(|nbp| Some((rank(nbp)?, nbp)))

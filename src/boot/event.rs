@@ -202,6 +202,13 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
+    /// A whole file was fetched that an NBP other than iPXE loads by itself.
+    CompanionSent {
+        /// Its name, as `ldlinux.c32`.
+        file: String,
+        /// How much.
+        sent: Sent,
+    },
     /// It fetched the script that leads every iPXE to its own.
     AutoexecSent {
         /// The name that it asked for: `autoexec.ipxe`, or that of the NBP that it is.
@@ -263,7 +270,9 @@ impl fmt::Display for Step {
             Self::Probed { file, sent: Sent { over, .. } } => {
                 write!(f, "asked for the size of {file} over {over}{}", over.details())
             }
-            Self::NbpSent { file, sent } | Self::ImageSent { file, sent } => {
+            Self::NbpSent { file, sent }
+            | Self::CompanionSent { file, sent }
+            | Self::ImageSent { file, sent } => {
                 write!(f, "fetched {file} over {sent}")
             }
             Self::AutoexecSent { file, sent } => {

@@ -70,6 +70,7 @@ impl MachineState {
             | Step::Acknowledged { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
+            | Step::CompanionSent { .. }
             | Step::ImageSent { .. }
             | Step::BrokenOff { .. }
             | Step::Refused { .. }

@@ -111,6 +111,10 @@ pub async fn nbp(
             let done = |file, sent| Step::NbpSent { file, sent };
             server.serve(subject, (name, path), (kind, done), request).await
         }
+        Ok(Asked::Companion(name, path)) => {
+            let done = |file, sent| Step::CompanionSent { file, sent };
+            server.serve(subject, (name, path), ("application/octet-stream", done), request).await
+        }
         // They have addresses of their own.
         Ok(Asked::Image(..) | Asked::Script(_)) => {
             server.refuse(subject, &name, &files::Refusal::Unknown.to_string())

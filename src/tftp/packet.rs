@@ -8,6 +8,9 @@ const ACK: u16 = 4;
 const ERROR: u16 = 5;
 const OACK: u16 = 6;
 
+/// RFC 1350 section 1.
+const MODES: [&[u8]; 3] = [b"octet", b"netascii", b"mail"];
+
 /// A packet from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
@@ -67,7 +70,14 @@ impl Rrq {
     fn decode(rest: &[u8]) -> Result<Self, Malformed> {
         let mut fields = rest.split(|byte| *byte == 0);
         let file = fields.next().ok_or(Malformed)?.to_vec();
-        let mode = fields.next().filter(|mode| !mode.is_empty()).ok_or(Malformed)?;
+        let is_mode = |field: &&[u8]| MODES.iter().any(|mode| field.eq_ignore_ascii_case(mode));
+        // Firmware that reads its file name past the end may send a NUL in it: the mode comes later then.
+        let mode = fields.clone().find(is_mode);
+        let mode = match mode {
+            Some(_) => fields.find(is_mode),
+            None => fields.next(),
+        };
+        let mode = mode.filter(|mode| !mode.is_empty()).ok_or(Malformed)?;
         let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
         let mut options: Vec<(String, String)> = Vec::new();
         // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
@@ -78,6 +88,12 @@ impl Rrq {
             }
         }
         Ok(Self { file, mode: text(mode).to_ascii_lowercase(), options })
+    }
+
+    /// The file name as a log can show it.
+    pub fn shown(&self) -> String {
+        let name = String::from_utf8_lossy(&self.file);
+        name.chars().take(100).flat_map(char::escape_debug).collect()
     }
 
     /// The value of an option.
