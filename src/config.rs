@@ -15,12 +15,13 @@ use ipnet::Ipv4Net;
 
 use crate::boot::Catalog;
 use crate::boot::decide::Naming;
-use crate::boot::script::Templates;
+use crate::boot::templates::Templates;
 
 pub mod fields;
 pub mod file;
 pub mod load;
 pub mod problem;
+pub mod quote;
 pub mod reload;
 pub mod resolve;
 pub mod yaml;

@@ -29,6 +29,9 @@ pub enum Refusal {
     /// The decision says so.
     #[error(transparent)]
     Decided(Ignored),
+    /// The image has no files yet.
+    #[error("{0}")]
+    NoFiles(String),
 }
 
 /// What a name asks for, over TFTP or under `/nbp/`.
@@ -90,12 +93,13 @@ pub fn asked(
 /// There is no such image or part.
 pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf, Refusal> {
     let image = catalog.images.get(image).ok_or(Refusal::Unknown)?;
+    let files = image.files.as_ref().map_err(|reason| Refusal::NoFiles(reason.clone()))?;
     if part == "kernel" {
-        return Ok(image.kernel.clone());
+        return Ok(files.kernel.clone());
     }
     let initrd =
         |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
-    image.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
+    files.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
 }
 
 /// Whether every file of an image can be served now.
@@ -103,7 +107,8 @@ pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf,
 /// # Errors
 /// Which one cannot, why, and what would mend it.
 pub fn image_is_there(image: &Image) -> Result<(), String> {
-    for path in std::iter::once(&image.kernel).chain(&image.initrds) {
+    let files = image.files.as_ref().map_err(Clone::clone)?;
+    for path in std::iter::once(&files.kernel).chain(&files.initrds) {
         readable(path).map_err(|reason| {
             format!("image {} has no {}: {reason}", image.name, path.display())
         })?;
@@ -271,7 +276,7 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
 mod tests {
     use super::*;
     use crate::boot::Arch;
-    use crate::boot::catalog::{Nbp, Nbps};
+    use crate::boot::nbp::{Nbp, Nbps};
     use crate::config;
     use crate::config::fields::Problems;
     use crate::config::resolve::{Surroundings, resolve};
@@ -285,7 +290,7 @@ mod tests {
         for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x86_64/snponly.efi", Arch::UefiX64)] {
             nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
-        let mut problems = Problems::new(Path::new("config.yaml"));
+        let mut problems = Problems::new(Path::new("config.yaml"), IMAGE);
         let file = config::file::File::parse(IMAGE, &mut problems);
         let found = Surroundings { nbps, ..Surroundings::default() };
         let config = resolve(file, found, problems).unwrap();

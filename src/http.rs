@@ -83,6 +83,7 @@ impl Server {
     pub async fn run(self, listener: TcpListener, most_connections: usize) {
         let app = Router::new()
             .route("/boot/{file}", get(boot::script))
+            .route("/files/{mac}/{name}", get(boot::file))
             .route("/nbp/{*name}", get(boot::nbp))
             .route("/images/{image}/{part}", get(boot::image))
             .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is served under this path\n") })

@@ -57,7 +57,10 @@ impl Journal {
             | Step::Acknowledged { .. }
             | Step::AutoexecSent { .. }
             | Step::CompanionSent { .. } => info!("{subject}: {step}"),
-            Step::NbpSent { .. } | Step::ScriptServed { .. } | Step::ImageSent { .. } => {
+            Step::NbpSent { .. }
+            | Step::ScriptServed { .. }
+            | Step::ImageSent { .. }
+            | Step::FileSent { .. } => {
                 info!("{subject}: {step}");
                 self.forget(subject);
             }
@@ -116,7 +119,8 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::AutoexecSent { .. }
         | Step::CompanionSent { .. }
         | Step::ScriptServed { .. }
-        | Step::ImageSent { .. } => false,
+        | Step::ImageSent { .. }
+        | Step::FileSent { .. } => false,
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::boot::Arch;
-use crate::boot::catalog::{Nbp, Nbps};
+use crate::boot::nbp::{Nbp, Nbps};
 use crate::files::{open, reason};
 
 pub mod archive;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use reveille::boot::catalog::{Nbp, Nbps};
+use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, MachineState};
 use reveille::config::Config;
 use reveille::config::fields::Problems;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::client::Stage;
+use super::client::{Client, Stage};
 use super::{Arch, Mac};
 
 /// One step of one machine's boot.
@@ -220,12 +220,21 @@ pub enum Step {
     ScriptServed {
         /// What the script does, in words.
         does: String,
+        /// Whom it was for, with what iPXE told of its machine.
+        client: Box<Client>,
         /// How much.
         sent: Sent,
     },
     /// A whole kernel or initrd was fetched.
     ImageSent {
         /// The image's name and the part, as `talos/kernel`.
+        file: String,
+        /// How much.
+        sent: Sent,
+    },
+    /// It fetched one of its own answer files.
+    FileSent {
+        /// Its name, as `files/preseed.cfg`.
         file: String,
         /// How much.
         sent: Sent,
@@ -272,16 +281,17 @@ impl fmt::Display for Step {
             }
             Self::NbpSent { file, sent }
             | Self::CompanionSent { file, sent }
-            | Self::ImageSent { file, sent } => {
+            | Self::ImageSent { file, sent }
+            | Self::FileSent { file, sent } => {
                 write!(f, "fetched {file} over {sent}")
             }
             Self::AutoexecSent { file, sent } => {
                 write!(f, "fetched {file}, the script that leads it to its own, over {sent}")
             }
-            Self::ScriptServed { does, sent: Sent { over: Transport::Http, .. } } => {
+            Self::ScriptServed { does, client: _, sent: Sent { over: Transport::Http, .. } } => {
                 write!(f, "runs its script: {does}")
             }
-            Self::ScriptServed { does, sent } => {
+            Self::ScriptServed { does, client: _, sent } => {
                 write!(f, "runs its script, fetched over {sent}: {does}")
             }
             Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::ConfigFile;
 use crate::boot::Arch;
-use crate::boot::catalog::{Nbp, Nbps};
+use crate::boot::nbp::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
 use crate::config::{Problem, Severity};
 use crate::nbps::fetch::{NEWEST, Origin, Progress, Sha256, fetch};

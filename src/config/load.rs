@@ -1,6 +1,6 @@
 //! Reads the config file and what it names: secrets, templates, NBPs, image files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use super::problem::{Problem, Severity};
 use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder, within,
 };
-use crate::boot::catalog::Nbps;
 use crate::boot::cmdline::Flaw;
+use crate::boot::nbp::Nbps;
 use crate::files::{read_text, readable, reason};
 use crate::nbps;
 
@@ -115,7 +115,7 @@ impl Source {
                 (path.clone(), text)
             }
         };
-        let mut problems = Problems::new(&path);
+        let mut problems = Problems::new(&path, &text);
         let file = File::parse(&text, &mut problems);
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let base = std::path::absolute(folder.unwrap_or(Path::new(".")));
@@ -164,6 +164,16 @@ fn survey(file: &File, base: &Path) -> Surroundings {
         Err(error) => (BTreeMap::new(), Some(reason(&error))),
     };
 
+    let answers = file.answer_files().map(|name| within(base, name));
+    let answers: BTreeSet<PathBuf> = answers.collect();
+    let answers = answers
+        .into_iter()
+        .map(|path| {
+            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
+            (path, source)
+        })
+        .collect();
+
     let named = file.server.nbps.as_ref();
     let own = own_nbps(&state);
     let fetched = own.join(nbps::store::FETCHED);
@@ -184,8 +194,10 @@ fn survey(file: &File, base: &Path) -> Surroundings {
             .map(|source| (source.clone(), secret(source, base)))
             .collect(),
         unreadable,
+        boot_scripts: folder,
         templates,
         no_templates,
+        answers,
         nbps,
         bad_nbps,
     }

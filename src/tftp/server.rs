@@ -216,7 +216,7 @@ impl Server {
                     files::Refusal::Unknown => (ErrorCode::NotFound, text),
                     files::Refusal::NoName => (ErrorCode::AccessViolation, text),
                     // Firmware shows a line at most.
-                    files::Refusal::Decided(_) => {
+                    files::Refusal::Decided(_) | files::Refusal::NoFiles(_) => {
                         let text =
                             "it is not served to this machine now; the server's log says why";
                         (ErrorCode::AccessViolation, text.to_owned())
@@ -257,7 +257,7 @@ impl Server {
         let files = self.files.clone();
         let at = SocketAddrV4::new(base_address(served, local), self.limits.port);
         let reading = self.reading.spawn(async move {
-            let read = read(&wanted, &files, &config, at).await;
+            let read = read(&wanted, &files, &config, (at, *peer.ip())).await;
             Read { peer, number, file: name(wanted), read }
         });
         let session = Session::new((number, now), port, (rrq, subject), reading);
@@ -422,7 +422,7 @@ async fn read(
     wanted: &Asked,
     files: &Shared,
     config: &Config,
-    at: SocketAddrV4,
+    (at, from): (SocketAddrV4, Ipv4Addr),
 ) -> Result<(Content, Kind), String> {
     let read = async |path: &Path| {
         files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
@@ -432,7 +432,7 @@ async fn read(
         Asked::Image(_, path) => (read(path).await?, Kind::Image),
         Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp(config, *mac, at).await?;
+            let (text, does) = scripts::render_for_tftp(config, *mac, at, from).await?;
             (Arc::new(text.into_bytes()), Kind::Script(does))
         }
         Asked::Autoexec(_) => {
