@@ -53,14 +53,64 @@ impl Packet {
             WRQ => Ok(Self::Wrq),
             ACK => number(rest).map(Self::Ack),
             // Any code means that the client has gone: some send none that RFC 1350 knows.
-            ERROR => {
-                let text = rest.get(2..).unwrap_or_default();
-                let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-                Ok(Self::Error(number(rest)?, String::from_utf8_lossy(text).into_owned()))
+            ERROR => Ok(Self::Error(number(rest)?, error_text(rest))),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// A packet from a server, as a client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromServer<'a> {
+    /// The options that it grants: names in lower case, and their values.
+    Oack(Vec<(String, String)>),
+    /// The block number, as it stands on the wire, and the block.
+    Data(u16, &'a [u8]),
+    /// It refuses or gives up, with this code and text.
+    Error(u16, String),
+}
+
+impl<'a> FromServer<'a> {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// It is cut short, or of a kind that only clients send.
+    pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
+        let [high, low, rest @ ..] = datagram else {
+            return Err(Malformed);
+        };
+        match (u16::from_be_bytes([*high, *low]), rest) {
+            (OACK, _) => Ok(Self::Oack(read_options(rest.split(|byte| *byte == 0)))),
+            (DATA, [high, low, data @ ..]) => {
+                Ok(Self::Data(u16::from_be_bytes([*high, *low]), data))
+            }
+            (ERROR, [high, low, ..]) => {
+                Ok(Self::Error(u16::from_be_bytes([*high, *low]), error_text(rest)))
             }
             _ => Err(Malformed),
         }
     }
+}
+
+/// What an ERROR says behind its code.
+fn error_text(rest: &[u8]) -> String {
+    let text = rest.get(2..).unwrap_or_default();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Names and values; of two with one name the first.
+fn read_options<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Vec<(String, String)> {
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let mut options: Vec<(String, String)> = Vec::new();
+    // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        let name = text(name).to_ascii_lowercase();
+        if options.iter().all(|(known, _)| *known != name) {
+            options.push((name, text(value)));
+        }
+    }
+    options
 }
 
 impl Rrq {
@@ -68,16 +118,20 @@ impl Rrq {
         let mut fields = rest.split(|byte| *byte == 0);
         let file = fields.next().ok_or(Malformed)?.to_vec();
         let mode = fields.next().filter(|mode| !mode.is_empty()).ok_or(Malformed)?;
-        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-        let mut options: Vec<(String, String)> = Vec::new();
-        // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
-        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-            let name = text(name).to_ascii_lowercase();
-            if options.iter().all(|(known, _)| *known != name) {
-                options.push((name, text(value)));
-            }
+        let mode = String::from_utf8_lossy(mode).to_ascii_lowercase();
+        Ok(Self { file, mode, options: read_options(fields) })
+    }
+
+    /// The datagram that a client sends.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut packet = RRQ.to_be_bytes().to_vec();
+        let options = self.options.iter().flat_map(|(name, value)| [name, value]);
+        let texts = [&self.mode].into_iter().chain(options).map(String::as_bytes);
+        for field in [self.file.as_slice()].into_iter().chain(texts) {
+            packet.extend(field);
+            packet.push(0);
         }
-        Ok(Self { file, mode: text(mode).to_ascii_lowercase(), options })
+        packet
     }
 
     /// The value of an option.
@@ -100,6 +154,8 @@ pub enum ErrorCode {
     IllegalOperation = 4,
     /// A packet that belongs to no transfer from there.
     UnknownTransferId = 5,
+    /// A client ends a transfer for its options; UEFI so ends its question for the size.
+    Options = 8,
 }
 
 /// An ERROR packet. The text is for the machine's console: short, and without a path of this host.
@@ -122,6 +178,11 @@ pub fn oack(options: &[(&'static str, u64)]) -> Vec<u8> {
         packet.push(0);
     }
     packet
+}
+
+/// An ACK packet.
+pub fn ack(block: u64) -> Vec<u8> {
+    [ACK.to_be_bytes(), on_the_wire(block).to_be_bytes()].concat()
 }
 
 /// The four bytes before the data of a block.
