@@ -130,7 +130,7 @@ impl Server {
     }
 
     /// As it serves this request: what a simulation fetches is no step of the machine's.
-    fn to_whom_it_serves(self, headers: &HeaderMap) -> Self {
+    fn serving(self, headers: &HeaderMap) -> Self {
         let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
         if agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes())) {
             return Self { registry: self.registry.of_a_simulation(), ..self };
@@ -158,7 +158,7 @@ async fn only_where_machines_boot(
     request: Request,
     next: Next,
 ) -> Response {
-    let server = server.to_whom_it_serves(request.headers());
+    let server = server.serving(request.headers());
     if server.advertised(arrival).is_some() {
         return next.run(request).await;
     }

@@ -43,6 +43,7 @@ pub mod nbps;
 pub mod ports;
 pub mod registry;
 pub mod scripts;
+pub mod simulate;
 pub mod udp;
 
 pub mod config;

@@ -38,7 +38,7 @@ pub async fn script(
     Query(facts): Query<HashMap<String, String>>,
     (method, headers): (Method, HeaderMap),
 ) -> Response {
-    let server = server.to_whom_it_serves(&headers);
+    let server = server.serving(&headers);
     let mac = file.strip_suffix(".ipxe").and_then(|name| name.parse::<Mac>().ok());
     let Some((mac, address)) = mac.zip(server.advertised(arrival)) else {
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
@@ -89,7 +89,7 @@ pub async fn nbp(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    let server = server.to_whom_it_serves(request.headers());
+    let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
     let state = server.registry.state(subject.mac, subject.address);
@@ -129,7 +129,7 @@ pub async fn image(
     Query(whose): Query<HashMap<String, String>>,
     request: Request,
 ) -> Response {
-    let server = server.to_whom_it_serves(request.headers());
+    let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = match whose.get("mac").and_then(|mac| mac.parse::<Mac>().ok()) {
         Some(mac) => Subject {
