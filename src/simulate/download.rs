@@ -67,7 +67,7 @@ pub struct Fetched {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// The server said no.
-    #[error("the server refuses: error {code} `{}`", text.escape_debug())]
+    #[error("the server refuses: error {code} `{text}`")]
     Refused {
         /// The code.
         code: u16,

@@ -97,12 +97,13 @@ fn a_simulation_walks_the_way_of_each_firmware_on_the_daemons_host_and_on_anothe
                     + &ipxe
             );
             let nbp = "bin-x86_64-efi/snponly.efi";
+            let bytes = std::fs::metadata(folder.path().join("nbps").join(nbp)).unwrap().len();
             assert_eq!(
                 told("uefi"),
                 head("UEFI x86-64")
                     + &format!("DHCP offer: …  {nbp} from 10.77.0.2{whose}\n")
                     + &format!("port 4011: …  {nbp} from 10.77.0.2:4011\n")
-                    + &format!("TFTP: …  {nbp}: 400096 bytes (blksize 1468, windowsize 4)\n")
+                    + &format!("TFTP: …  {nbp}: {bytes} bytes (blksize 1468, windowsize 4)\n")
                     + &ipxe
             );
             let at = format!("http://10.77.0.2:8080/nbp/{nbp}");
@@ -110,7 +111,7 @@ fn a_simulation_walks_the_way_of_each_firmware_on_the_daemons_host_and_on_anothe
                 told("uefi-http"),
                 head("UEFI x86-64 with HTTP Boot")
                     + &format!("DHCP offer: …  {at} from 10.77.0.2{whose}\n")
-                    + &format!("HTTP Boot: …  {at}: 400096 bytes\n")
+                    + &format!("HTTP Boot: …  {at}: {bytes} bytes\n")
                     + &ipxe
             );
             assert_eq!(told("ipxe"), head("a card's own iPXE") + &ipxe);
@@ -203,7 +204,7 @@ fn where_a_step_fails_it_is_told_with_what_was_waited_for_and_where_to_look() {
 
         std::fs::remove_file(folder.path().join("nbps/undionly.kpxe")).unwrap();
         let (text, code) = says(&folder);
-        assert!(text.contains("\n! TFTP: the server refuses: error 1 "), "{text}");
+        assert!(text.contains("\n! TFTP: the server refuses: error 2 `the file cannot be read; the server's log says why`\n"), "{text}");
         assert_eq!(code, Some(1));
 
         drop(appliance);
