@@ -202,3 +202,35 @@ pub fn acknowledged(wire: u16, lowest: u64, highest: u64) -> Option<u64> {
     let distance = u64::from(wire.wrapping_sub(on_the_wire(lowest)));
     Some(lowest + distance).filter(|block| *block <= highest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sends_is_read_as_it_was_meant() {
+        let options = vec![("tsize".into(), "0".into()), ("blksize".into(), "1468".into())];
+        let rrq = Rrq { file: b"snponly.efi".into(), mode: "octet".into(), options };
+        let datagram = rrq.encode();
+        assert_eq!(datagram, b"\0\x01snponly.efi\0octet\0tsize\x000\0blksize\x001468\0");
+        assert_eq!(Packet::decode(&datagram), Ok(Packet::Rrq(rrq)));
+        assert_eq!(Packet::decode(&ack(65_537)), Ok(Packet::Ack(1)));
+        let gone = error(ErrorCode::Options, "gone");
+        assert_eq!(Packet::decode(&gone), Ok(Packet::Error(8, "gone".into())));
+    }
+
+    #[test]
+    fn what_a_server_sends_is_read_as_it_was_meant() {
+        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let options = vec![option("tsize", "7"), option("blksize", "1468")];
+        let datagram = oack(&[("tsize", 7), ("blksize", 1468)]);
+        assert_eq!(FromServer::decode(&datagram), Ok(FromServer::Oack(options)));
+        let block = [&data_header(65_538)[..], b"abc"].concat();
+        assert_eq!(FromServer::decode(&block), Ok(FromServer::Data(2, b"abc")));
+        let refusal = error(ErrorCode::NotFound, "none");
+        assert_eq!(FromServer::decode(&refusal), Ok(FromServer::Error(1, "none".into())));
+        for other in [&b""[..], &[0], &[0, 3, 0], &[0, 5, 0], &ack(1), b"\0\x01x\0octet\0"] {
+            assert_eq!(FromServer::decode(other), Err(Malformed), "{other:?}");
+        }
+    }
+}

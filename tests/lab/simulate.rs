@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::boots;
 use crate::in_lab;
 use crate::journey::folder;
 use crate::support::appliance::Folder;
@@ -230,12 +231,58 @@ fn where_a_step_fails_it_is_told_with_what_was_waited_for_and_where_to_look() {
 }
 
 #[test]
+fn a_real_kernel_is_known_and_its_line_is_shown_without_the_token() {
+    in_lab!(|_lan| {
+        let (folder, mut appliance) = boots::appliance();
+        for (mac, firmware, host) in [
+            ("52:54:00:77:00:01", "bios", "bios"),
+            ("52:54:00:77:00:02", "uefi", "uefi"),
+            ("52:54:00:77:00:03", "uefi-http", "http"),
+            ("52:54:00:77:00:04", "ipxe", "chained"),
+        ] {
+            let arguments = ["--mac", mac, "--firmware", firmware];
+            let (text, code) = simulate("appliance", folder.path(), &arguments);
+            assert_eq!(code, Some(0), "{text}");
+            assert!(text.contains("\nkernel: …  bzImage 6."), "{text}");
+            assert!(text.contains("\ninitrd: …  initrd: gzip, "), "{text}");
+            let line = boots::expected(host);
+            let (before, after) = line.split_once("w7uVuW").unwrap();
+            let after = after.split_once(' ').unwrap().1;
+            assert!(text.contains(&format!("its command line: {before}*** {after}\n")), "{text}");
+            let json =
+                simulate("appliance", folder.path(), &[&arguments[..], &["--json"]].concat());
+            assert!(json.0.contains("jointoken=***"), "{}", json.0);
+            for said in [text, json.0, appliance.log()] {
+                assert!(!said.contains("w7uVuW"), "the token is shown");
+            }
+        }
+    });
+}
+
+#[test]
 fn of_several_who_offer_a_boot_the_first_is_taken_and_all_are_told() {
     in_lab!(|lan| {
         let (_router, folder, _appliance) = lab(&lan);
         lan.attach("proxy", "10.77.0.9/24");
-        let _proxy = Router::proxy("proxy");
-        let (text, _) = simulate("appliance", folder.path(), &["--mac", ODEN]);
-        assert!(text.contains("10.77.0.2 (this host)") && text.contains("10.77.0.9"), "{text}");
+        {
+            let _proxy = Router::proxy("proxy");
+            let (text, code) = simulate("appliance", folder.path(), &["--mac", ODEN]);
+            let left = "an offer of 10.77.0.9 without an address was left: it names no boot file";
+            assert!(text.contains(left), "{text}");
+            assert_eq!(code, Some(0));
+        }
+        folder.write("second.yaml", "server: { nbps: [./nbps], interfaces: [eth0] }\n");
+        let mut second = inside("proxy", Path::new(env!("CARGO_BIN_EXE_reveille")));
+        second.args(["serve", "--config", "second.yaml"]).current_dir(folder.path());
+        let mut second = Appliance::spawn(second);
+        second.wait_for("ready");
+        let (text, code) = simulate("appliance", folder.path(), &["--mac", ODEN]);
+        let too = |server: &str| {
+            text.contains(&format!(
+                "{server} offers `undionly.kpxe` too; the first offer was taken"
+            ))
+        };
+        assert!(too("10.77.0.2") || too("10.77.0.9"), "{text}");
+        assert_eq!(code, Some(0));
     });
 }
