@@ -118,7 +118,10 @@ fn interface(arguments: &Arguments) -> Result<Interface> {
     let (served, missing) = interfaces::look(&server).map_err(|reason| anyhow!(reason))?;
     match served.iter().next() {
         Some(interface) => Ok(interface.clone()),
-        None => bail!("there is no interface to play a machine on: {}", missing.join("; ")),
+        None => bail!(
+            "there is no interface to play a machine on, name one by `--interface`: {}",
+            missing.join("; ")
+        ),
     }
 }
 

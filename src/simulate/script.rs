@@ -232,7 +232,8 @@ impl Run {
             "chain" | "imgexec" | "boot" if !first.is_empty() => {
                 Ran::Ends(Deed::Chain { url: first, has_waited: self.has_waited })
             }
-            "boot" | "imgexec" => ends(End::Boots),
+            "boot" | "imgexec" if self.has_kernel => ends(End::Boots),
+            "boot" | "imgexec" => Ran::Badly,
             "exit" => ends(End::Firmware),
             "shell" | "login" | "config" => ends(End::Waits),
             "prompt" => match option(&["--timeout", "-t"]) {
@@ -471,6 +472,7 @@ mod tests {
             ("prompt Press a key", Deed::End(End::Waits)),
             ("set a ${a}x${b}\nset b {a}\nchain http://$${b}", chain("http://x")),
             ("# chain http://x\nreboot", Deed::End(End::Power("starts anew"))),
+            ("boot || shell", Deed::End(End::Waits)),
             ("sanboot --drive 0x81", Deed::End(End::Disk("0x81".into()))),
             ("", Deed::End(End::Firmware)),
         ] {

@@ -227,6 +227,12 @@ fn where_a_step_fails_it_is_told_with_what_was_waited_for_and_where_to_look() {
         let (text, code) = says(&folder);
         assert!(text.contains("there is no interface to play a machine on"), "{text}");
         assert_eq!(code, Some(1));
+        let nowhere = tempfile::tempdir().unwrap();
+        let (text, code) = simulate("other", nowhere.path(), &[]);
+        let told =
+            "reveille: there is no interface to play a machine on, name one by `--interface`: ";
+        assert!(text.starts_with(told), "{text}");
+        assert_eq!(code, Some(1));
     });
 }
 
