@@ -3,6 +3,7 @@
 mod doctor;
 mod nbps;
 mod serve;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,16 @@ enum Command {
     Nbps(nbps::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
     Doctor(Doctor),
+    /// Play a machine against the running daemon, step by step. Exit code 1 where a step fails.
+    ///
+    /// It asks by DHCP as firmware does, fetches the NBP, asks again as the iPXE in it, runs its script, and
+    /// looks at the first bytes of kernel and initrds; nothing is booted. Each step is printed with its
+    /// time. It runs on the daemon's host, or on another host of the LAN with --interface.
+    ///
+    /// Nobody is disturbed: no lease is taken, the log has each step as a `simulation of` the machine, and
+    /// nothing of it is remembered of the machine. Over TFTP this host is known by its address only. It
+    /// takes root, for port 68.
+    Simulate(simulate::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +65,7 @@ impl Cli {
         match self.command {
             Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
+            Command::Simulate(arguments) => simulate::run(arguments),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
         }
     }

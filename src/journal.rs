@@ -67,6 +67,13 @@ impl Journal {
         }
     }
 
+    /// Writes down what `reveille simulate` did as this machine, unless too much came.
+    pub fn publish_of_a_simulation(&self, Event { subject, step }: &Event) {
+        if !takes_one_datagram(step) || self.affords(subject) {
+            info!("simulation of {subject}: {step}");
+        }
+    }
+
     fn affords(&self, subject: &Subject) -> bool {
         let (budget, who) = match subject.name {
             Some(_) => (&self.known, "machines of the config"),

@@ -26,7 +26,8 @@
 //! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`dhcp::lan`],
 //! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the
 //! [`registry`], and calls the pure logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows
-//! the config's types and [`boot`]; and [`boot`] knows nobody.
+//! the config's types and [`boot`]; and [`boot`] knows nobody. [`simulate`] is the other end: it plays a
+//! machine against a running daemon.
 
 pub mod cli;
 pub mod daemon;
@@ -43,6 +44,7 @@ pub mod nbps;
 pub mod ports;
 pub mod registry;
 pub mod scripts;
+pub mod simulate;
 pub mod udp;
 
 pub mod config;

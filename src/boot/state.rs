@@ -96,6 +96,11 @@ impl MachineState {
         self.client.as_deref()
     }
 
+    /// Of a machine that has just fetched an NBP, of whatever name.
+    pub fn of_a_running_nbp(now: SystemTime) -> Self {
+        Self { fetched: vec![now], ..Self::default() }
+    }
+
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
     pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
         let in_vain = self.transactions >= MOST_TRANSACTIONS && self.was_offered_an_nbp(now);

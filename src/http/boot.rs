@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
@@ -40,8 +40,9 @@ pub async fn script(
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     Path(file): Path<String>,
     Query(facts): Query<HashMap<String, String>>,
-    method: Method,
+    (method, headers): (Method, HeaderMap),
 ) -> Response {
+    let server = server.serving(&headers);
     let mac = file.strip_suffix(".ipxe").and_then(|name| name.parse::<Mac>().ok());
     let Some((mac, address)) = mac.zip(server.advertised(arrival)) else {
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
@@ -141,6 +142,7 @@ pub async fn nbp(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
+    let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
     let state = server.registry.state(subject.mac, subject.address);
@@ -184,6 +186,7 @@ pub async fn image(
     Query(whose): Query<HashMap<String, String>>,
     request: Request,
 ) -> Response {
+    let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = match whose.get("mac").and_then(|mac| mac.parse::<Mac>().ok()) {
         Some(mac) => Subject {

@@ -16,6 +16,7 @@ mod fetching;
 mod interfaces;
 mod journey;
 mod option_43;
+mod simulate;
 mod tftp;
 mod tftp_clients;
 mod tftp_limits;
