@@ -1,7 +1,9 @@
 //! The command line: one file a command.
 
+mod check;
 mod doctor;
 mod nbps;
+mod render;
 mod serve;
 mod simulate;
 
@@ -25,6 +27,10 @@ enum Command {
     Serve(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
+    /// Tell everything that is wrong with a config and with what it names. Exit code 1 where a daemon would not take it up.
+    Check(check::Arguments),
+    /// Print what a machine gets, and why: which entries are for it, the offers in words, its exact script.
+    Render(render::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
     Doctor(Doctor),
     /// Play a machine against the running daemon, step by step. Exit code 1 where a step fails.
@@ -64,6 +70,8 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
+            Command::Check(arguments) => check::run(arguments),
+            Command::Render(arguments) => render::run(arguments),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Simulate(arguments) => simulate::run(arguments),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),

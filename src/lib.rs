@@ -22,6 +22,8 @@
 //! comes from one snapshot of the [`config`], and each step leaves an [`boot::Event`] in the
 //! [`journal`].
 //!
+//! [`explain`] says what a machine would get and why, [`simulate`] asks a running daemon for it.
+//!
 //! The parts, from the start of the program to the middle of it: [`cli`] reads the command line,
 //! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`dhcp::lan`],
 //! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the
@@ -37,6 +39,7 @@ pub mod http;
 pub mod tftp;
 
 pub mod budget;
+pub mod explain;
 pub mod files;
 pub mod interfaces;
 pub mod journal;

@@ -112,3 +112,15 @@ pub enum Option43 {
     /// The same, with a boot prompt that does not wait: for UEFI that wants one.
     SkipPrompt,
 }
+
+impl Option43 {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::None => "none",
+            Self::Bios => "bios",
+            Self::SkipPrompt => "skip-prompt",
+        }
+    }
+}

@@ -59,6 +59,8 @@ pub struct Templates {
     env: Environment<'static>,
     broken: BTreeMap<String, Mistake>,
     answers: BTreeMap<PathBuf, Result<(), Mistake>>,
+    /// Those that did not come with reveille.
+    own: BTreeSet<String>,
     /// Those that print what only iPXE can tell.
     using_facts: BTreeSet<String>,
 }
@@ -86,6 +88,7 @@ impl Templates {
             .iter()
             .map(|(name, source)| ((*name).to_owned(), Ok((*source).to_owned())))
             .collect();
+        let names = own.keys().cloned().collect();
         sources.extend(own);
         let using_facts = using_facts(&sources);
         for (name, source) in sources {
@@ -100,7 +103,7 @@ impl Templates {
                 (path, compiled)
             })
             .collect();
-        Self { env, broken, answers, using_facts }
+        Self { env, broken, answers, own: names, using_facts }
     }
 
     /// Whether there is a boot script of this name, usable or not.
@@ -134,6 +137,11 @@ impl Templates {
     /// The answer files, and what keeps each from being used.
     pub fn answers(&self) -> &BTreeMap<PathBuf, Result<(), Mistake>> {
         &self.answers
+    }
+
+    /// Whether a boot script is one of the operator's, and not one that came with reveille.
+    pub fn is_own(&self, name: &str) -> bool {
+        self.own.contains(name)
     }
 
     /// Whether a boot script prints what only iPXE can tell of its machine.

@@ -61,8 +61,8 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
-    /// What it says is wrong. A line for each problem, warnings included.
-    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    /// What it says is wrong: each problem with its line quoted, warnings included.
+    #[error("{}", .0.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"))]
     Invalid(Vec<Problem>),
 }
 

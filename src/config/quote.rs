@@ -68,7 +68,9 @@ fn extent(rest: impl Iterator<Item = char>) -> usize {
                 ' ' => rest.get(at + 1).is_none_or(|next| *next == '#' || *next == ' '),
                 _ => false,
             };
-            (0..rest.len()).find(|at| ends(*at)).unwrap_or(rest.len()).max(1)
+            let end = (0..rest.len()).find(|at| ends(*at)).unwrap_or(rest.len());
+            let last = rest[..end].iter().rposition(|c| !c.is_whitespace());
+            last.map_or(1, |last| last + 1)
         }
     }
 }
@@ -110,6 +112,7 @@ mod tests {
             ("m: { mac: 5c:f3:fc:00:00:01, x: 1 }", 11, "          ^^^^^^^^^^^^^^^^^"),
             ("  interface: eth0", 3, "  ^^^^^^^^^"),
             ("\tb: 2", 1, "^^"),
+            ("server: { http: { port: 0 } }", 25, "                        ^"),
             ("x", 9, " ^"),
         ] {
             assert_eq!(

@@ -206,7 +206,16 @@ fn a_machine_known_by_its_serial_number_is_asked_for_it_once() {
         let chain = asked.lines().find(|line| line.starts_with("chain ")).unwrap();
         let url = chain.split(' ').find(|word| word.starts_with("http://")).unwrap();
         // iPXE's `:uristring` escapes what a URL cannot hold.
-        let told = url.replace("${serial:uristring}", "CZ%201%262").replace("${uuid}", "");
+        let told = [
+            ("${serial:uristring}", "CZ%201%262"),
+            ("${product:uristring}", ""),
+            ("${manufacturer:uristring}", ""),
+            ("${uuid}", ""),
+            ("${platform}", "pcbios"),
+            ("${buildarch}", "i386"),
+            ("${cpu}", "x64"),
+        ];
+        let told = told.iter().fold(url.to_owned(), |url, (name, fact)| url.replace(name, fact));
         assert!(!told.contains("${"), "{told}");
         let script = String::from_utf8(firmware.fetch(&told)).unwrap();
         assert!(script.contains("reveille: oden boots debian"), "{script}");
