@@ -3,6 +3,7 @@
 mod doctor;
 mod nbps;
 mod serve;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,8 +21,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the machines on the LAN, until stopped. SIGHUP reads the config again.
+    /// Serve the machines on the LAN, until stopped. What changes in the config is taken up by itself.
     Serve(ConfigFile),
+    /// Tell how the running daemon is doing. Exit code 1 where the config as it is now does not serve, 3 where no daemon runs.
+    Status(status::Arguments),
+    /// Have the running daemon read its config at once, and tell what became of that. Exit codes as those of `status`.
+    Reload(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
@@ -53,6 +58,8 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
+            Command::Status(arguments) => status::run(arguments),
+            Command::Reload(file) => status::reload(file.config),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
         }

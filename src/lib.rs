@@ -26,7 +26,8 @@
 //! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`dhcp::lan`],
 //! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the
 //! [`registry`], and calls the pure logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows
-//! the config's types and [`boot`]; and [`boot`] knows nobody.
+//! the config's types and [`boot`]; and [`boot`] knows nobody. Beside them [`config::watch`] has a config that
+//! has changed taken up, and [`control`] offers the [`operations`] to commands.
 
 pub mod cli;
 pub mod daemon;
@@ -36,10 +37,12 @@ pub mod http;
 pub mod tftp;
 
 pub mod budget;
+pub mod control;
 pub mod files;
 pub mod interfaces;
 pub mod journal;
 pub mod nbps;
+pub mod operations;
 pub mod ports;
 pub mod registry;
 pub mod scripts;

@@ -116,6 +116,18 @@ pub enum Option43 {
     SkipPrompt,
 }
 
+impl Option43 {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::None => "none",
+            Self::Bios => "bios",
+            Self::SkipPrompt => "skip-prompt",
+        }
+    }
+}
+
 /// A network bootstrap program: a file that firmware loads and runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nbp {
@@ -235,8 +247,12 @@ pub struct Catalog {
     by_mac: BTreeMap<Mac, Arc<Machine>>,
     by_uuid: BTreeMap<Uuid, Arc<Machine>>,
     by_serial: BTreeMap<String, Arc<Machine>>,
+    /// All Omni instances, by name.
+    pub omni: BTreeMap<String, Arc<Omni>>,
     /// All images, by name.
     pub images: BTreeMap<String, Arc<Image>>,
+    /// All profiles, by name.
+    pub profiles: BTreeMap<String, Arc<Profile>>,
     /// What strangers get.
     pub unknown: Unknown,
     /// The menu.
@@ -258,6 +274,12 @@ impl Catalog {
         if let Some(serial) = &machine.serial {
             self.by_serial.insert(serial.clone(), Arc::clone(&machine));
         }
+    }
+
+    /// Every machine, by name.
+    pub fn machines(&self) -> BTreeMap<&str, &Machine> {
+        let all = self.by_mac.values().chain(self.by_uuid.values()).chain(self.by_serial.values());
+        all.map(|machine| (machine.name.as_str(), &**machine)).collect()
     }
 
     /// The machine with this network card.

@@ -248,6 +248,25 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What kind of step it is, in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Offered { .. } => "offered",
+            Self::Leased { .. } => "leased",
+            Self::Acknowledged { .. } => "acknowledged",
+            Self::Probed { .. } => "asked for a size",
+            Self::NbpSent { .. } => "fetched an NBP",
+            Self::AutoexecSent { .. } => "fetched autoexec",
+            Self::ScriptServed { .. } => "runs its script",
+            Self::ImageSent { .. } => "fetched of an image",
+            Self::BrokenOff { .. } => "broke off",
+            Self::Refused { .. } => "refused",
+            Self::Ignored { .. } => "not answered",
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

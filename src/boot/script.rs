@@ -148,6 +148,15 @@ impl Templates {
         names
     }
 
+    /// The text of one, or why it cannot be used.
+    pub fn source(&self, name: &str) -> Option<Result<String, &str>> {
+        if let Some(reason) = self.broken.get(name) {
+            return Some(Err(reason));
+        }
+        let template = self.env.get_template(&file_name(name)).ok()?;
+        Some(Ok(template.source().to_owned()))
+    }
+
     /// The templates that do not compile, and why: with file and line.
     pub fn broken(&self) -> &BTreeMap<String, String> {
         &self.broken

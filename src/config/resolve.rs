@@ -84,9 +84,8 @@ pub fn resolve(
     let folder = file.server.boot_scripts.as_ref();
     for (name, reason) in templates.broken() {
         let place = folder.map(|at| at.place).unwrap_or_default();
-        let message = format!(
-            "{reason}; boots that need `{name}` are refused until that is mended and the config is reloaded (SIGHUP)"
-        );
+        let message =
+            format!("{reason}; boots that need `{name}` are refused until that is mended");
         problems.warning("server.boot_scripts", place, message);
     }
     let catalog =
@@ -344,7 +343,7 @@ profiles:
         assert_eq!(
             complaints(yaml),
             [
-                "config.yaml:2:35: profiles.p.nbp.bios: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?; boots that need it are refused until it is there and the config is reloaded (SIGHUP)",
+                "config.yaml:2:35: profiles.p.nbp.bios: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?; boots that need it are refused until it is there",
                 "config.yaml:2:59: profiles.p.nbp.uefi-x64: `undionly.kpxe` is for BIOS, not for UEFI x86-64",
                 "config.yaml:2:74: profiles.p.nbp.bioss: there is no key `bioss`; did you mean `bios`?",
             ]
