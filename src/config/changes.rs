@@ -350,3 +350,205 @@ fn menu(old: &Menu, new: &Menu, fields: &mut Fields) {
     };
     fields.list("profiles", &names(profiles), &names(&new.profiles));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::Arch;
+    use crate::config::fields::Problems;
+    use crate::config::file::File;
+    use crate::config::resolve::{Surroundings, resolve};
+
+    /// A host with an NBP, a template of its own and this token.
+    struct Host {
+        token: Result<&'static str, &'static str>,
+        template: Option<&'static str>,
+        nbp: &'static str,
+    }
+
+    const HOST: Host = Host { token: Ok("hush"), template: Some("#!ipxe\n"), nbp: "snponly.efi" };
+
+    fn config(yaml: &str, host: &Host) -> Config {
+        let mut problems = Problems::new(Path::new("config.yaml"));
+        let file = File::parse(yaml, &mut problems);
+        let mut nbps = Nbps::default();
+        let (name, path) = (host.nbp.to_owned(), Path::new("/nbps").join(host.nbp));
+        nbps.add(Nbp { name, path, arch: Arch::UefiX64, folder: 0 });
+        let token = host.token.map(SecretString::from).map_err(str::to_owned);
+        let template = host.template.map(|source| ("own".to_owned(), Ok(source.to_owned())));
+        let found = Surroundings {
+            base: "/etc".into(),
+            state: "/state".into(),
+            secrets: file.secret_sources().map(|source| (source.clone(), token.clone())).collect(),
+            templates: template.into_iter().collect(),
+            nbps,
+            ..Surroundings::default()
+        };
+        resolve(file, found, problems).unwrap()
+    }
+
+    fn told(old: &str, new: &str) -> Vec<String> {
+        changes(&config(old, &HOST), &config(new, &HOST), &BTreeMap::new())
+    }
+
+    const CONFIG: &str = "\
+server: { interfaces: [eth0], tftp: { max_transfers: 100 } }
+omni: { lab: { api: https://x, join_token: { file: token } } }
+images: { talos: { kernel: k, initrd: [i], cmdline: [one], talos: { version: v1.11.2 } } }
+profiles:
+  talos: { script: talos, image: talos, omni: lab, cmdline: [quiet] }
+  rescue: { script: linux, image: talos, local_boot: exit }
+machines:
+  oden: { mac: 52:54:00:77:00:10, profile: talos }
+  loke: { uuid: 01234567-89ab-cdef-0123-456789abcdef, profile: talos }
+  ymer: { serial: CZ1, profile: rescue }
+menu: { timeout: 30s }
+";
+
+    #[test]
+    fn the_same_is_no_change() {
+        assert_eq!(told(CONFIG, CONFIG), Vec::<String>::new());
+        assert_eq!(told(CONFIG, &format!("# words\n{CONFIG}")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_kind_of_change_is_told_in_words() {
+        for (from, to, line) in [
+            ("[quiet]", "[quiet, console=ttyS1]", "profile talos: cmdline + console=ttyS1"),
+            ("[quiet]", "[]", "profile talos: cmdline - quiet"),
+            ("[one]", "[two, one, two]", "image talos: cmdline + two + two"),
+            (
+                "local_boot: exit",
+                "local_boot: sanboot",
+                "profile rescue: local_boot exit -> sanboot",
+            ),
+            (
+                "local_boot: exit",
+                "option_43: bios",
+                "profile rescue: option_43 none -> bios; local_boot exit -> none",
+            ),
+            ("script: linux", "script: own", "profile rescue: script linux -> own"),
+            ("omni: lab, ", "", "profile talos: omni lab -> none"),
+            ("10, profile: talos", "10, profile: rescue", "machine oden: profile talos -> rescue"),
+            (
+                "mac: 52:54:00:77:00:10",
+                "mac: [52:54:00:77:00:10, 52:54:00:77:00:11]",
+                "machine oden: mac + 52:54:00:77:00:11",
+            ),
+            (
+                "cdef, profile",
+                "cdee, profile",
+                "machine loke: uuid 01234567-89ab-cdef-0123-456789abcdef -> 01234567-89ab-cdef-0123-456789abcdee",
+            ),
+            ("serial: CZ1", "serial: CZ2", "machine ymer: serial CZ1 -> CZ2"),
+            ("  ymer: { serial: CZ1, profile: rescue }\n", "", "machine ymer: gone"),
+            (
+                "machines:\n",
+                "machines:\n  tor: { serial: T, profile: rescue }\n",
+                "machine tor: new",
+            ),
+            ("api: https://x", "api: https://y", "omni lab: api https://x -> https://y"),
+            ("initrd: [i]", "initrd: [j]", "image talos: initrd + /etc/j - /etc/i"),
+            ("kernel: k", "kernel: /k", "image talos: kernel /etc/k -> /k"),
+            ("v1.11.2", "v1.10.0", "image talos: talos 1.11 -> 1.10"),
+            ("[eth0]", "[eth0, eth1]", "server.interfaces: eth0 -> eth0, eth1"),
+            (
+                "interfaces: [eth0]",
+                "advertise: 10.0.0.1",
+                "server.interfaces: eth0 -> that of the default route",
+            ),
+            (
+                "max_transfers: 100",
+                "max_errors: 7, subnets: [10.0.0.0/8]",
+                "server.tftp: max_transfers 100 -> 2000; max_errors 100 -> 7; subnets + 10.0.0.0/8",
+            ),
+            ("timeout: 30s", "timeout: 30s, default: rescue", "menu: default local -> rescue"),
+            ("timeout: 30s", "timeout: 5s", "menu: timeout 30 s -> 5 s"),
+            ("timeout: 30s", "profiles: [talos, rescue]", "menu: profiles in another order"),
+            ("menu:", "unknown: ignore\nmenu:", "unknown: menu -> ignore"),
+        ] {
+            assert!(CONFIG.contains(from), "{from}");
+            assert_eq!(told(CONFIG, &CONFIG.replacen(from, to, 1))[0], line);
+        }
+    }
+
+    #[test]
+    fn what_the_config_names_is_told_and_no_secret_is() {
+        let old = config(CONFIG, &HOST);
+        for (host, line) in [
+            (Host { token: Ok("hush2"), ..HOST }, "omni lab: join token changed"),
+            (Host { token: Err("gone"), ..HOST }, "omni lab: join token is missing"),
+            (Host { template: Some("#!ipxe\nexit\n"), ..HOST }, "template own: changed"),
+            (Host { template: Some("{{"), ..HOST }, "template own: changed"),
+            (Host { template: None, ..HOST }, "template own: gone"),
+        ] {
+            let new = config(CONFIG, &host);
+            assert_eq!(changes(&old, &new, &BTreeMap::new()), [line]);
+            let back = changes(&new, &old, &BTreeMap::new());
+            assert!(!back.concat().contains("hush"), "{back:?}");
+        }
+        let other = config(CONFIG, &Host { nbp: "ipxe.efi", ..HOST });
+        let told = changes(&old, &other, &BTreeMap::new());
+        assert_eq!(told, ["NBP ipxe.efi: new", "NBP snponly.efi: gone"]);
+        let pasted = CONFIG.replace("[quiet]", "['siderolink.api=https://x?jointoken=hush']");
+        let told = changes(&old, &config(&pasted, &HOST), &BTreeMap::new());
+        assert_eq!(
+            told,
+            ["profile talos: cmdline + siderolink.api=https://x?jointoken=*** - quiet"]
+        );
+    }
+
+    #[test]
+    fn a_file_with_other_content_is_told_by_what_it_is() {
+        let config = config(CONFIG, &HOST);
+        for (path, touch, line) in [
+            ("/etc/k", Touch::Came, "image talos: kernel is there"),
+            ("/etc/i", Touch::Changed, "image talos: initrd has other content"),
+            ("/etc/i", Touch::Went, "image talos: initrd is gone"),
+            ("/nbps/snponly.efi", Touch::Changed, "NBP snponly.efi: changed"),
+        ] {
+            let touched = BTreeMap::from([(PathBuf::from(path), touch)]);
+            assert_eq!(changes(&config, &config, &touched), [line]);
+        }
+    }
+
+    #[test]
+    fn of_many_changes_the_first_are_told_and_how_many_there_are_more() {
+        let machines = |count: u32| {
+            let machine = |n: u32| format!("  m{n:03}: {{ serial: S{n}, profile: rescue }}\n");
+            let all: String = (0..count).map(machine).collect();
+            CONFIG.replace("machines:\n", &format!("machines:\n{all}"))
+        };
+        let told = |count| told(CONFIG, &machines(count));
+        assert_eq!(told(21).len(), 21);
+        let many = told(103);
+        assert_eq!(many.len(), 21);
+        assert_eq!((many[0].as_str(), many[20].as_str()), ("machine m000: new", "and 83 more"));
+    }
+
+    #[test]
+    fn what_waits_for_the_next_start_is_named() {
+        let server = |yaml: &str| config(&format!("server: {yaml}\n"), &HOST).server;
+        let running = server("{}");
+        assert_eq!(
+            at_next_start(&running, &server("{ interfaces: [eth7] }")),
+            Vec::<String>::new()
+        );
+        let wanted = server("{ http: { port: 8081 }, dhcp: off, state: /s, advertise: 10.0.0.1 }");
+        assert_eq!(
+            at_next_start(&running, &wanted),
+            [
+                "server.dhcp.port: 67 -> off",
+                "server.dhcp.boot_server_port: 4011 -> off",
+                "server.http.port: 8080 -> 8081",
+                "server.state: /state -> /s",
+            ]
+        );
+        let bound = wanted.with_bound_of(&running);
+        assert_eq!(at_next_start(&running, &bound), Vec::<String>::new());
+        assert_eq!(bound.advertise, Some("10.0.0.1".parse().unwrap()));
+        let limited = server("{ tftp: { port: 1069, max_errors: 3 } }").with_bound_of(&running);
+        let tftp = limited.tftp.unwrap();
+        assert_eq!((tftp.port, tftp.max_errors), (69, 3));
+    }
+}

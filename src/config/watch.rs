@@ -225,3 +225,107 @@ impl Watches {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::followed::Kind;
+    use super::*;
+
+    /// Looks at these moments, in milliseconds, each after something was done.
+    fn observed(
+        settling: &mut Settling,
+        followed: &Followed,
+        steps: &[(u64, &dyn Fn())],
+    ) -> Vec<State> {
+        let start = Instant::now();
+        let observe = |(millis, change): &(u64, &dyn Fn())| {
+            change();
+            settling.observe(followed.look(), start + Duration::from_millis(*millis))
+        };
+        steps.iter().map(observe).collect()
+    }
+
+    const NOTHING: &dyn Fn() = &|| {};
+
+    #[test]
+    fn a_change_is_taken_up_when_it_is_quiet_and_an_image_that_is_copied_holds_back_nothing() {
+        use State::{Changed, Changing, Same};
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| fs::write(at(name), text).unwrap();
+        write("config.yaml", "");
+        let mut followed = Followed::default();
+        followed.add(at("config.yaml"), Kind::Config);
+        followed.add(at("linux"), Kind::Image);
+
+        let mut settling = Settling::new(&followed);
+        let steps: [(u64, &dyn Fn()); 6] = [
+            (0, NOTHING),
+            (10, &|| write("config.yaml", "a")),
+            (200, &|| write("config.yaml", "ab")),
+            (390, NOTHING),
+            (400, NOTHING),
+            (410, NOTHING),
+        ];
+        assert_eq!(
+            observed(&mut settling, &followed, &steps),
+            [Same, Changing, Changing, Changing, Changed, Changed]
+        );
+
+        let mut settling = Settling::new(&followed);
+        let steps: [(u64, &dyn Fn()); 4] = [
+            (0, &|| write("linux", "k")),
+            (300, &|| write("linux", "ke")),
+            (500, NOTHING),
+            (600, &|| write("linux", "ker")),
+        ];
+        // The config has changed since it was read, too.
+        assert_eq!(
+            observed(&mut settling, &followed, &steps),
+            [Changing, Changed, Changed, Changed]
+        );
+
+        let mut followed = Followed::default();
+        followed.add(at("config.yaml"), Kind::Config);
+        followed.add(at("linux"), Kind::Image);
+        let mut settling = Settling::new(&followed);
+        let steps: [(u64, &dyn Fn()); 4] = [
+            (0, &|| write("linux", "kern")),
+            (300, &|| write("linux", "kerne")),
+            (690, NOTHING),
+            (700, NOTHING),
+        ];
+        assert_eq!(
+            observed(&mut settling, &followed, &steps),
+            [Changing, Changing, Changing, Changed]
+        );
+    }
+
+    #[test]
+    fn what_is_missing_for_a_moment_has_more_time_to_come_back() {
+        use State::{Changed, Changing};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, "old").unwrap();
+        let mut followed = Followed::default();
+        followed.add(path.clone(), Kind::Config);
+        let mut settling = Settling::new(&followed);
+        let steps: [(u64, &dyn Fn()); 5] = [
+            (0, &|| fs::remove_file(&path).unwrap()),
+            (490, NOTHING),
+            (495, &|| fs::write(&path, "new").unwrap()),
+            (690, NOTHING),
+            (695, NOTHING),
+        ];
+        assert_eq!(
+            observed(&mut settling, &followed, &steps),
+            [Changing, Changing, Changing, Changing, Changed]
+        );
+        let mut settling = Settling::new(&followed);
+        let steps: [(u64, &dyn Fn()); 3] =
+            [(0, &|| fs::remove_file(&path).unwrap()), (499, NOTHING), (500, NOTHING)];
+        assert_eq!(observed(&mut settling, &followed, &steps), [Changing, Changing, Changed]);
+    }
+}
