@@ -42,14 +42,15 @@ const OPERATION: Duration = Duration::from_secs(60);
 /// Connections at once.
 const MOST: usize = 64;
 
-/// What a client asks for.
+/// What a client asks for. Its variants have braces since serde lets keys pass that nothing knows where they
+/// have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// How the daemon is doing.
-    Status,
+    Status {},
     /// Read the config again.
-    Reload,
+    Reload {},
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -215,8 +216,8 @@ async fn converse(mut connection: Connection, operations: Arc<Operations>) -> io
 async fn perform(request: Request, operations: &Arc<Operations>) -> Reply {
     let operations = Arc::clone(operations);
     let perform = move || match request {
-        Request::Status => serde_json::to_value(operations.status()),
-        Request::Reload => serde_json::to_value(operations.reload()),
+        Request::Status {} => serde_json::to_value(operations.status()),
+        Request::Reload {} => serde_json::to_value(operations.reload()),
     };
     match tokio::task::spawn_blocking(perform).await {
         Ok(Ok(answer)) => Reply::Answer(answer),

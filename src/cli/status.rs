@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 /// Prints how the daemon is doing.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let source = Source::find(arguments.file.config);
-    let Some((status, value)) = asked::<Status>(&source, Request::Status)? else {
+    let Some((status, value)) = asked::<Status>(&source, Request::Status {})? else {
         return Ok(ExitCode::from(NO_DAEMON));
     };
     let text = if arguments.json { format!("{value:#}\n") } else { told(&status, now()) };
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
 
 /// Has the config read again.
 pub(super) fn reload(config: Option<PathBuf>) -> Result<ExitCode> {
-    let Some((reloaded, _)) = asked::<Reloaded>(&Source::find(config), Request::Reload)? else {
+    let Some((reloaded, _)) = asked::<Reloaded>(&Source::find(config), Request::Reload {})? else {
         return Ok(ExitCode::from(NO_DAEMON));
     };
     let Reloaded { generation, changes, at_next_start, refused } = reloaded;

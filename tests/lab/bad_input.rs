@@ -73,13 +73,13 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
         assert!(script(&firmware, 4).contains("\nkernel "));
         appliance.wait_for("WARN one (52:54:00:77:00:01): refused its boot: no join token");
 
-        // An image that comes is served at once, a secret and a template with the next reload.
+        // An image that comes is served at once, a secret and a template when they are taken up.
         folder.write("gone.gz", "here");
         assert!(script(&firmware, 2).contains("\nkernel "));
         folder.write("lab.token", "abcd\n");
         folder.write("boot-scripts/coreos.ipxe", "#!ipxe\necho {{ machine.name }}\n");
-        appliance.signal("HUP");
-        appliance.wait_for("config: reloaded");
+        appliance.wait_for("omni lab: join token is there");
+        appliance.wait_for("template coreos: new");
         assert!(script(&firmware, 1).contains("?jointoken=abcd "));
         assert_eq!(script(&firmware, 3), "#!ipxe\necho three\n");
     });
@@ -105,7 +105,7 @@ fn a_bad_reload_changes_nothing_and_is_told() {
         }
         let moved = folder.write("config.yaml", "server: { http: { port: 9090 } }\n");
         appliance.signal("HUP");
-        appliance.wait_for("that is taken up at the next start");
+        appliance.wait_for("server.http.port: 8080 -> 9090 is taken up at the next start");
         let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
         let offer = firmware.discover(discover).unwrap().file();
         assert!(firmware.fetch(&offer).starts_with(b"#!ipxe"), "what is told is what is served");

@@ -86,6 +86,13 @@ impl Running {
         assert!(self.script().contains(&format!(" {argument} ||")), "{}", self.script());
     }
 
+    /// This is in the log, or comes into it.
+    fn tells(&mut self, text: &str) {
+        if !self.appliance.log().contains(text) {
+            self.appliance.wait_for(text);
+        }
+    }
+
     /// Nothing of it was told as an error.
     fn had_no_errors(&mut self) {
         let log = self.appliance.log();
@@ -255,7 +262,7 @@ fn a_broken_edit_changes_nothing_is_told_once_and_is_seen_in_the_status() {
         assert_eq!((code, &said["config"]["generation"]), (Some(1), &1.into()));
         let problem = &said["config"]["refused"]["problems"][0];
         assert_eq!(problem["key"], "profiles.debian.image");
-        assert_eq!((&problem["line"], &problem["column"]), (&5.into(), &36.into()));
+        assert_eq!((&problem["line"], &problem["column"]), (&5.into(), &35.into()));
         assert!(said["config"]["refused"]["text"].as_str().unwrap().contains(told));
 
         // Saved once more as it is, and asked for.
@@ -338,6 +345,7 @@ fn an_image_that_comes_later_is_taken_up_and_its_copying_holds_back_no_other_cha
                     file.write_all(&[3; 1000]).unwrap();
                     thread::sleep(Duration::from_millis(10));
                 }
+                file.write_all(b"its end").unwrap();
             });
             running.folder.write("config.yaml", saying("a=1"));
             let line = running.appliance.wait_for("config: reloaded from ");
@@ -402,7 +410,7 @@ fn interfaces_and_limits_change_under_a_running_transfer_and_a_port_waits_for_th
 
         running.folder.write("config.yaml", server("interfaces: [eth0, eth1]"));
         assert_eq!(running.reloads_once(), "server.interfaces: eth0 -> eth0, eth1");
-        running.appliance.wait_for("serving machines on eth0 (10.77.0.2), eth1 (10.78.0.2)");
+        running.tells("serving machines on eth0 (10.77.0.2), eth1 (10.78.0.2)");
         assert!(!far.fetch("tftp://10.78.0.2/undionly.kpxe").is_empty());
 
         let limits = "interfaces: [eth1], tftp: { max_per_address: 1 }, http: { port: 8081 }";
@@ -411,7 +419,7 @@ fn interfaces_and_limits_change_under_a_running_transfer_and_a_port_waits_for_th
         running
             .appliance
             .wait_for("WARN config: server.http.port: 8080 -> 8081 is taken up at the next start");
-        running.appliance.wait_for("machines on eth0 are not served any more");
+        running.tells("machines on eth0 are not served any more");
         let said = status(running.folder.path()).1;
         assert_eq!(said["config"]["at_next_start"][0], "server.http.port: 8080 -> 8081");
         assert_eq!(said["interfaces"][0]["addresses"][0], "10.78.0.2");
