@@ -104,25 +104,30 @@ pub async fn serve(source: Source) -> Result<()> {
     }
     watch::follow(Arc::clone(&reloader)).context("cannot start a thread")?;
 
+    until_the_end(&reloader, &mut tasks).await?;
+    registry.close();
+    info!("stopped");
+    Ok(())
+}
+
+/// Runs until a signal says that it is enough, or until the first part ends by itself.
+async fn until_the_end(reloader: &Arc<Reloader>, tasks: &mut JoinSet<()>) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     info!("ready");
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                let reloader = Arc::clone(&reloader);
+                let reloader = Arc::clone(reloader);
                 tokio::task::spawn_blocking(move || reloader.reload());
             }
-            _ = terminate.recv() => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = terminate.recv() => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
             Some(ended) = tasks.join_next() => {
                 return Err(anyhow!("a part of the daemon has ended by itself: {ended:?}"));
             }
         }
     }
-    registry.close();
-    info!("stopped");
-    Ok(())
 }
 
 /// Without the control socket machines boot all the same.
