@@ -6,6 +6,7 @@ mod nbps;
 mod render;
 mod serve;
 mod simulate;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,8 +24,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the machines on the LAN, until stopped. SIGHUP reads the config again.
+    /// Serve the machines on the LAN, until stopped. What changes in the config is taken up by itself.
     Serve(ConfigFile),
+    /// Tell how the running daemon is doing. Exit code 1 where the config as it is now does not serve, 3 where no daemon runs.
+    Status(status::Arguments),
+    /// Have the running daemon read its config at once, and tell what became of that. Exit codes as those of `status`.
+    Reload(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
     /// Tell everything that is wrong with a config and with what it names. Exit code 1 where a daemon would not take it up.
@@ -72,6 +77,8 @@ impl Cli {
             Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
             Command::Check(arguments) => check::run(arguments),
             Command::Render(arguments) => render::run(arguments),
+            Command::Status(arguments) => status::run(arguments),
+            Command::Reload(file) => status::reload(file.config),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Simulate(arguments) => simulate::run(arguments),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),

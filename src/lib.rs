@@ -28,8 +28,9 @@
 //! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`dhcp::lan`],
 //! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the
 //! [`registry`], and calls the pure logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows
-//! the config's types and [`boot`]; and [`boot`] knows nobody. [`simulate`] is the other end: it plays a
-//! machine against a running daemon.
+//! the config's types and [`boot`]; and [`boot`] knows nobody. Beside them [`config::watch`] has a config that
+//! has changed taken up, and [`control`] offers the [`operations`] to commands. [`simulate`] is the other
+//! end: it plays a machine against a running daemon.
 
 pub mod cli;
 pub mod daemon;
@@ -39,11 +40,13 @@ pub mod http;
 pub mod tftp;
 
 pub mod budget;
+pub mod control;
 pub mod explain;
 pub mod files;
 pub mod interfaces;
 pub mod journal;
 pub mod nbps;
+pub mod operations;
 pub mod ports;
 pub mod registry;
 pub mod scripts;

@@ -59,6 +59,11 @@ impl Key {
 }
 
 impl Registry {
+    /// One that publishes to this journal.
+    pub fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
     /// Takes up an event, and publishes it.
     pub fn record(&self, event: Event) {
         if self.closed.load(Ordering::Relaxed) {

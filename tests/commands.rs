@@ -176,7 +176,7 @@ UEFI arm32    none: `reveille nbps fetch`
 UEFI arm64    arm64/snponly.efi
 UEFI riscv64  none: `reveille nbps fetch`
 
-A running daemon takes them up at SIGHUP: `pkill -HUP reveille`
+A running daemon takes them up by itself.
 "
             .to_owned(),
             stderr: format!(

@@ -109,7 +109,7 @@ pub struct Image {
 }
 
 /// The files of an image, on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     /// The kernel.
     pub kernel: PathBuf,
@@ -164,10 +164,12 @@ pub struct Catalog {
     by_serial: BTreeMap<String, Arc<Machine>>,
     /// The groups, the first to be asked first.
     pub groups: Vec<Arc<Group>>,
-    /// All profiles, by name.
-    pub profiles: BTreeMap<String, Arc<Profile>>,
+    /// All Omni instances, by name.
+    pub omni: BTreeMap<String, Arc<Omni>>,
     /// All images, by name.
     pub images: BTreeMap<String, Arc<Image>>,
+    /// All profiles, by name.
+    pub profiles: BTreeMap<String, Arc<Profile>>,
     /// What strangers get.
     pub unknown: Unknown,
     /// The menu.

@@ -264,6 +264,27 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What kind of step it is, in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Offered { .. } => "offered",
+            Self::Leased { .. } => "leased",
+            Self::Acknowledged { .. } => "acknowledged",
+            Self::Probed { .. } => "asked for a size",
+            Self::NbpSent { .. } => "fetched an NBP",
+            Self::CompanionSent { .. } => "fetched what its NBP loads",
+            Self::AutoexecSent { .. } => "fetched autoexec",
+            Self::ScriptServed { .. } => "runs its script",
+            Self::ImageSent { .. } => "fetched of an image",
+            Self::FileSent { .. } => "fetched an answer file",
+            Self::BrokenOff { .. } => "broke off",
+            Self::Refused { .. } => "refused",
+            Self::Ignored { .. } => "not answered",
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -124,9 +124,12 @@ impl Templates {
         names
     }
 
-    /// The source of a boot script, where it compiles.
-    pub fn source(&self, name: &str) -> Option<String> {
-        Some(self.env.get_template(&script_file(name)).ok()?.source().to_owned())
+    /// The text of a boot script, or why it cannot be used.
+    pub fn source(&self, name: &str) -> Option<Result<String, &Mistake>> {
+        if let Some(mistake) = self.broken.get(name) {
+            return Some(Err(mistake));
+        }
+        Some(Ok(self.env.get_template(&script_file(name)).ok()?.source().to_owned()))
     }
 
     /// The boot scripts that do not compile, and why.

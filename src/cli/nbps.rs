@@ -34,7 +34,7 @@ enum NbpsCommand {
     ///
     /// What is fetched goes to nbps/fetched in the state folder, whole or not at all. It comes before
     /// the distribution's NBPs, and after what you put into nbps yourself. A running daemon takes it up
-    /// at SIGHUP.
+    /// by itself.
     ///
     /// The proxy that $HTTPS_PROXY or $HTTP_PROXY names is used. Who is trusted is what this host
     /// trusts: its CA certificates, or $SSL_CERT_FILE.
@@ -104,10 +104,7 @@ fn run_fetch(source: &Source, arguments: FetchArguments) -> Result<()> {
 
     let after = inventory(source)?;
     tell(&after, Severity::Warning);
-    print(&format!(
-        "{}\nA running daemon takes them up at SIGHUP: `pkill -HUP reveille`\n",
-        offers(&after.nbps)
-    ))
+    print(&format!("{}\nA running daemon takes them up by itself.\n", offers(&after.nbps)))
 }
 
 fn inventory(source: &Source) -> Result<Inventory> {

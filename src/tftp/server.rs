@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub struct Server {
     errors: Budget,
     malformed: Tally,
     files: Shared,
+    /// How many transfers there are, for who wants to know.
+    running: Arc<AtomicUsize>,
 }
 
 /// A file that was read for a session.
@@ -83,7 +86,13 @@ impl Server {
             count: 0,
             malformed: Tally::default(),
             files: Shared::default(),
+            running: Arc::default(),
         }
+    }
+
+    /// How many transfers there are at any time.
+    pub fn running(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.running)
     }
 
     /// Serves, for ever.
@@ -127,11 +136,27 @@ impl Server {
                 }
             }
             self.ports.flush();
+            self.running.store(self.sessions.count(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes up limits that have changed in the config. What runs goes on.
+    fn take_up_limits(&mut self) {
+        if !self.config.has_changed().unwrap_or(false) {
+            return;
+        }
+        let limits = self.config.borrow_and_update().server.tftp.clone();
+        if let Some(limits) = limits.filter(|limits| *limits != self.limits) {
+            if limits.max_errors != self.limits.max_errors {
+                self.errors = Budget::new((limits.max_errors, limits.max_errors));
+            }
+            self.limits = limits;
         }
     }
 
     /// Takes up what came to port 69.
     fn take(&mut self, datagram: &[u8], received: Received) {
+        self.take_up_limits();
         let served = Arc::clone(&self.served.borrow());
         let from = received.from;
         if let Some(reason) = self.why_not(received, &served) {

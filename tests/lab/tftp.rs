@@ -399,8 +399,7 @@ fn a_machines_script_over_tftp_names_what_comes_over_tftp() {
         let stranger = firmware.fetch("tftp://10.77.0.2/02-00-00-00-00-01.ipxe");
         assert!(String::from_utf8(stranger).unwrap().contains("\nmenu reveille"));
         folder.write("config.yaml", "unknown: ignore\nserver: { nbps: [./nbps] }\n");
-        appliance.signal("HUP");
-        appliance.wait_for("config: reloaded");
+        appliance.wait_for("config: unknown: menu -> ignore");
         let own = socket(&firmware);
         assert_eq!(error_code(&ask(&own, &rrq(b"02-00-00-00-00-01.ipxe", &[])).0), 2);
     });

@@ -50,6 +50,7 @@ impl Linker<'_> {
         let mut catalog = Catalog::default();
         catalog.unknown = self.unknown(file.unknown, &profiles);
         catalog.menu = self.menu(file.menu, &profiles);
+        catalog.omni = omni;
         catalog.images = images;
         catalog.nbps = self.found.nbps.clone();
         catalog.groups = self.groups(file.groups, &profiles);
@@ -80,7 +81,7 @@ impl Linker<'_> {
                 &source.key,
                 source.place,
                 format!(
-                    "no join token: {reason}; boots that join {} are refused until it is there and the config is reloaded (SIGHUP)",
+                    "no join token: {reason}; boots that join {} are refused until it is there",
                     name.value
                 ),
             );
@@ -154,10 +155,8 @@ impl Linker<'_> {
         if !self.templates.knows(&script.value) {
             let names = self.templates.names();
             let known = no_such("boot script", &script.value, names.iter().map(String::as_str));
-            let message = format!(
-                "{known}; boots of profile {} are refused until it is there and the config is reloaded (SIGHUP)",
-                name.value
-            );
+            let message =
+                format!("{known}; boots of profile {} are refused until it is there", name.value);
             self.problems.warning(&script.key, script.place, message);
         }
         let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
@@ -337,9 +336,8 @@ impl Linker<'_> {
                     let names: Vec<&str> =
                         self.found.nbps.iter().map(|n| n.name.as_str()).collect();
                     let known = no_such("NBP", &at.value, names.into_iter());
-                    let message = format!(
-                        "{known}; boots that need it are refused until it is there and the config is reloaded (SIGHUP)"
-                    );
+                    let message =
+                        format!("{known}; boots that need it are refused until it is there");
                     self.problems.warning(&at.key, at.place, message);
                 }
             }
