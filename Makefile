@@ -48,6 +48,7 @@ bench:
 	cargo bench --locked --bench serving
 	cargo bench --locked --bench transfers
 	cargo bench --locked --bench offers
+	cargo bench --locked --bench scripts
 
 clean:
 	cargo clean
