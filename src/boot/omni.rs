@@ -1,10 +1,19 @@
 //! How a machine joins Sidero Omni: three kernel arguments.
+//!
+//! [`Omni::arguments`] makes them, [`pasted`] reads them as Omni hands them out, [`token`] knows the
+//! forms of the secret in them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
+
+pub mod pasted;
+pub mod token;
+
+pub use pasted::Pasted;
+pub use token::{Token, TokenKind};
 
 /// Where Talos sends its events, over the SideroLink tunnel: Omni's default.
 pub const DEFAULT_EVENTS: &str = "[fdae:41e4:649b:9303::1]:8090";
