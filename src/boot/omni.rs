@@ -41,6 +41,31 @@ pub struct Omni {
 }
 
 impl Omni {
+    /// The instance that pasted kernel parameters speak of.
+    pub fn of(name: &str, pasted: Pasted) -> Self {
+        let Pasted { api, token, tunnel, events, kernel_log, others: _ } = pasted;
+        Self {
+            name: name.to_owned(),
+            api,
+            join_token: Ok(token.secret().clone()),
+            tunnel,
+            events: events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
+            kernel_log: kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
+        }
+    }
+
+    /// An instance that no machine can join, and why.
+    pub fn without_token(name: &str, api: String, reason: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            api,
+            join_token: Err(reason),
+            tunnel: false,
+            events: DEFAULT_EVENTS.to_owned(),
+            kernel_log: DEFAULT_KERNEL_LOG.to_owned(),
+        }
+    }
+
     /// The join arguments, in Omni's order. The first holds the token.
     ///
     /// # Errors

@@ -55,14 +55,14 @@ pub enum TokenError {
     )]
     Character,
     /// It has lost its end, most likely.
-    #[error("the join token starts with `{form}:`, but no base64 follows: was it copied whole?")]
+    #[error("the join token starts with `{form}:`, but no base64 follows: copy it whole")]
     Base64 {
         /// `v1` or `v2`.
         form: &'static str,
     },
     /// It is base64 of something else.
     #[error(
-        "the join token starts with `{form}:`, but what follows is not the JSON with `extra_data` and `signature` that Omni makes: was it copied whole?"
+        "the join token starts with `{form}:`, but what follows is not the JSON with `extra_data` and `signature` that Omni makes: copy it whole"
     )]
     Json {
         /// `v1` or `v2`.
@@ -210,11 +210,8 @@ pub(super) mod tests {
         let short = made("v1", r#"{"extra_data":{},"signature":"aHVzaA=="}"#);
         for (token, why) in [
             ("", "the join token is empty"),
-            (cut, "the join token starts with `v2:`, but no base64 follows: was it copied whole?"),
-            (
-                "v1:",
-                "the join token starts with `v1:`, but no base64 follows: was it copied whole?",
-            ),
+            (cut, "the join token starts with `v2:`, but no base64 follows: copy it whole"),
+            ("v1:", "the join token starts with `v1:`, but no base64 follows: copy it whole"),
             (&made("v1", "hush"), "is not the JSON with `extra_data` and `signature`"),
             (&made("v2", "[1]"), "is not the JSON with `extra_data` and `signature`"),
             (&made("v2", r#"{"extra_data":{}}"#), "is not the JSON"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Surroundings, within};
 use crate::boot::catalog::{Catalog, Image, Machine, Menu, Profile, Settings, Unknown};
 use crate::boot::cmdline;
-use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
+use crate::boot::omni::Omni;
 use crate::boot::script::Templates;
 use crate::boot::{Arch, Mac};
 use crate::config::fields::{Located, Problems, no_such};
@@ -42,34 +42,6 @@ impl Linker<'_> {
             }
         }
         catalog
-    }
-
-    fn omni(&mut self, name: &Located<String>, omni: file::Omni) -> Option<Omni> {
-        let source = omni.join_token?;
-        let join_token = match self.found.secrets.get(&source.value) {
-            Some(Ok(token)) => Ok(token.clone()),
-            Some(Err(reason)) => Err(reason.clone()),
-            None => Err("it was not read".to_owned()),
-        };
-        let join_token = join_token.map_err(|reason| {
-            self.problems.warning(
-                &source.key,
-                source.place,
-                format!(
-                    "no join token: {reason}; boots that join {} are refused until it is there and the config is reloaded (SIGHUP)",
-                    name.value
-                ),
-            );
-            format!("no join token for omni {}: {reason}", name.value)
-        });
-        Some(Omni {
-            name: name.value.clone(),
-            api: omni.api?.value,
-            join_token,
-            tunnel: omni.tunnel,
-            events: omni.events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
-            kernel_log: omni.kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
-        })
     }
 
     fn image(&mut self, name: &Located<String>, image: file::Image) -> Option<Image> {
