@@ -1,13 +1,17 @@
 //! The command line: one file a command.
 
+mod completions;
 mod doctor;
+mod init;
+mod man;
 mod nbps;
 mod serve;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// Network boots a rack of servers: proxyDHCP beside your router, iPXE, and Linux with each machine's own kernel line.
@@ -26,6 +30,12 @@ enum Command {
     Nbps(nbps::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
     Doctor(Doctor),
+    /// Write a config for this network: asks on a terminal, or takes flags.
+    Init(init::Arguments),
+    /// Print what makes a shell complete reveille's commands.
+    Completions(completions::Arguments),
+    /// Print the manual page, or write one for each command.
+    Man(man::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +65,21 @@ impl Cli {
             Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
+            Command::Init(arguments) => init::run(arguments).map(|()| ExitCode::SUCCESS),
+            Command::Completions(arguments) => {
+                completions::run(&arguments).map(|()| ExitCode::SUCCESS)
+            }
+            Command::Man(arguments) => man::run(&arguments).map(|()| ExitCode::SUCCESS),
         }
+    }
+}
+
+/// Whoever reads this may have enough of it, as `head` has: that is no error.
+fn print(text: impl AsRef<[u8]>) -> Result<()> {
+    match io::stdout().write_all(text.as_ref()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -1,7 +1,6 @@
 //! `reveille nbps` and `reveille nbps fetch`
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::ConfigFile;
+use super::{ConfigFile, print};
 use crate::boot::Arch;
 use crate::boot::catalog::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
@@ -232,14 +231,4 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Whoever reads this may have enough of it, as `head` has: that is no error.
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
