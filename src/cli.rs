@@ -75,7 +75,7 @@ impl Cli {
 }
 
 /// Whoever reads this may have enough of it, as `head` has: that is no error.
-fn print(text: impl AsRef<[u8]>) -> Result<()> {
+fn print(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<()> {
     match io::stdout().write_all(text.as_ref()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")

@@ -20,6 +20,8 @@ use crate::interfaces::{self, Choice};
 mod ask;
 mod plan;
 mod put;
+mod steps;
+mod text;
 
 use ask::Terminal;
 use plan::{Name, NewMachine, Plan, Release, System};
@@ -43,7 +45,7 @@ pub(super) struct Arguments {
     /// What to call the Omni instance
     #[arg(long, value_name = "NAME", default_value = "homelab")]
     omni_name: Name,
-    /// The address of Omni's machine API, as https://example.omni.siderolabs.io
+    /// The address of Omni's machine API: what stands before ?jointoken= in its kernel parameters
     #[arg(long, value_name = "URL", requires = "omni_token")]
     omni_api: Option<String>,
     /// The join token: a file with it, or `-` for standard input. Never the token itself: others can read arguments
@@ -317,5 +319,55 @@ fn report(plan: &Plan) -> Result<()> {
         .into_iter()
         .filter(|named| readable(&within(plan.folder(), named)).is_err())
         .collect();
-    print(text + &plan.next(&missing))
+    text += &plan.next(&missing);
+    print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(of_default_route: Option<&str>) -> Choice {
+        let subnets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let interfaces = [
+            ("eth0".to_owned(), subnets(&["192.168.1.2/24", "10.0.0.1/8"])),
+            ("lo".to_owned(), subnets(&["127.0.0.1/8"])),
+        ];
+        let of_default_route = of_default_route.map(str::to_owned);
+        Choice { interfaces: interfaces.into(), of_default_route }
+    }
+
+    fn chosen(given: Option<&str>, of_default_route: Option<&str>) -> Result<String, String> {
+        let chosen = interface(given, &choice(of_default_route), None);
+        chosen.map(|(name, _)| name).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_interface_is_the_one_that_was_named_else_that_of_the_default_route() {
+        assert_eq!(chosen(None, Some("eth0")), Ok("eth0".to_owned()));
+        assert_eq!(chosen(Some("lo"), Some("eth0")), Ok("lo".to_owned()));
+        let there_is = "eth0 (192.168.1.2/24, 10.0.0.1/8), lo (127.0.0.1/8)";
+        assert_eq!(
+            chosen(Some("eth1"), Some("eth0")),
+            Err(format!(
+                "--interface: there is no interface `eth1` with an IPv4 address; there is: {there_is}"
+            ))
+        );
+        assert_eq!(
+            chosen(None, None),
+            Err(format!(
+                "there is no default route that would tell which interface machines boot on; name it with --interface (there is: {there_is})"
+            ))
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_named_here_is_named_from_where_the_config_is() {
+        let named = |path: &str, config: &str| named(Path::new(path), Path::new(config)).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(named("images/linux", "config.yaml"), "images/linux");
+        assert_eq!(named("./images/linux", "./config.yaml"), "./images/linux");
+        assert_eq!(named("/srv/linux", "etc/config.yaml"), "/srv/linux");
+        assert_eq!(named("linux", "etc/config.yaml"), here.join("linux").to_str().unwrap());
+    }
 }

@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         write(&path, &page(&man)?)?;
         written += &format!("{}\n", path.display());
     }
-    print(written.as_bytes())
+    print(&written)
 }
 
 /// A page for each command, with those below it.
