@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use super::{Cli, print};
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 /// Prints the main page, or writes all of them and prints their paths.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let Some(folder) = &arguments.output else {
-        return print(&page(&Man::new(Cli::command()))?);
+        return print(&page(&Man::new(command()))?);
     };
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut written = String::new();
@@ -31,9 +31,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&written)
 }
 
+/// All that there is but `help`, which needs no page.
+fn command() -> Command {
+    Cli::command().disable_help_subcommand(true)
+}
+
 /// A page for each command, with those below it.
 fn pages() -> Vec<Man> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = command();
     // It is this that gives the commands below their whole names.
     command.build();
     let mut commands = vec![command];
