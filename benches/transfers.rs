@@ -308,21 +308,8 @@ fn measure(hosts: &[Host; 5], content: &Arc<[u8]>, load: Load) -> [Row; 5] {
     println!("{what}, {at_once} at once, {turns} times {downloads} downloads");
     let mut rows = hosts.each_ref().map(|_| Row::default());
     for turn in 0..turns {
-        let (mut ours, mut peers) = (Vec::new(), Vec::new());
-        for (number, pair) in hosts.iter().zip(&mut rows).enumerate() {
-            if number == 0 { ours.push(pair) } else { peers.push(pair) }
-        }
-        let take_turn = |(host, row): (&Host, &mut Row)| fetch(host, content, load, turn, row);
-        ours.into_iter().for_each(take_turn);
-        if load.is_lossy {
-            // They wait nearly all the time, so that they can do it together.
-            thread::scope(|scope| {
-                for pair in peers {
-                    scope.spawn(move || take_turn(pair));
-                }
-            });
-        } else {
-            peers.into_iter().for_each(take_turn);
+        for (host, row) in hosts.iter().zip(&mut rows) {
+            fetch(host, content, load, turn, row);
         }
     }
     report(hosts, &rows);

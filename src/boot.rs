@@ -7,7 +7,8 @@
 //!  Stage::Ipxe ───── Script ──▶ kernel, initrd ──▶ Linux   iPXE, ours or the card's own
 //! ```
 //!
-//! [`decide()`] answers the one question, "what should this [`Client`] load next?", from the
+//! [`select()`] says which entries of the config are for a [`Client`]: its machine's, its group's, its
+//! profile's. [`decide()`] answers the one question, "what should this [`Client`] load next?", from the
 //! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered);
 //! [`decide_by_name`] says what is under a file's name, [`decide_script`] which script it is.
 //! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
@@ -21,10 +22,16 @@ pub mod decide;
 pub mod event;
 pub mod links;
 pub mod mac;
+pub mod names;
+pub mod nbp;
 pub mod omni;
+pub mod pattern;
 pub mod script;
+pub mod select;
+pub mod settings;
 pub mod state;
 pub mod talos;
+pub mod templates;
 
 pub use arch::Arch;
 pub use catalog::Catalog;
@@ -32,4 +39,5 @@ pub use client::{Client, Stage};
 pub use decide::{Answer, decide, decide_by_name, decide_script};
 pub use event::{Event, Step};
 pub use mac::Mac;
+pub use select::{Selection, select};
 pub use state::MachineState;

@@ -1,17 +1,20 @@
 //! The command line: one file a command.
 
+mod check;
 mod completions;
 mod doctor;
 mod init;
 mod man;
 mod nbps;
+mod render;
 mod serve;
+mod simulate;
+mod status;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Network boots a rack of servers: proxyDHCP beside your router, iPXE, and Linux with each machine's own kernel line.
@@ -24,12 +27,30 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the machines on the LAN, until stopped. SIGHUP reads the config again.
+    /// Serve the machines on the LAN, until stopped. What changes in the config is taken up by itself.
     Serve(ConfigFile),
+    /// Tell how the running daemon is doing. Exit code 1 where the config as it is now does not serve, 3 where no daemon runs.
+    Status(status::Arguments),
+    /// Have the running daemon read its config at once, and tell what became of that. Exit codes as those of `status`.
+    Reload(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
+    /// Tell everything that is wrong with a config and with what it names. Exit code 1 where a daemon would not take it up.
+    Check(check::Arguments),
+    /// Print what a machine gets, and why: which entries are for it, the offers in words, its exact script.
+    Render(render::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
     Doctor(Doctor),
+    /// Play a machine against the running daemon, step by step. Exit code 1 where a step fails.
+    ///
+    /// It asks by DHCP as firmware does, fetches the NBP, asks again as the iPXE in it, runs its script, and
+    /// looks at the first bytes of kernel and initrds; nothing is booted. Each step is printed with its
+    /// time. It runs on the daemon's host, or on another host of the LAN with --interface.
+    ///
+    /// Nobody is disturbed: no lease is taken, the log has each step as a `simulation of` the machine, and
+    /// nothing of it is remembered of the machine. Over TFTP this host is known by its address only. It
+    /// takes root, for port 68.
+    Simulate(simulate::Arguments),
     /// Write a config for this network: asks on a terminal, or takes flags.
     Init(init::Arguments),
     /// Print what makes a shell complete reveille's commands.
@@ -63,7 +84,12 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Serve(file) => serve::run(file.config).map(|()| ExitCode::SUCCESS),
+            Command::Check(arguments) => check::run(arguments),
+            Command::Render(arguments) => render::run(arguments),
+            Command::Status(arguments) => status::run(arguments),
+            Command::Reload(file) => status::reload(file.config),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
+            Command::Simulate(arguments) => simulate::run(arguments),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
             Command::Init(arguments) => init::run(arguments).map(|()| ExitCode::SUCCESS),
             Command::Completions(arguments) => {
@@ -71,15 +97,5 @@ impl Cli {
             }
             Command::Man(arguments) => man::run(&arguments).map(|()| ExitCode::SUCCESS),
         }
-    }
-}
-
-/// Whoever reads this may have enough of it, as `head` has: that is no error.
-fn print(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<()> {
-    match io::stdout().write_all(text.as_ref()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

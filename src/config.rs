@@ -7,6 +7,11 @@
 //!
 //! [`load`] does the reading, [`resolve`] is pure and reports every [`Problem`] at once. A request
 //! holds one `Arc<Config>` from its start to its end; a reload swaps the `Arc` for the next ones.
+//!
+//! ```text
+//!  load ──▶ followed: every path, and how it stood ──watch──▶ changed, and quiet again ──▶ reload
+//!                                                   changes ──▶ what is different, in words ◀──┘
+//! ```
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -15,14 +20,19 @@ use ipnet::Ipv4Net;
 
 use crate::boot::Catalog;
 use crate::boot::decide::Naming;
-use crate::boot::script::Templates;
+use crate::boot::templates::Templates;
 
+pub mod changes;
+pub mod event;
 pub mod fields;
 pub mod file;
+pub mod followed;
 pub mod load;
 pub mod problem;
+pub mod quote;
 pub mod reload;
 pub mod resolve;
+pub mod watch;
 pub mod yaml;
 
 pub use problem::{Problem, Severity};
@@ -61,6 +71,23 @@ impl Server {
     /// Who tells machines their boot file.
     pub fn naming(&self) -> Naming {
         if self.dhcp.is_some() { Naming::ByUs } else { Naming::ByTheRouter }
+    }
+
+    /// The same, but with what is bound at the start as `running` has it: ports, and the state folder.
+    pub fn with_bound_of(self, running: &Self) -> Self {
+        let tftp = running.tftp.as_ref().map(|bound| {
+            let limits = self.tftp.unwrap_or_else(|| bound.clone());
+            Tftp { port: bound.port, ..limits }
+        });
+        let Self { dhcp, http_port, state, .. } = running.clone();
+        Self {
+            interfaces: self.interfaces,
+            advertise: self.advertise,
+            dhcp,
+            tftp,
+            http_port,
+            state,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -14,9 +15,13 @@ use tracing::{error, info, warn};
 
 use crate::config::load::Source;
 use crate::config::reload::Reloader;
+use crate::config::{Server, watch};
+use crate::control::{Control, ControlError};
 use crate::dhcp::{self, proxy::Port};
 use crate::http;
 use crate::interfaces::Watcher;
+use crate::journal::Journal;
+use crate::operations::{Listener, Operations};
 use crate::ports::{Protocol, explain, holder};
 use crate::registry::Registry;
 use crate::tftp;
@@ -27,10 +32,13 @@ use crate::udp::Udp;
 /// # Errors
 /// The config has errors, or a port cannot be had.
 pub async fn serve(source: Source) -> Result<()> {
-    let config = source.load().with_context(|| format!("config: {source} is not taken up"))?;
+    let started = Instant::now();
+    let (loaded, followed) = source.load_followed();
+    let config = loaded.with_context(|| format!("config: {source} is not taken up"))?;
     let server = config.server.clone();
     info!("config: {source}");
     let open_files = raise_open_files();
+    let control = control(&server)?;
 
     // DHCP has a thread of its own: firmware waits for an answer for a moment only, whatever else is
     // fetched meanwhile.
@@ -59,9 +67,10 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
-    let reloader = Arc::new(Reloader::new(source, config));
-    let interfaces = Watcher::new(server);
-    let registry = Registry::default();
+    let journal = Arc::new(Journal::default());
+    let reloader = Arc::new(Reloader::new(source, (config, followed), Arc::clone(&journal)));
+    let interfaces = Watcher::new(reloader.subscribe());
+    let registry = Registry::new(Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();
     let (lan, sightings) = dhcp::lan::Lan::new(views());
@@ -71,34 +80,84 @@ pub async fn serve(source: Source) -> Result<()> {
         let server = dhcp::server::Server::new(bound, views(), registry, sightings);
         tasks.spawn(ended("dhcp", dhcp_thread.spawn(server.run())));
     }
+    let mut transfers = Arc::default();
     if let Some((socket, limits)) = tftp_socket {
         let server = tftp::server::Server::new(socket, limits, views(), registry.clone());
+        transfers = server.running();
         tasks.spawn(ended("tftp", tftp_thread.spawn(server.run())));
     }
     let (config, served) = views();
     let http = http::Server { config, served, registry: registry.clone() };
     tasks.spawn(http.run(http_listener, most_connections(open_files)));
+    let (served, listeners) = (interfaces.subscribe(), listeners(&server));
     tasks.spawn(interfaces.run());
+    if let Some(control) = control {
+        let reloader = Arc::clone(&reloader);
+        tasks.spawn(control.run(Operations {
+            reloader,
+            served,
+            journal,
+            listeners,
+            transfers,
+            started,
+        }));
+    }
+    watch::follow(Arc::clone(&reloader)).context("cannot start a thread")?;
 
+    until_the_end(&reloader, &mut tasks).await?;
+    registry.close();
+    info!("stopped");
+    Ok(())
+}
+
+/// Runs until a signal says that it is enough, or until the first part ends by itself.
+async fn until_the_end(reloader: &Arc<Reloader>, tasks: &mut JoinSet<()>) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     info!("ready");
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                let reloader = Arc::clone(&reloader);
+                let reloader = Arc::clone(reloader);
                 tokio::task::spawn_blocking(move || reloader.reload());
             }
-            _ = terminate.recv() => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = terminate.recv() => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
             Some(ended) = tasks.join_next() => {
                 return Err(anyhow!("a part of the daemon has ended by itself: {ended:?}"));
             }
         }
     }
-    registry.close();
-    info!("stopped");
-    Ok(())
+}
+
+/// Without the control socket machines boot all the same.
+fn control(server: &Server) -> Result<Option<Control>> {
+    match Control::bind(&server.state) {
+        Ok(control) => Ok(Some(control)),
+        Err(error @ ControlError::Taken(_)) => Err(error.into()),
+        Err(error @ ControlError::NotMade { .. }) => {
+            warn!("{error}");
+            Ok(None)
+        }
+    }
+}
+
+/// The ports, as they are bound.
+fn listeners(server: &Server) -> Vec<Listener> {
+    let listener = |name: &str, transport: &str, port: Option<u16>| Listener {
+        name: name.to_owned(),
+        transport: transport.to_owned(),
+        port,
+        // The daemon ends with the first that ends.
+        runs: port.is_some(),
+    };
+    let dhcp = server.dhcp.as_ref();
+    vec![
+        listener("DHCP", "udp", dhcp.map(|dhcp| dhcp.port)),
+        listener("PXE boot server", "udp", dhcp.map(|dhcp| dhcp.boot_server_port)),
+        listener("TFTP", "udp", server.tftp.as_ref().map(|tftp| tftp.port)),
+        listener("HTTP", "tcp", Some(server.http_port)),
+    ]
 }
 
 /// A runtime on a thread of its own, which ends with the process.

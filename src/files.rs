@@ -29,6 +29,9 @@ pub enum Refusal {
     /// The decision says so.
     #[error(transparent)]
     Decided(Ignored),
+    /// The image has no files yet.
+    #[error("{0}")]
+    NoFiles(String),
 }
 
 /// What a name asks for, over TFTP or under `/nbp/`.
@@ -39,6 +42,8 @@ pub enum Asked {
     /// A kernel or an initrd, for boot loaders that know TFTP only: its name, as `talos/kernel`, and its
     /// file.
     Image(String, PathBuf),
+    /// What an NBP other than iPXE loads by itself: its name, as `ldlinux.c32`, and its file.
+    Companion(String, PathBuf),
     /// A machine's own script, `5c-f3-fc-00-00-01.ipxe`, in whatever folder: for an iPXE without HTTP.
     Script(Mac),
     /// `autoexec.ipxe`, in whatever folder: newer EFI builds of iPXE look for it in the one that they
@@ -64,6 +69,9 @@ pub fn asked(
             Err(_) => Err(Refusal::Unknown),
         };
     }
+    if let Some((name, path)) = config.catalog.nbps.companion(&cleaned) {
+        return Ok(Asked::Companion(name.clone(), path.clone()));
+    }
     let Some(nbp) = config.catalog.nbps.named(&cleaned) else {
         let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
         // As over HTTP, or without its first folder.
@@ -85,12 +93,13 @@ pub fn asked(
 /// There is no such image or part.
 pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf, Refusal> {
     let image = catalog.images.get(image).ok_or(Refusal::Unknown)?;
+    let files = image.files.as_ref().map_err(|reason| Refusal::NoFiles(reason.clone()))?;
     if part == "kernel" {
-        return Ok(image.kernel.clone());
+        return Ok(files.kernel.clone());
     }
     let initrd =
         |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
-    image.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
+    files.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
 }
 
 /// Whether every file of an image can be served now.
@@ -98,7 +107,8 @@ pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf,
 /// # Errors
 /// Which one cannot, why, and what would mend it.
 pub fn image_is_there(image: &Image) -> Result<(), String> {
-    for path in std::iter::once(&image.kernel).chain(&image.initrds) {
+    let files = image.files.as_ref().map_err(Clone::clone)?;
+    for path in std::iter::once(&files.kernel).chain(&files.initrds) {
         readable(path).map_err(|reason| {
             format!("image {} has no {}: {reason}", image.name, path.display())
         })?;
@@ -195,18 +205,25 @@ impl Shared {
         };
         // Held while reading, so that a rack that asks at once has the file read once; a file that
         // hangs holds up nobody who wants another.
-        let mut version = version.lock().await;
-        let metadata = tokio::fs::metadata(path).await.map_err(|error| reason(&error))?;
+        let mut version = version.lock_owned().await;
+        let path = path.to_owned();
+        // Who waits may go away; what has begun goes on, so that a file that hangs has one reader only.
+        let read = tokio::task::spawn_blocking(move || version.read(&path)).await;
+        read.map_err(|error| error.to_string())?
+    }
+}
+
+impl Version {
+    fn read(&mut self, path: &Path) -> Result<Content, String> {
+        let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
         let identity = Some(Identity::of(&metadata));
-        if let Some(content) = version.content.upgrade()
-            && version.identity == identity
+        if let Some(content) = self.content.upgrade()
+            && self.identity == identity
         {
             return Ok(content);
         }
-        let to_read = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || read_whole(&to_read)).await;
-        let content = Arc::new(read.map_err(|error| error.to_string())??);
-        *version = Version { identity, content: Arc::downgrade(&content) };
+        let content = Arc::new(read_whole(path)?);
+        *self = Self { identity, content: Arc::downgrade(&content) };
         Ok(content)
     }
 }
@@ -259,7 +276,7 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
 mod tests {
     use super::*;
     use crate::boot::Arch;
-    use crate::boot::catalog::{Nbp, Nbps};
+    use crate::boot::nbp::{Nbp, Nbps};
     use crate::config;
     use crate::config::fields::Problems;
     use crate::config::resolve::{Surroundings, resolve};
@@ -273,7 +290,7 @@ mod tests {
         for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x86_64/snponly.efi", Arch::UefiX64)] {
             nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
-        let mut problems = Problems::new(Path::new("config.yaml"));
+        let mut problems = Problems::new(Path::new("config.yaml"), IMAGE);
         let file = config::file::File::parse(IMAGE, &mut problems);
         let found = Surroundings { nbps, ..Surroundings::default() };
         let config = resolve(file, found, problems).unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -32,6 +32,9 @@ use crate::config::Config;
 use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
+
+/// What the User-Agent of `reveille simulate` ends with.
+pub const SIMULATION: &str = "(reveille simulate)";
 
 /// How long a client may take to send the head of a request, or leave a connection idle. iPXE and UEFI
 /// send it at once, and open another connection where they find one closed.
@@ -83,6 +86,7 @@ impl Server {
     pub async fn run(self, listener: TcpListener, most_connections: usize) {
         let app = Router::new()
             .route("/boot/{file}", get(boot::script))
+            .route("/files/{mac}/{name}", get(boot::file))
             .route("/nbp/{*name}", get(boot::nbp))
             .route("/images/{image}/{part}", get(boot::image))
             .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is served under this path\n") })
@@ -126,6 +130,15 @@ impl Server {
         }
     }
 
+    /// As it serves this request: what a simulation fetches is no step of the machine's.
+    fn serving(self, headers: &HeaderMap) -> Self {
+        let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+        if agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes())) {
+            return Self { registry: self.registry.of_a_simulation(), ..self };
+        }
+        self
+    }
+
     /// The address of ours that a client on this connection is told, if it comes from where machines
     /// boot. A host answers on every interface for each of its addresses, so the address that was
     /// asked says nothing: the client is on a served LAN, or the way back to it goes out there.
@@ -146,6 +159,7 @@ async fn only_where_machines_boot(
     request: Request,
     next: Next,
 ) -> Response {
+    let server = server.serving(request.headers());
     if server.advertised(arrival).is_some() {
         return next.run(request).await;
     }

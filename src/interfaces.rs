@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::boot::Mac;
-use crate::config::{Interfaces, Server};
+use crate::config::{Config, Interfaces, Server};
 
 mod changes;
 
@@ -80,19 +80,20 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How long the rest of a change may take.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Follows the interfaces: an address that comes later, from the router's DHCP say, is served then.
+/// Follows the interfaces: an address that comes later, from the router's DHCP say, is served then, and an
+/// interface that the config names anew.
 #[derive(Debug)]
 pub struct Watcher {
-    server: Server,
+    config: watch::Receiver<Arc<Config>>,
     served: watch::Sender<Arc<Served>>,
     told: String,
 }
 
 impl Watcher {
-    /// Looks for the interfaces that `server` names.
-    pub fn new(server: Server) -> Self {
+    /// Looks for the interfaces that the config names.
+    pub fn new(config: watch::Receiver<Arc<Config>>) -> Self {
         let mut watcher =
-            Self { server, served: watch::channel(Arc::default()).0, told: String::new() };
+            Self { config, served: watch::channel(Arc::default()).0, told: String::new() };
         watcher.look();
         watcher
     }
@@ -111,19 +112,20 @@ impl Watcher {
         // One may have come between the first look and the first listening.
         self.look();
         loop {
-            match tokio::time::timeout(LOOK, changes.recv()).await {
-                // The rest of a change comes with messages of its own: addresses, routes.
-                Ok(Some(())) => tokio::time::sleep(SETTLE).await,
-                // Nobody tells any more.
-                Ok(None) => tokio::time::sleep(LOOK).await,
-                Err(_) => {}
+            tokio::select! {
+                // The rest of a change comes with messages of its own: addresses, routes. Where there is
+                // nobody to tell, this is none of the branches.
+                Some(()) = changes.recv() => tokio::time::sleep(SETTLE).await,
+                Ok(()) = self.config.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
             }
             self.look();
         }
     }
 
     fn look(&mut self) {
-        let (served, missing) = match look(&self.server) {
+        let config = Arc::clone(&self.config.borrow_and_update());
+        let (served, missing) = match look(&config.server) {
             Ok(looked) => looked,
             // What could not be looked at has not changed.
             Err(reason) => ((**self.served.borrow()).clone(), vec![reason]),

@@ -1,14 +1,17 @@
-//! Events as people see them: each is one line of the log.
+//! Events as people see them: each step of a machine is one line of the log, and so is each thing that a
+//! new config changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::budget::Budget;
+use crate::config::Problem;
+use crate::config::event::Reload;
 
 /// How long a machine that is refused for one reason is not told of again: firmware asks every few
 /// seconds, for ever.
@@ -27,18 +30,59 @@ pub struct Journal {
     told: Mutex<HashMap<(Subject, String), Instant>>,
     known: Mutex<Budget>,
     strangers: Mutex<Budget>,
+    counts: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Default for Journal {
     fn default() -> Self {
         let [known, strangers] = [KNOWN, STRANGERS].map(|rate| Mutex::new(Budget::new(rate)));
-        Self { told: Mutex::default(), known, strangers }
+        Self { told: Mutex::default(), known, strangers, counts: Mutex::default() }
     }
 }
 
 impl Journal {
+    /// How many events of each kind there were since the start, in the log or not.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, kind: &'static str) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(kind).or_default() += 1;
+    }
+
+    /// Writes down what became of a config that was read again.
+    pub fn publish_reload(&self, reload: &Reload) {
+        self.count(reload.kind());
+        match reload {
+            Reload::TakenUp { source, changes, at_next_start, warnings, .. } => {
+                match changes.as_slice() {
+                    [] | [_] => info!("config: {reload}"),
+                    many => {
+                        info!("config: reloaded from {source}, with these changes");
+                        many.iter().for_each(|change| info!("config: {change}"));
+                    }
+                }
+                for change in at_next_start {
+                    warn!("config: {change} is taken up at the next start");
+                }
+                self.publish_warnings(warnings);
+            }
+            Reload::Refused { again: false, .. } => error!("config: {reload}"),
+            Reload::Refused { again: true, .. } => warn!("config: {reload}"),
+        }
+    }
+
+    /// Writes down what is wrong with a config that serves.
+    pub fn publish_warnings(&self, warnings: &[Problem]) {
+        for problem in warnings {
+            warn!("config: {problem}");
+        }
+    }
+
     /// Writes an event down, unless too many came.
     pub fn publish(&self, Event { subject, step }: &Event) {
+        self.count(step.kind());
         let is_reason = matches!(step, Step::Ignored { .. } | Step::Refused { .. });
         if is_reason && self.was_told(subject, step) {
             debug!("{subject}: {step}");
@@ -55,11 +99,22 @@ impl Journal {
             Step::Offered { .. }
             | Step::Leased { .. }
             | Step::Acknowledged { .. }
-            | Step::AutoexecSent { .. } => info!("{subject}: {step}"),
-            Step::NbpSent { .. } | Step::ScriptServed { .. } | Step::ImageSent { .. } => {
+            | Step::AutoexecSent { .. }
+            | Step::CompanionSent { .. } => info!("{subject}: {step}"),
+            Step::NbpSent { .. }
+            | Step::ScriptServed { .. }
+            | Step::ImageSent { .. }
+            | Step::FileSent { .. } => {
                 info!("{subject}: {step}");
                 self.forget(subject);
             }
+        }
+    }
+
+    /// Writes down what `reveille simulate` did as this machine, unless too much came.
+    pub fn publish_of_a_simulation(&self, Event { subject, step }: &Event) {
+        if !takes_one_datagram(step) || self.affords(subject) {
+            info!("simulation of {subject}: {step}");
         }
     }
 
@@ -113,8 +168,10 @@ fn takes_one_datagram(step: &Step) -> bool {
         Step::Probed { .. }
         | Step::NbpSent { .. }
         | Step::AutoexecSent { .. }
+        | Step::CompanionSent { .. }
         | Step::ScriptServed { .. }
-        | Step::ImageSent { .. } => false,
+        | Step::ImageSent { .. }
+        | Step::FileSent { .. } => false,
     }
 }
 

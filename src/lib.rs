@@ -22,11 +22,15 @@
 //! comes from one snapshot of the [`config`], and each step leaves an [`boot::Event`] in the
 //! [`journal`].
 //!
+//! [`explain`] says what a machine would get and why, [`simulate`] asks a running daemon for it.
+//!
 //! The parts, from the start of the program to the middle of it: [`cli`] reads the command line,
 //! [`daemon`] binds every socket and runs the shells ([`dhcp::server`], [`dhcp::lan`],
 //! [`tftp::server`], [`http`], [`interfaces`]). A shell decodes, looks up the machine in the
 //! [`registry`], and calls the pure logic beside it ([`dhcp::proxy`], [`tftp::transfer`]), which knows
-//! the config's types and [`boot`]; and [`boot`] knows nobody.
+//! the config's types and [`boot`]; and [`boot`] knows nobody. Beside them [`config::watch`] has a config that
+//! has changed taken up, and [`control`] offers the [`operations`] to commands. [`simulate`] is the other
+//! end: it plays a machine against a running daemon.
 
 pub mod cli;
 pub mod daemon;
@@ -36,13 +40,17 @@ pub mod http;
 pub mod tftp;
 
 pub mod budget;
+pub mod control;
+pub mod explain;
 pub mod files;
 pub mod interfaces;
 pub mod journal;
 pub mod nbps;
+pub mod operations;
 pub mod ports;
 pub mod registry;
 pub mod scripts;
+pub mod simulate;
 pub mod udp;
 
 pub mod config;

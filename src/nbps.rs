@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::boot::Arch;
-use crate::boot::catalog::{Nbp, Nbps};
+use crate::boot::nbp::{Nbp, Nbps};
 use crate::files::{open, reason};
 
 pub mod archive;
@@ -29,7 +29,11 @@ pub enum Absence {
 const MAX_NAME: usize = 94;
 
 /// What iPXE's BIOS builds end in.
-const BIOS_EXTENSIONS: &[&str] = &["kpxe", "kkpxe", "kkkpxe", "pxe"];
+const BIOS_EXTENSIONS: &[&str] = &["kpxe", "kkpxe", "kkkpxe", "pxe", "0"];
+
+/// What PXELINUX itself fetches: its modules by their extension, its configuration from this folder.
+const MODULE_EXTENSION: &str = "c32";
+const PXELINUX_CONFIGS: &str = "pxelinux.cfg/";
 
 /// What a gzip file begins with (RFC 1952 section 2.3.1).
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -69,7 +73,7 @@ impl Found<'_> {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
             };
-            if name.starts_with('.') {
+            if is_hidden(&path) {
                 continue;
             }
             let name = format!("{prefix}{name}");
@@ -80,6 +84,8 @@ impl Found<'_> {
                     // for us.
                     self.look_through(index, &path, &format!("{name}/")).ok();
                 }
+            } else if prefix == PXELINUX_CONFIGS || is_module(&path) {
+                self.nbps.add_companion(name, path);
             } else if may_be_nbp(&path) {
                 self.add(index, name, path);
             }
@@ -91,7 +97,7 @@ impl Found<'_> {
         let arch = open(&path).and_then(|mut file| arch_of(&path, &mut file));
         match arch {
             Ok(arch) if is_plain(&name) => self.nbps.add(Nbp { name, path, arch, folder }),
-            Ok(_) => self.bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `-` and `/` fit DHCP and a URL"))),
+            Ok(_) => self.bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `+`, `-` and `/` fit DHCP and a URL"))),
             Err(why) => self.bad.push((path, why)),
         }
     }
@@ -156,12 +162,30 @@ fn after_three_numbers(text: &[u8]) -> Option<&[u8]> {
 
 /// Whether a name can stand in the BOOTP `file` field and in a URL as it is.
 fn is_plain(name: &str) -> bool {
-    name.len() <= MAX_NAME && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
+    name.len() <= MAX_NAME && name.chars().all(|c| c.is_ascii_alphanumeric() || "._+-/".contains(c))
+}
+
+/// Whether a file in one of the folders is looked at by [`find`].
+pub fn is_looked_at(path: &Path) -> bool {
+    let is_config = || {
+        let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        folder == Some(PXELINUX_CONFIGS.trim_end_matches('/'))
+    };
+    !is_hidden(path) && (may_be_nbp(path) || is_module(path) || is_config())
+}
+
+/// Whether a name begins with a dot.
+pub fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Whether a file could be an NBP, going by the end of its name.
 fn may_be_nbp(path: &Path) -> bool {
     is_bios(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("efi"))
+}
+
+fn is_module(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(MODULE_EXTENSION))
 }
 
 fn is_bios(path: &Path) -> bool {

@@ -26,6 +26,16 @@ pub struct Registry {
     remembered: Arc<Mutex<Remembered>>,
     journal: Arc<Journal>,
     closed: Arc<AtomicBool>,
+    of: Of,
+}
+
+/// Whose steps are recorded.
+#[derive(Clone, Copy, Debug, Default)]
+enum Of {
+    #[default]
+    Machines,
+    /// `reveille simulate` walks as a machine: what it does is told, and decides no boot.
+    ASimulation,
 }
 
 #[derive(Debug, Default)]
@@ -49,14 +59,29 @@ impl Key {
 }
 
 impl Registry {
+    /// One that publishes to this journal.
+    pub fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
     /// Takes up an event, and publishes it.
     pub fn record(&self, event: Event) {
         if self.closed.load(Ordering::Relaxed) {
             return;
         }
-        let now = SystemTime::now();
-        self.remembered().apply(&event, now);
-        self.journal.publish(&event);
+        match self.of {
+            Of::Machines => {
+                self.remembered().apply(&event, SystemTime::now());
+                self.journal.publish(&event);
+            }
+            Of::ASimulation => self.journal.publish_of_a_simulation(&event),
+        }
+    }
+
+    /// A handle for what `reveille simulate` does as a machine: it is told as such, and nothing of it
+    /// is remembered of the machine.
+    pub fn of_a_simulation(&self) -> Self {
+        Self { of: Of::ASimulation, ..self.clone() }
     }
 
     /// Takes up nothing more: what breaks off while the daemon stops is no client's doing.
@@ -187,6 +212,16 @@ mod tests {
         registry.record(leased(old, address));
         registry.record(leased(new, address));
         assert_eq!(registry.subject_at(address).mac, Some(new));
+    }
+
+    #[test]
+    fn a_simulation_is_not_remembered_of_the_machine() {
+        let registry = Registry::default();
+        let address = Ipv4Addr::new(10, 0, 0, 100);
+        registry.of_a_simulation().record(leased(Mac::new([2, 0, 0, 0, 0, 1]), address));
+        assert_eq!(registry.subject_at(address).mac, None);
+        registry.record(leased(Mac::new([2, 0, 0, 0, 0, 1]), address));
+        assert!(registry.of_a_simulation().subject_at(address).mac.is_some(), "it sees all");
     }
 
     #[test]

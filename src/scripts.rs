@@ -1,8 +1,8 @@
 //! A machine's own script, made for one request: over HTTP, and over TFTP for an iPXE that has no HTTP.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::boot::client::Smbios;
+use crate::boot::client::Facts;
 use crate::boot::decide::{Kind, Script};
 use crate::boot::event::Sent;
 use crate::boot::script::{self, Scene};
@@ -14,7 +14,7 @@ use crate::files;
 #[derive(Clone, Debug)]
 pub enum Does {
     /// It boots something, in words.
-    Boot(String),
+    Boot(String, Box<Client>),
     /// It says on the console why it does not.
     Refuse(String),
 }
@@ -23,7 +23,7 @@ impl Does {
     /// The step that it is to have fetched the script.
     pub fn step(self, sent: Sent) -> Step {
         match self {
-            Self::Boot(does) => Step::ScriptServed { does, sent },
+            Self::Boot(does, client) => Step::ScriptServed { does, client, sent },
             Self::Refuse(reason) => Step::Refused { what: "its boot".to_owned(), reason },
         }
     }
@@ -38,7 +38,7 @@ pub async fn render(
 ) -> (String, Does) {
     let image = match &script.kind {
         Kind::Profile(profile) => profile.image.clone(),
-        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskSmbios => None,
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
     };
     let there = match image {
         Some(image) => tokio::task::spawn_blocking(move || files::image_is_there(&image))
@@ -48,13 +48,33 @@ pub async fn render(
     };
     let scene = Scene { client, mac, base, image: &there };
     match script::render(&config.templates, script, &config.catalog, scene) {
-        Ok(rendered) => (rendered.text, Does::Boot(rendered.does)),
+        Ok(rendered) => (rendered.text, Does::Boot(rendered.does, Box::new(client.clone()))),
         Err(refusal) => {
             let reason = refusal.to_string();
             let text = script::render_refusal(&config.templates, scene, &refusal);
             (text, Does::Refuse(reason))
         }
     }
+}
+
+/// One of a machine's answer files.
+///
+/// # Errors
+/// Why it gets none, and what would mend that.
+pub fn render_file(
+    config: &Config,
+    name: &str,
+    (mac, client): (Mac, &Client),
+    base: &str,
+) -> Result<String, String> {
+    // What is not known by now is not asked for any more.
+    let facts = client.facts.clone().unwrap_or_default();
+    let client = Client { facts: Some(facts), ..client.clone() };
+    let script = decide_script(&client, &config.catalog, &config.templates);
+    let script = script.map_err(|reason| reason.to_string())?;
+    // A file may be fetched after its image has gone.
+    let scene = Scene { client: &client, mac, base, image: &Ok(()) };
+    script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())
 }
 
 /// The script that is served over TFTP: what it names comes over TFTP too. There iPXE sends nothing that
@@ -66,16 +86,16 @@ pub async fn render_for_tftp(
     config: &Config,
     mac: Mac,
     at: SocketAddrV4,
+    from: Ipv4Addr,
 ) -> Result<(String, Does), String> {
     let client = Client {
         mac: Some(mac),
-        arch: None,
-        stage: Stage::Ipxe,
         speaks_http: false,
-        uuid: None,
-        smbios: Some(Smbios::default()),
-        choice: None,
+        address: Some(from),
+        facts: Some(Facts::default()),
+        ..Client::at(Stage::Ipxe)
     };
-    let script = decide_script(&client, &config.catalog).map_err(|reason| reason.to_string())?;
+    let script = decide_script(&client, &config.catalog, &config.templates);
+    let script = script.map_err(|reason| reason.to_string())?;
     Ok(render(config, &script, (mac, &client), &links::tftp_base(at)).await)
 }

@@ -26,6 +26,8 @@ enum Sharing {
     Granted,
 }
 
+/// Room for the windows of a rack, in bytes.
+const SEND_BUFFER: usize = 4 << 20;
 /// Room for some thousand requests that wait, in bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -188,6 +190,11 @@ pub fn bind_for_many(address: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     enlarge_receive_buffer(&socket)?;
+    // What goes to a machine that has just been switched off waits for its hardware address, and takes
+    // room from the others meanwhile.
+    if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+    }
     socket.bind(&SocketAddrV4::new(address, 0).into())?;
     UdpSocket::from_std(socket.into())
 }

@@ -176,7 +176,7 @@ UEFI arm32    none: `reveille nbps fetch`
 UEFI arm64    arm64/snponly.efi
 UEFI riscv64  none: `reveille nbps fetch`
 
-A running daemon takes them up at SIGHUP: `pkill -HUP reveille`
+A running daemon takes them up by itself.
 "
             .to_owned(),
             stderr: format!(
@@ -360,11 +360,11 @@ fn an_error_in_the_config_is_told_and_stops_only_what_it_hides() {
     for (text, told) in [
         (
             "server: { state: [a, b] }\n",
-            "./config.yaml:1:18: server.state: a single value belongs here, not a list",
+            "./config.yaml:1:18: error: server.state: a single value belongs here, not a list",
         ),
         (
             "server: { stat: x }\n",
-            "./config.yaml:1:11: server.stat: there is no key `stat`; did you mean `state`?",
+            "./config.yaml:1:11: error: server.stat: there is no key `stat`; did you mean `state`?",
         ),
     ] {
         fs::write(&config, text).unwrap();

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
-use reveille::boot::catalog::{Nbp, Nbps};
+use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::event::{Sent, Subject, Transport};
 use reveille::boot::{Arch, Event, MachineState, Step};
 use reveille::config::Config;

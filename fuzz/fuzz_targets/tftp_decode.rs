@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use reveille::boot::catalog::{Nbp, Nbps};
+use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, MachineState};
 use reveille::config::Config;
 use reveille::config::fields::Problems;
@@ -47,7 +47,7 @@ fuzz_target!(|datagram: &[u8]| {
     }
 
     match asked(&rrq.file, &SNAPSHOT, (&MachineState::default(), SystemTime::UNIX_EPOCH)) {
-        Ok(Asked::Nbp(_, path) | Asked::Image(_, path)) => {
+        Ok(Asked::Nbp(_, path) | Asked::Image(_, path) | Asked::Companion(_, path)) => {
             assert!(path.starts_with("/files") && path.components().count() <= 4, "{path:?}");
         }
         Ok(Asked::Autoexec(name)) => assert!(!name.contains("..") && !name.contains('\0')),

@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use uuid::Uuid;
 
@@ -28,11 +29,68 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What iPXE read from the machine's SMBIOS tables, once it was asked for it.
+/// The kind of firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// The PC's own since 1981.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        })
+    }
+}
+
+/// What a CPU can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// 32-bit x86, or what its UEFI keeps to that.
+    X86,
+    /// x86-64.
+    X64,
+    /// 32-bit ARM.
+    Arm32,
+    /// 64-bit ARM.
+    Arm64,
+    /// 64-bit RISC-V.
+    Riscv64,
+}
+
+impl Cpu {
+    /// All of them, with the words of the config.
+    pub const WORDS: [(&str, Self); 5] = [
+        ("x86", Self::X86),
+        ("x64", Self::X64),
+        ("arm32", Self::Arm32),
+        ("arm64", Self::Arm64),
+        ("riscv64", Self::Riscv64),
+    ];
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::WORDS.iter().find(|(_, cpu)| cpu == self);
+        f.write_str(word.map_or("?", |(word, _)| word))
+    }
+}
+
+/// What iPXE told of its machine, once it was asked: of its SMBIOS tables and its CPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Smbios {
+pub struct Facts {
     /// The system serial number, without surrounding blanks.
     pub serial: Option<String>,
+    /// The product name.
+    pub product: Option<String>,
+    /// The manufacturer.
+    pub vendor: Option<String>,
+    /// What the CPU can run, where the firmware does not tell.
+    pub cpu: Option<Cpu>,
 }
 
 /// Who sent this packet or request.
@@ -49,8 +107,51 @@ pub struct Client {
     pub speaks_http: bool,
     /// The client machine identifier: option 97, or iPXE's `${uuid}`.
     pub uuid: Option<Uuid>,
-    /// SMBIOS facts; `None` until iPXE was asked for them.
-    pub smbios: Option<Smbios>,
+    /// Where it is: its own address, or while it has none that of its relay, or ours on its LAN.
+    pub address: Option<Ipv4Addr>,
+    /// What iPXE told of the machine; `None` until it was asked.
+    pub facts: Option<Facts>,
     /// The profile that somebody chose from the menu.
     pub choice: Option<String>,
+}
+
+impl Client {
+    /// One that has told nothing.
+    pub const fn at(stage: Stage) -> Self {
+        Self {
+            mac: None,
+            arch: None,
+            stage,
+            speaks_http: true,
+            uuid: None,
+            address: None,
+            facts: None,
+            choice: None,
+        }
+    }
+
+    /// Its firmware, where it is known.
+    pub fn firmware(&self) -> Option<Firmware> {
+        match self.arch? {
+            Arch::Bios => Some(Firmware::Bios),
+            Arch::UefiX86
+            | Arch::UefiX64
+            | Arch::UefiArm32
+            | Arch::UefiArm64
+            | Arch::UefiRiscv64 => Some(Firmware::Uefi),
+            Arch::Other(_) => None,
+        }
+    }
+
+    /// What its CPU can run: UEFI is of one kind, a BIOS starts on both.
+    pub fn cpu(&self) -> Option<Cpu> {
+        match self.arch {
+            Some(Arch::UefiX86) => Some(Cpu::X86),
+            Some(Arch::UefiX64) => Some(Cpu::X64),
+            Some(Arch::UefiArm32) => Some(Cpu::Arm32),
+            Some(Arch::UefiArm64) => Some(Cpu::Arm64),
+            Some(Arch::UefiRiscv64) => Some(Cpu::Riscv64),
+            Some(Arch::Bios | Arch::Other(_)) | None => self.facts.as_ref()?.cpu,
+        }
+    }
 }

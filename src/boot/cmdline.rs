@@ -7,11 +7,13 @@
 //! before a machine boots half a line.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::catalog::{Image, Machine, Profile};
+use super::catalog::{Image, Network, Profile};
 use super::omni::redacted;
-use super::talos::{TalosArch, TalosVersion};
+use super::select::Who;
+use super::talos::{self, TalosArch, TalosVersion};
 
 /// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
 /// its NUL, and iPXE adds a name or two of its own.
@@ -36,6 +38,7 @@ enum Layer {
     Omni,
     Image,
     Profile,
+    Group,
     Machine,
 }
 
@@ -61,6 +64,7 @@ impl fmt::Display for Argument<'_> {
             }
             Layer::Image => write!(f, "argument `{text}` of image `{owner}`"),
             Layer::Profile => write!(f, "argument `{text}` of profile `{owner}`"),
+            Layer::Group => write!(f, "argument `{text}` of group `{owner}`"),
             Layer::Machine => write!(f, "argument `{text}` of machine `{owner}`"),
         }
     }
@@ -142,19 +146,15 @@ impl Flaw {
 }
 
 /// The kernel arguments for one boot, in their order: `initrd=`, Talos' own, Omni's three, the
-/// image's, the profile's, the machine's. A later `console=` replaces Talos' own.
+/// image's, the profile's, the group's, the machine's, `ip=`. A later `console=` replaces Talos' own.
 ///
 /// `initrd=` names each initrd, for EFI builds of iPXE before 2021-05 (Debian 12's is one); BIOS
 /// and later builds do not mind it.
 ///
 /// # Errors
 /// Which argument cannot be served, and why. The message holds no secret.
-pub fn kernel_line(
-    profile: &Profile,
-    image: &Image,
-    machine: Option<&Machine>,
-) -> Result<String, CmdlineError> {
-    let arguments = arguments(profile, image, machine)?;
+pub fn kernel_line(profile: &Profile, image: &Image, who: &Who) -> Result<String, CmdlineError> {
+    let arguments = arguments(profile, image, who)?;
     for argument in &arguments {
         if let Some(flaw) = Flaw::of(&argument.text) {
             return Err(CmdlineError::Argument { argument: argument.to_string(), flaw });
@@ -174,7 +174,7 @@ pub fn kernel_line(
 fn arguments<'a>(
     profile: &'a Profile,
     image: &'a Image,
-    machine: Option<&'a Machine>,
+    who: &'a Who,
 ) -> Result<Vec<Argument<'a>>, CmdlineError> {
     let of = |layer, owner: &'a str, texts: &[String]| {
         let make = move |text: &String| Argument { layer, owner, text: text.clone() };
@@ -182,12 +182,17 @@ fn arguments<'a>(
     };
     let mut own = of(Layer::Image, &image.name, &image.cmdline);
     own.extend(of(Layer::Profile, &profile.name, &profile.settings.cmdline));
-    if let Some(machine) = machine {
+    if let Some(group) = &who.group {
+        own.extend(of(Layer::Group, &group.name, &group.settings.cmdline));
+    }
+    if let Some(machine) = &who.machine {
         own.extend(of(Layer::Machine, &machine.name, &machine.settings.cmdline));
+        let ip: Vec<String> = ip(&machine.network).into_iter().collect();
+        own.extend(of(Layer::Machine, &machine.name, &ip));
     }
 
     let initrds: Vec<String> =
-        (0..image.initrds.len()).map(|index| format!("initrd={}", initrd_name(index))).collect();
+        (0..image.initrds()).map(|index| format!("initrd={}", initrd_name(index))).collect();
     let mut line = of(Layer::Initrd, &image.name, &initrds);
     if profile.adds_talos_arguments() {
         let replaced = own.iter().any(|a| a.text.starts_with("console="));
@@ -204,8 +209,36 @@ fn arguments<'a>(
         let join = omni.arguments().map_err(CmdlineError::Omni)?;
         line.extend(of(Layer::Omni, &omni.name, &join));
     }
+    if profile.adds_talos_arguments() {
+        line.extend(of(Layer::Profile, &profile.name, &talos_settings(profile, who)));
+    }
     line.extend(own);
     Ok(line)
+}
+
+/// What `talos` says in a machine, its group and its profile.
+fn talos_settings(profile: &Profile, who: &Who) -> Vec<String> {
+    let mut arguments = Vec::new();
+    if who.settings(Some(profile)).find_map(|said| said.halt_if_installed) == Some(true) {
+        arguments.push("talos.halt_if_installed=1".to_owned());
+    }
+    let labels: BTreeMap<&String, &String> =
+        who.settings(Some(profile)).rev().flat_map(|said| &said.labels).collect();
+    if !labels.is_empty() {
+        arguments.push(talos::labels(&labels));
+    }
+    arguments
+}
+
+/// `ip=<client>::<gateway>:<netmask>:<hostname>:<device>:off:<dns0>:<dns1>` (Linux
+/// `Documentation/admin-guide/nfs/nfsroot.rst`); the server address stays empty.
+fn ip(network: &Network) -> Option<String> {
+    let Network { ip, gateway, nic, hostname, dns } = network;
+    let ip = (*ip)?;
+    let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+    let [hostname, nic] = [hostname, nic].map(|text| text.as_deref().unwrap_or_default());
+    let dns: String = dns.iter().map(|server| format!(":{server}")).collect();
+    Some(format!("ip={}::{gateway}:{}:{hostname}:{nic}:off{dns}", ip.addr(), ip.netmask()))
 }
 
 /// An argument as an operator can find it again, without a line of it filling the screen.
@@ -221,15 +254,19 @@ fn shortened(argument: &Argument<'_>) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::catalog::Settings;
+    use super::super::catalog::{Files, Group, Machine};
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
+    use super::super::pattern::Pattern;
+    use super::super::settings::Settings;
     use super::*;
 
     fn image(cmdline: &[&str], talos: Option<&str>) -> Image {
         Image {
             name: "rack".into(),
-            kernel: "/srv/vmlinuz".into(),
-            initrds: vec!["/srv/initramfs.xz".into(), "/srv/more.xz".into()],
+            files: Ok(Files {
+                kernel: "/srv/vmlinuz".into(),
+                initrds: vec!["/srv/initramfs.xz".into(), "/srv/more.xz".into()],
+            }),
             cmdline: cmdline.iter().map(ToString::to_string).collect(),
             talos: talos.map(|v| (v.parse().unwrap(), TalosArch::Amd64)),
         }
@@ -256,9 +293,15 @@ mod tests {
             macs: vec![],
             uuid: None,
             serial: None,
-            profile: Arc::new(profile),
+            profile: Some(Arc::new(profile)),
+            network: Network::default(),
             settings: settings(cmdline),
         }
+    }
+
+    /// The line of who has only a profile.
+    fn kernel_line(profile: &Profile, image: &Image) -> Result<String, CmdlineError> {
+        super::kernel_line(profile, image, &Who::default())
     }
 
     fn omni(token: Result<&str, &str>) -> Option<Arc<Omni>> {
@@ -273,34 +316,70 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_talos_then_omni_then_image_profile_machine() {
+    fn the_order_is_talos_then_omni_then_image_profile_group_machine_and_its_address() {
         let profile = Profile { omni: omni(Ok("abcd")), ..profile("talos", &["intel_iommu=off"]) };
+        let network = Network {
+            ip: "192.168.1.171/24".parse().ok(),
+            gateway: "192.168.1.1".parse().ok(),
+            nic: Some("eth0".into()),
+            ..Network::default()
+        };
         let machine = machine(self::profile("talos", &[]), &["talos.hostname=oden"]);
-        let line = kernel_line(&profile, &image(&["panic=10"], Some("v1.14.0")), Some(&machine));
+        let machine = Some(Arc::new(Machine { network, ..machine }));
+        let group = Some(Arc::new(Group {
+            name: "asgard".into(),
+            pattern: Pattern::default(),
+            profile: Arc::new(self::profile("talos", &[])),
+            settings: Settings {
+                halt_if_installed: Some(true),
+                labels: [("rack".into(), "r1".into())].into(),
+                ..settings(&["iommu=off"])
+            },
+        }));
+        let image = image(&["panic=10"], Some("v1.14.0"));
         assert_eq!(
-            line.unwrap(),
+            super::kernel_line(&profile, &image, &Who { machine, group }).unwrap(),
             "initrd=initrd initrd=initrd.1 talos.platform=metal console=tty0 slab_nomerge pti=on \
              consoleblank=0 printk.devkmsg=on selinux=1 module.sig_enforce=1 \
              proc_mem.force_override=never \
              siderolink.api=https://x.omni.siderolabs.io?jointoken=abcd \
              talos.events.sink=[fdae:41e4:649b:9303::1]:8090 \
              talos.logging.kernel=tcp://[fdae:41e4:649b:9303::1]:8092 \
-             panic=10 intel_iommu=off talos.hostname=oden"
+             talos.halt_if_installed=1 \
+             talos.environment=INSTALLER_META_BASE64=MHhjPW1hY2hpbmVMYWJlbHM6CiAgICByYWNrOiByMQo= \
+             panic=10 intel_iommu=off iommu=off talos.hostname=oden \
+             ip=192.168.1.171::192.168.1.1:255.255.255.0::eth0:off"
         );
+    }
+
+    /// Linux Documentation/admin-guide/nfs/nfsroot.rst.
+    #[test]
+    fn an_address_has_what_is_known_of_its_network_and_two_name_servers() {
+        let ip = |network: Network| ip(&network);
+        assert_eq!(ip(Network { nic: Some("eth0".into()), ..Network::default() }), None);
+        let bare = Network { ip: "10.0.0.7/8".parse().ok(), ..Network::default() };
+        assert_eq!(ip(bare.clone()).as_deref(), Some("ip=10.0.0.7:::255.0.0.0:::off"));
+        let full = Network {
+            hostname: Some("oden".into()),
+            dns: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
+            ..bare
+        };
+        let line = "ip=10.0.0.7:::255.0.0.0:oden::off:10.0.0.1:10.0.0.2";
+        assert_eq!(ip(full).as_deref(), Some(line));
     }
 
     #[test]
     fn without_a_version_the_newest_talos_is_meant() {
         let image = |version| image(&[], version);
         assert_eq!(
-            kernel_line(&profile("talos", &[]), &image(None), None),
-            kernel_line(&profile("talos", &[]), &image(Some("v1.14.0")), None),
+            kernel_line(&profile("talos", &[]), &image(None)),
+            kernel_line(&profile("talos", &[]), &image(Some("v1.14.0"))),
         );
     }
 
     #[test]
     fn only_the_talos_script_gets_talos_arguments() {
-        let line = kernel_line(&profile("linux", &["quiet"]), &image(&[], None), None);
+        let line = kernel_line(&profile("linux", &["quiet"]), &image(&[], None));
         assert_eq!(line.unwrap(), "initrd=initrd initrd=initrd.1 quiet");
     }
 
@@ -309,7 +388,6 @@ mod tests {
         let line = kernel_line(
             &profile("talos", &["console=ttyS1,115200n8", "console=tty1"]),
             &image(&[], Some("v1.7.0")),
-            None,
         )
         .unwrap();
         let consoles: Vec<_> = line.split(' ').filter(|w| w.starts_with("console=")).collect();
@@ -330,7 +408,7 @@ mod tests {
             ("a\\", "ends with `\\`, with which iPXE would join the next line"),
         ];
         for (word, flaw) in table {
-            let error = kernel_line(&profile("linux", &["quiet", word]), &image(&[], None), None);
+            let error = kernel_line(&profile("linux", &["quiet", word]), &image(&[], None));
             assert_eq!(
                 error.unwrap_err().to_string(),
                 format!("argument `{word}` of profile `blade` {flaw}"),
@@ -341,7 +419,7 @@ mod tests {
     #[test]
     fn within_a_word_the_same_characters_are_harmless() {
         let words = ["a=b||c", "x&&y", "k=a;b", "c=d#e", "p=$HOME", "q={x}", r"r=\d+"];
-        let line = kernel_line(&profile("linux", &words), &image(&[], None), None).unwrap();
+        let line = kernel_line(&profile("linux", &words), &image(&[], None)).unwrap();
         assert!(line.ends_with(&words.join(" ")), "{line}");
     }
 
@@ -350,7 +428,7 @@ mod tests {
         let fixed = "kernel initrd=initrd initrd=initrd.1 quiet ".len();
         let line = |len: usize| {
             let long = "x".repeat(len - fixed);
-            kernel_line(&profile("linux", &["quiet", &long]), &image(&[], None), None)
+            kernel_line(&profile("linux", &["quiet", &long]), &image(&[], None))
         };
         assert_eq!(line(MAX_LEN).map(|l| l.len()), Ok(MAX_LEN - "kernel ".len()));
         let error = line(MAX_LEN + 1).unwrap_err().to_string();
@@ -363,19 +441,19 @@ mod tests {
     fn a_token_never_shows_in_a_refusal() {
         let joins = omni(Ok(&"hush".repeat(600)));
         let profile = Profile { omni: joins, ..self::profile("talos", &[]) };
-        let error = kernel_line(&profile, &image(&[], None), None).unwrap_err().to_string();
+        let error = kernel_line(&profile, &image(&[], None)).unwrap_err().to_string();
         assert!(error.contains("`siderolink.api=***` of omni `homelab`"), "{error}");
         assert!(!error.contains("hush"), "{error}");
 
         let pasted = self::profile("linux", &["siderolink.api=x?jointoken=hush panic=1"]);
-        let error = kernel_line(&pasted, &image(&[], None), None).unwrap_err().to_string();
+        let error = kernel_line(&pasted, &image(&[], None)).unwrap_err().to_string();
         assert!(error.contains("`siderolink.api=x?jointoken=*** panic=1`"), "{error}");
     }
 
     #[test]
     fn a_missing_token_is_the_reason() {
         let profile = Profile { omni: omni(Err("no join token")), ..profile("talos", &[]) };
-        let error = kernel_line(&profile, &image(&[], None), None).unwrap_err();
+        let error = kernel_line(&profile, &image(&[], None)).unwrap_err();
         assert_eq!(error.to_string(), "no join token");
     }
 }

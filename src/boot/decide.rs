@@ -8,9 +8,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::catalog::{Catalog, LocalBoot, Machine, Nbp, Profile, Unknown};
+use super::catalog::{Catalog, Profile};
 use super::client::{Client, Stage};
+use super::nbp::Nbp;
+use super::select::{Boots, Selection, Who, select};
+use super::settings::LocalBoot;
 use super::state::MachineState;
+use super::templates::Templates;
 use super::{Arch, Mac};
 
 /// What a client should load next.
@@ -29,8 +33,8 @@ pub enum Answer<'a> {
 pub struct Script {
     /// The kind of boot.
     pub kind: Kind,
-    /// The machine, where it is known.
-    pub machine: Option<Arc<Machine>>,
+    /// The entries of the config that are for its machine.
+    pub who: Who,
 }
 
 /// The kinds of script there are.
@@ -42,8 +46,19 @@ pub enum Kind {
     Menu(LocalBoot),
     /// Go to the local disk.
     LocalDisk(LocalBoot),
-    /// Ask again, with the machine's SMBIOS facts.
-    AskSmbios,
+    /// Ask again, with what iPXE can tell of the machine.
+    AskFacts,
+}
+
+impl Kind {
+    /// The boot of a profile.
+    pub fn of(profile: &Arc<Profile>, who: &Who) -> Self {
+        match profile.script.as_str() {
+            MENU => Self::Menu(who.local_boot(Some(profile))),
+            LOCAL_DISK => Self::LocalDisk(who.local_boot(Some(profile))),
+            _ => Self::Profile(Arc::clone(profile)),
+        }
+    }
 }
 
 /// Who tells machines which boot file to fetch.
@@ -70,6 +85,9 @@ pub enum Ignored {
     /// `unknown: ignore`.
     #[error("it is not in the config, which says `unknown: ignore`")]
     UnknownMachine,
+    /// It boots its local disk, and its way there is to get no answer.
+    #[error("it boots its local disk (`local_boot: {}`)", .0.word())]
+    ToItsDisk(LocalBoot),
     /// The config names a file for it that is not there.
     #[error(
         "the config gives it the NBP `{0}`, which was not found; put it into a folder of `server.nbps`"
@@ -113,22 +131,21 @@ const MENU: &str = "menu";
 /// The template for the local disk, which a profile may name as its script.
 const LOCAL_DISK: &str = "local-disk";
 
-/// Decides what `client` loads next, given what is remembered of it.
+/// Decides what `client` loads next, given what is remembered of it, where `selection` is for it.
 pub fn decide<'a>(
     client: &Client,
+    selection: &Selection,
     catalog: &'a Catalog,
-    state: &MachineState,
-    now: SystemTime,
+    (state, now): (&MachineState, SystemTime),
 ) -> Answer<'a> {
-    let machine = catalog.identify(client);
-    if stays_ignored(client, machine, catalog) {
-        return Answer::Ignore(Ignored::UnknownMachine);
+    if let Some(reason) = not_answered(selection) {
+        return Answer::Ignore(reason);
     }
     match client.stage {
-        Stage::Pxe | Stage::HttpBoot => nbp(client, machine, catalog, (state, now)),
-        Stage::Ipxe if !client.speaks_http => nbp(client, machine, catalog, (state, now)),
-        Stage::Ipxe if replaces_ipxe(machine, catalog) && !state.runs_our_nbp(now) => {
-            nbp(client, machine, catalog, (state, now))
+        Stage::Pxe | Stage::HttpBoot => nbp(client, selection, catalog, (state, now)),
+        Stage::Ipxe if !client.speaks_http => nbp(client, selection, catalog, (state, now)),
+        Stage::Ipxe if replaces_ipxe(selection) && !state.runs_our_nbp(now) => {
+            nbp(client, selection, catalog, (state, now))
         }
         Stage::Ipxe => match client.mac {
             Some(mac) => Answer::Script(mac),
@@ -141,22 +158,36 @@ pub fn decide<'a>(
 ///
 /// # Errors
 /// It gets none.
-pub fn decide_script(client: &Client, catalog: &Catalog) -> Result<Script, Ignored> {
-    let machine = catalog.identify(client);
-    if stays_ignored(client, machine, catalog) {
-        return Err(Ignored::UnknownMachine);
+pub fn decide_script(
+    client: &Client,
+    catalog: &Catalog,
+    templates: &Templates,
+) -> Result<Script, Ignored> {
+    let selection = select(client, catalog);
+    let tells_more = client.facts.is_none() && client.speaks_http;
+    if selection.is_open && tells_more {
+        return Ok(Script { kind: Kind::AskFacts, who: selection.who });
     }
-    let kind = match machine {
-        Some(machine) => of_profile(&machine.profile, machine.settings.local_boot),
-        None if client.smbios.is_none() && catalog.needs_smbios() => Kind::AskSmbios,
-        None => match &catalog.unknown {
-            Unknown::Menu => Kind::Menu(LocalBoot::default()),
-            Unknown::Local | Unknown::Ignore => Kind::LocalDisk(LocalBoot::default()),
-            Unknown::Profile(profile) => of_profile(profile, None),
-        },
+    let who = selection.who;
+    let kind = match selection.boots {
+        Boots::Ignore => return Err(Ignored::UnknownMachine),
+        Boots::Menu => Kind::Menu(who.local_boot(None)),
+        Boots::Local => Kind::LocalDisk(who.local_boot(None)),
+        Boots::Profile(profile) => Kind::of(&profile, &who),
     };
-    let own = machine.and_then(|machine| machine.settings.local_boot);
-    Ok(Script { kind: choose(kind, own, client, catalog), machine: machine.cloned() })
+    let kind = choose(kind, &who, client, catalog);
+    match &kind {
+        Kind::Profile(profile) if tells_more && templates.uses_facts(&profile.script) => {
+            Ok(Script { kind: Kind::AskFacts, who })
+        }
+        // From a menu that would only lead back to it.
+        Kind::LocalDisk(LocalBoot::Http404) if client.choice.is_none() => {
+            Err(Ignored::ToItsDisk(LocalBoot::Http404))
+        }
+        Kind::Profile(_) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => {
+            Ok(Script { kind, who })
+        }
+    }
 }
 
 /// Decides what a client gets that asks for an NBP by its name.
@@ -177,16 +208,26 @@ pub fn decide_by_name(
     }
 }
 
-/// A stranger is ignored at once, unless facts that only its iPXE can tell may yet name it.
-fn stays_ignored(client: &Client, machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
-    machine.is_none()
-        && matches!(catalog.unknown, Unknown::Ignore)
-        && (client.smbios.is_some() || !catalog.needs_smbios())
+/// Why a client gets no answer at all. A stranger is ignored at once, unless facts that only its iPXE can
+/// tell may yet name it.
+fn not_answered(selection: &Selection) -> Option<Ignored> {
+    match &selection.boots {
+        _ if selection.is_open => None,
+        Boots::Ignore => Some(Ignored::UnknownMachine),
+        Boots::Profile(profile) => match Kind::of(profile, &selection.who) {
+            Kind::LocalDisk(LocalBoot::Silent) => Some(Ignored::ToItsDisk(LocalBoot::Silent)),
+            Kind::LocalDisk(_) | Kind::Profile(_) | Kind::Menu(_) | Kind::AskFacts => None,
+        },
+        Boots::Local if selection.who.local_boot(None) == LocalBoot::Silent => {
+            Some(Ignored::ToItsDisk(LocalBoot::Silent))
+        }
+        Boots::Local | Boots::Menu => None,
+    }
 }
 
 fn nbp<'a>(
     client: &Client,
-    machine: Option<&Arc<Machine>>,
+    selection: &Selection,
     catalog: &'a Catalog,
     (state, now): (&MachineState, SystemTime),
 ) -> Answer<'a> {
@@ -196,8 +237,8 @@ fn nbp<'a>(
     if let Some(name) = state.loops_with(now) {
         return Answer::Ignore(Ignored::Loops(name.to_owned()));
     }
-    if let Some(name) = catalog.settings(machine).find_map(|settings| settings.nbp.get(&arch)) {
-        return match catalog.nbps.named(name) {
+    if let Some(name) = selection.first(|said| said.nbp.get(&arch).cloned()) {
+        return match catalog.nbps.named(&name) {
             Some(nbp) if nbp.arch == arch => Answer::Nbp(nbp),
             // `config::resolve` takes up no config that says so; here it holds for every catalog.
             Some(nbp) => Answer::Ignore(Ignored::WrongNbp {
@@ -205,7 +246,7 @@ fn nbp<'a>(
                 is_for: nbp.arch,
                 client: arch,
             }),
-            None => Answer::Ignore(Ignored::NbpNotFound(name.clone())),
+            None => Answer::Ignore(Ignored::NbpNotFound(name)),
         };
     }
     match catalog.nbps.for_arch(arch) {
@@ -215,25 +256,16 @@ fn nbp<'a>(
     }
 }
 
-fn replaces_ipxe(machine: Option<&Arc<Machine>>, catalog: &Catalog) -> bool {
-    catalog.settings(machine).find_map(|settings| settings.replace_ipxe).unwrap_or(false)
-}
-
-fn of_profile(profile: &Arc<Profile>, machines_own: Option<LocalBoot>) -> Kind {
-    let local_boot = machines_own.or(profile.settings.local_boot).unwrap_or_default();
-    match profile.script.as_str() {
-        MENU => Kind::Menu(local_boot),
-        LOCAL_DISK => Kind::LocalDisk(local_boot),
-        _ => Kind::Profile(Arc::clone(profile)),
-    }
+fn replaces_ipxe(selection: &Selection) -> bool {
+    selection.first(|said| said.replace_ipxe).unwrap_or(false)
 }
 
 /// Takes up a choice from the menu: only who is shown the menu may choose, and only from it.
-fn choose(kind: Kind, machines_own: Option<LocalBoot>, client: &Client, catalog: &Catalog) -> Kind {
+fn choose(kind: Kind, who: &Who, client: &Client, catalog: &Catalog) -> Kind {
     let offered = |choice: &String| catalog.menu.profiles.iter().find(|p| p.name == *choice);
     match (&kind, client.choice.as_ref().and_then(offered)) {
-        (Kind::Menu(_), Some(profile)) => of_profile(profile, machines_own),
-        (Kind::Menu(_) | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskSmbios, _) => kind,
+        (Kind::Menu(_), Some(profile)) => Kind::of(profile, who),
+        (Kind::Menu(_) | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskFacts, _) => kind,
     }
 }
 
@@ -241,9 +273,12 @@ fn choose(kind: Kind, machines_own: Option<LocalBoot>, client: &Client, catalog:
 mod tests {
     use uuid::Uuid;
 
-    use super::super::catalog::{Nbps, Settings};
-    use super::super::client::Smbios;
+    use super::super::catalog::{Group, Machine, Network, Unknown};
+    use super::super::client::Facts;
     use super::super::event::{Event, Sent, Step, Subject, Transport};
+    use super::super::nbp::Nbps;
+    use super::super::pattern::{Pattern, Wildcard};
+    use super::super::settings::Settings;
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -267,9 +302,20 @@ mod tests {
             macs: vec![],
             uuid: None,
             serial: None,
-            profile: Arc::clone(profile),
+            profile: Some(Arc::clone(profile)),
+            network: Network::default(),
             settings: Settings::default(),
         }
+    }
+
+    /// Decides as the shells do.
+    fn decide<'a>(
+        client: &Client,
+        catalog: &'a Catalog,
+        state: &MachineState,
+        now: SystemTime,
+    ) -> Answer<'a> {
+        super::decide(client, &select(client, catalog), catalog, (state, now))
     }
 
     fn catalog(unknown: Unknown, machines: Vec<Machine>) -> Catalog {
@@ -293,15 +339,7 @@ mod tests {
     }
 
     fn client(stage: Stage, arch: Arch) -> Client {
-        Client {
-            mac: Some(MAC),
-            arch: Some(arch),
-            stage,
-            speaks_http: true,
-            uuid: None,
-            smbios: None,
-            choice: None,
-        }
+        Client { mac: Some(MAC), arch: Some(arch), ..Client::at(stage) }
     }
 
     fn told(answer: &Answer<'_>) -> String {
@@ -313,11 +351,11 @@ mod tests {
     }
 
     fn kind(client: &Client, catalog: &Catalog) -> String {
-        match decide_script(client, catalog).map(|script| script.kind) {
+        match decide_script(client, catalog, &Templates::default()).map(|script| script.kind) {
             Ok(Kind::Profile(profile)) => profile.name.clone(),
             Ok(Kind::Menu(_)) => "menu".into(),
             Ok(Kind::LocalDisk(method)) => format!("disk by {method:?}"),
-            Ok(Kind::AskSmbios) => "ask".into(),
+            Ok(Kind::AskFacts) => "ask".into(),
             Err(reason) => reason.to_string(),
         }
     }
@@ -354,13 +392,13 @@ mod tests {
         let stranger = Client { mac: Some(Mac::new([2; 6])), ..client(Stage::Ipxe, Arch::Bios) };
         let with_uuid =
             |text: &str| Client { uuid: Uuid::parse_str(text).ok(), ..stranger.clone() };
-        let serial = |serial: &str| Some(Smbios { serial: Some(serial.into()) });
+        let serial = |serial: &str| Some(Facts { serial: Some(serial.into()), ..Facts::default() });
         assert_eq!(kind(&client(Stage::Ipxe, Arch::Bios), &catalog), "mac");
         assert_eq!(kind(&with_uuid(UUID), &catalog), "uuid");
         assert_eq!(kind(&with_uuid(UUID_SWAPPED), &catalog), "uuid");
-        assert_eq!(kind(&Client { smbios: serial("CZ1"), ..stranger.clone() }, &catalog), "serial");
+        assert_eq!(kind(&Client { facts: serial("CZ1"), ..stranger.clone() }, &catalog), "serial");
         assert_eq!(kind(&stranger, &catalog), "ask", "its SMBIOS facts may yet name it");
-        assert_eq!(kind(&Client { smbios: serial("CZ9"), ..stranger }, &catalog), "menu");
+        assert_eq!(kind(&Client { facts: serial("CZ9"), ..stranger }, &catalog), "menu");
     }
 
     #[test]
@@ -444,6 +482,113 @@ mod tests {
         };
         assert_eq!(of(None), "disk by Sanboot");
         assert_eq!(of(Some(LocalBoot::Exit)), "disk by Exit");
+    }
+
+    /// A group whose machines are those of a product, by this template.
+    fn group(name: &str, product: &str, profile: &Arc<Profile>) -> Arc<Group> {
+        let product = Some(Wildcard::new(product));
+        Arc::new(Group {
+            name: name.into(),
+            pattern: Pattern { product, ..Pattern::default() },
+            profile: Arc::clone(profile),
+            settings: Settings::default(),
+        })
+    }
+
+    #[test]
+    fn a_machines_own_profile_comes_before_any_group_and_the_first_group_that_fits_before_unknown()
+    {
+        let [own, blades, all, unknown] =
+            ["own", "blades", "all", "unknown"].map(|name| profile(name, "linux"));
+        let other = Mac::new([2; 6]);
+        let mut catalog = catalog(
+            Unknown::Profile(unknown),
+            vec![
+                Machine { macs: vec![MAC], ..machine(&own) },
+                Machine { name: "loke".into(), macs: vec![other], profile: None, ..machine(&own) },
+            ],
+        );
+        catalog.groups = vec![group("blades", "ProLiant BL*", &blades), group("all", "P*", &all)];
+        let decided = |mac: Mac, product: Option<&str>| {
+            let told = |product: &str| Facts { product: Some(product.into()), ..Facts::default() };
+            let facts = product.map(told);
+            kind(&Client { mac: Some(mac), facts, ..client(Stage::Ipxe, Arch::Bios) }, &catalog)
+        };
+        assert_eq!(decided(MAC, Some("ProLiant BL460c")), "own");
+        assert_eq!(decided(other, Some("ProLiant BL460c")), "blades", "an entry without a profile");
+        assert_eq!(decided(Mac::new([4; 6]), Some("proliant bl460c gen8")), "blades");
+        assert_eq!(decided(Mac::new([4; 6]), Some("PowerEdge")), "all");
+        assert_eq!(decided(Mac::new([4; 6]), Some("X4150")), "unknown");
+        assert_eq!(decided(Mac::new([4; 6]), Some("")), "unknown", "it was asked, and has none");
+        assert_eq!(decided(MAC, None), "own", "nobody is asked for what does not matter");
+        assert_eq!(decided(other, None), "ask");
+    }
+
+    #[test]
+    fn what_dhcp_does_not_tell_has_no_say_in_the_nbp() {
+        let named = |name: &str| Settings {
+            nbp: [(Arch::Bios, name.to_owned())].into(),
+            ..Settings::default()
+        };
+        let p = profile("p", "linux");
+        let by_mac = Pattern { mac: Some(Wildcard::of_mac("52:54:*")), ..Pattern::default() };
+        let group = |pattern: Pattern, nbp: &str| {
+            let settings = named(nbp);
+            Arc::new(Group { name: nbp.into(), pattern, profile: Arc::clone(&p), settings })
+        };
+        let mut catalog = catalog(Unknown::Menu, vec![]);
+        let serial = Pattern { serial: Some(Wildcard::new("*")), ..Pattern::default() };
+        catalog.groups = vec![group(serial, "undionly.kpxe"), group(by_mac, "ipxe.pxe")];
+        let client = client(Stage::Pxe, Arch::Bios);
+        assert_eq!(told(&decide(&client, &catalog, &MachineState::default(), NOW)), "ipxe.pxe");
+    }
+
+    #[test]
+    fn a_machines_word_comes_before_its_groups_and_that_before_its_profiles() {
+        let said = |method| Settings { local_boot: method, ..Settings::default() };
+        let all = [None, Some(LocalBoot::Exit), Some(LocalBoot::Sanboot), Some(LocalBoot::Silent)];
+        for (of_machine, of_group, of_profile) in all.into_iter().flat_map(|machine| {
+            all.into_iter().flat_map(move |group| all.map(|profile| (machine, group, profile)))
+        }) {
+            let profile = Arc::new(Profile {
+                settings: said(of_profile),
+                ..Arc::into_inner(profile("disk", "local-disk")).unwrap()
+            });
+            let machine = Machine {
+                macs: vec![MAC],
+                profile: None,
+                settings: said(of_machine),
+                ..machine(&profile)
+            };
+            let mut catalog = catalog(Unknown::Menu, vec![machine]);
+            catalog.groups = vec![Arc::new(Group {
+                name: "g".into(),
+                pattern: Pattern { mac: Some(Wildcard::of_mac("52*")), ..Pattern::default() },
+                profile,
+                settings: said(of_group),
+            })];
+            let expected = of_machine.or(of_group).or(of_profile).unwrap_or_default();
+            let client = client(Stage::Ipxe, Arch::Bios);
+            assert_eq!(kind(&client, &catalog), format!("disk by {expected:?}"));
+        }
+    }
+
+    #[test]
+    fn who_shall_boot_its_disk_in_silence_gets_no_answer_from_dhcp_and_by_404_no_script() {
+        let of = |method| {
+            let settings = Settings { local_boot: Some(method), ..Settings::default() };
+            let disk = profile("disk", "local-disk");
+            catalog(Unknown::Menu, vec![Machine { macs: vec![MAC], settings, ..machine(&disk) }])
+        };
+        let (pxe, ipxe) = (client(Stage::Pxe, Arch::Bios), client(Stage::Ipxe, Arch::Bios));
+        let state = MachineState::default();
+        let silent = "ignored: it boots its local disk (`local_boot: silent`)";
+        for client in [&pxe, &ipxe] {
+            assert_eq!(told(&decide(client, &of(LocalBoot::Silent), &state, NOW)), silent);
+        }
+        let by_404 = of(LocalBoot::Http404);
+        assert_eq!(told(&decide(&pxe, &by_404, &state, NOW)), "undionly.kpxe");
+        assert_eq!(kind(&ipxe, &by_404), "it boots its local disk (`local_boot: http-404`)");
     }
 
     #[test]

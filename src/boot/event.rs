@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::client::Stage;
+use super::client::{Client, Stage};
 use super::{Arch, Mac};
 
 /// One step of one machine's boot.
@@ -202,6 +202,13 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
+    /// A whole file was fetched that an NBP other than iPXE loads by itself.
+    CompanionSent {
+        /// Its name, as `ldlinux.c32`.
+        file: String,
+        /// How much.
+        sent: Sent,
+    },
     /// It fetched the script that leads every iPXE to its own.
     AutoexecSent {
         /// The name that it asked for: `autoexec.ipxe`, or that of the NBP that it is.
@@ -213,12 +220,21 @@ pub enum Step {
     ScriptServed {
         /// What the script does, in words.
         does: String,
+        /// Whom it was for, with what iPXE told of its machine.
+        client: Box<Client>,
         /// How much.
         sent: Sent,
     },
     /// A whole kernel or initrd was fetched.
     ImageSent {
         /// The image's name and the part, as `talos/kernel`.
+        file: String,
+        /// How much.
+        sent: Sent,
+    },
+    /// It fetched one of its own answer files.
+    FileSent {
+        /// Its name, as `files/preseed.cfg`.
         file: String,
         /// How much.
         sent: Sent,
@@ -248,6 +264,27 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What kind of step it is, in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Offered { .. } => "offered",
+            Self::Leased { .. } => "leased",
+            Self::Acknowledged { .. } => "acknowledged",
+            Self::Probed { .. } => "asked for a size",
+            Self::NbpSent { .. } => "fetched an NBP",
+            Self::CompanionSent { .. } => "fetched what its NBP loads",
+            Self::AutoexecSent { .. } => "fetched autoexec",
+            Self::ScriptServed { .. } => "runs its script",
+            Self::ImageSent { .. } => "fetched of an image",
+            Self::FileSent { .. } => "fetched an answer file",
+            Self::BrokenOff { .. } => "broke off",
+            Self::Refused { .. } => "refused",
+            Self::Ignored { .. } => "not answered",
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -263,16 +300,19 @@ impl fmt::Display for Step {
             Self::Probed { file, sent: Sent { over, .. } } => {
                 write!(f, "asked for the size of {file} over {over}{}", over.details())
             }
-            Self::NbpSent { file, sent } | Self::ImageSent { file, sent } => {
+            Self::NbpSent { file, sent }
+            | Self::CompanionSent { file, sent }
+            | Self::ImageSent { file, sent }
+            | Self::FileSent { file, sent } => {
                 write!(f, "fetched {file} over {sent}")
             }
             Self::AutoexecSent { file, sent } => {
                 write!(f, "fetched {file}, the script that leads it to its own, over {sent}")
             }
-            Self::ScriptServed { does, sent: Sent { over: Transport::Http, .. } } => {
+            Self::ScriptServed { does, client: _, sent: Sent { over: Transport::Http, .. } } => {
                 write!(f, "runs its script: {does}")
             }
-            Self::ScriptServed { does, sent } => {
+            Self::ScriptServed { does, client: _, sent } => {
                 write!(f, "runs its script, fetched over {sent}: {does}")
             }
             Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Client, Mac};
+use super::client::Facts;
+use super::{Arch, Client, Mac};
 
 /// What may stand in a query as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -33,14 +34,50 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
     let mut add = |name: &str, value: &str| {
         url += &format!("&{name}={}", utf8_percent_encode(value, QUERY));
     };
-    if let Some(smbios) = &client.smbios {
+    if let Some(Facts { serial, product, vendor, cpu }) = &client.facts {
         add("uuid", &client.uuid.map(|uuid| uuid.to_string()).unwrap_or_default());
-        add("serial", smbios.serial.as_deref().unwrap_or_default());
+        for (name, fact) in [("serial", serial), ("product", product), ("vendor", vendor)] {
+            add(name, fact.as_deref().unwrap_or_default());
+        }
+        // In iPXE's own words, as it tells them.
+        if let Some((platform, arch)) = client.arch.and_then(platform) {
+            add("platform", platform);
+            add("arch", arch);
+        }
+        if let Some(cpu) = cpu {
+            add("cpu", &cpu.to_string());
+        }
     }
     if let Some(choice) = &client.choice {
         add("profile", choice);
     }
     url
+}
+
+/// What iPXE says of itself, `${platform}` and `${buildarch}`, on firmware of this kind.
+fn platform(arch: Arch) -> Option<(&'static str, &'static str)> {
+    PLATFORMS.iter().find(|(known, _)| *known == arch).map(|(_, words)| *words)
+}
+
+/// The firmware on which iPXE says this of itself. On BIOS it is `i386` whatever the CPU.
+pub fn arch_of_platform(platform: &str, buildarch: &str) -> Option<Arch> {
+    let is_it = |words: (&str, &str)| words == (platform, buildarch);
+    let found = PLATFORMS.iter().find(|(_, words)| is_it(*words));
+    found.map(|(arch, _)| *arch).or((platform == "pcbios").then_some(Arch::Bios))
+}
+
+const PLATFORMS: [(Arch, (&str, &str)); 6] = [
+    (Arch::Bios, ("pcbios", "i386")),
+    (Arch::UefiX86, ("efi", "i386")),
+    (Arch::UefiX64, ("efi", "x86_64")),
+    (Arch::UefiArm32, ("efi", "arm32")),
+    (Arch::UefiArm64, ("efi", "arm64")),
+    (Arch::UefiRiscv64, ("efi", "riscv64")),
+];
+
+/// One of a machine's own files, as an installer fetches it.
+pub fn file(base: &str, mac: Mac, name: &str) -> String {
+    format!("{base}/files/{}/{name}", mac.hyphenated())
 }
 
 /// An NBP, for UEFI HTTP Boot: the address ends as the name does, in `.efi`.

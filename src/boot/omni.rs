@@ -28,7 +28,8 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 pub struct Omni {
     /// Its name in the config.
     pub name: String,
-    /// The advertised machine API, as `https://example.omni.siderolabs.io`.
+    /// The advertised machine API, as `https://example.omni.siderolabs.io`; nothing where the pasted
+    /// kernel parameters that tell it are not there.
     pub api: String,
     /// The join token, or why it is not there and what would mend it.
     pub join_token: Result<SecretString, String>,
@@ -51,18 +52,6 @@ impl Omni {
             tunnel,
             events: events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
             kernel_log: kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
-        }
-    }
-
-    /// An instance that no machine can join, and why.
-    pub fn without_token(name: &str, api: String, reason: String) -> Self {
-        Self {
-            name: name.to_owned(),
-            api,
-            join_token: Err(reason),
-            tunnel: false,
-            events: DEFAULT_EVENTS.to_owned(),
-            kernel_log: DEFAULT_KERNEL_LOG.to_owned(),
         }
     }
 

@@ -1,41 +1,18 @@
-//! A machine's own iPXE script, rendered from the templates in `boot-scripts/`.
-//!
-//! A template is minijinja; what it may use is told in the README. Whatever it prints through
-//! `{{ … }}` is checked on its way into the script, since iPXE knows no quoting: a value is one
-//! word, or, through the filter `words`, several; never a line break, an operator or a `${…}`.
+//! A machine's own iPXE script and its answer files, rendered from the templates of the snapshot.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, context};
+use minijinja::{Value, context};
 
-use super::catalog::{Catalog, LocalBoot, Machine, Profile};
-use super::cmdline::{self, CmdlineError, Flaw};
+use super::catalog::{Catalog, Profile};
+use super::cmdline::{self, CmdlineError};
 use super::decide::{Kind, Script};
-use super::omni::redacted;
+use super::select::Who;
+use super::settings::{LocalBoot, Settings, Var};
+use super::templates::{Mistake, Templates};
 use super::{Client, Mac, links};
-
-/// The templates that come with reveille, by name.
-pub const BUILT_IN: &[(&str, &str)] = &[
-    ("ask-smbios", include_str!("../../boot-scripts/ask-smbios.ipxe")),
-    ("autoexec", include_str!("../../boot-scripts/autoexec.ipxe")),
-    ("linux", include_str!("../../boot-scripts/linux.ipxe")),
-    ("local-disk", include_str!("../../boot-scripts/local-disk.ipxe")),
-    ("menu", include_str!("../../boot-scripts/menu.ipxe")),
-    ("refused", include_str!("../../boot-scripts/refused.ipxe")),
-    ("talos", include_str!("../../boot-scripts/talos.ipxe")),
-];
-
-/// How many steps a template may take: enough for a menu of a thousand profiles, and the end of a
-/// loop that does not stop.
-const FUEL: u64 = 50_000;
-
-/// The templates of one snapshot, compiled.
-pub struct Templates {
-    env: Environment<'static>,
-    broken: BTreeMap<String, String>,
-}
 
 /// What a script needs beyond who boots what.
 #[derive(Clone, Copy, Debug)]
@@ -70,107 +47,15 @@ pub enum Refusal {
     Cmdline(#[from] CmdlineError),
     /// There is no such template.
     #[error(
-        "there is no boot script `{0}`: none in the folder of `server.boot_scripts`, none built in"
+        "there is no boot script `{0}.ipxe`: none in the folder of `server.boot_scripts`, none built in"
     )]
     NoTemplate(String),
     /// The template cannot be used.
     #[error("{0}")]
-    Template(String),
-}
-
-impl Default for Templates {
-    fn default() -> Self {
-        Self::new(BTreeMap::new())
-    }
-}
-
-impl Templates {
-    /// Compiles the built-in templates, and over them `own`: template name to source, or why it cannot
-    /// be read. A broken one is kept as such; only the boots that need it are refused.
-    pub fn new(own: BTreeMap<String, Result<String, String>>) -> Self {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .keep_trailing_newline(true)
-            .build()
-            .expect("the delimiters are minijinja's own");
-        env.set_syntax(syntax);
-        env.set_fuel(Some(FUEL));
-        // Every template writes iPXE: no value goes in unchecked.
-        env.set_auto_escape_callback(|_| AutoEscape::Custom("ipxe".into()));
-        env.set_formatter(|out, _state, value| {
-            let text = value.to_string();
-            if !value.is_safe()
-                && let Some(flaw) = Flaw::of(&text)
-            {
-                // The value is not repeated: it may be a secret.
-                let reason = format!("a value that is printed here {flaw}");
-                return Err(minijinja::Error::new(ErrorKind::BadEscape, reason));
-            }
-            out.write_str(&text).map_err(minijinja::Error::from)
-        });
-        env.add_filter("words", words);
-
-        let mut broken = BTreeMap::new();
-        let mut sources: BTreeMap<String, Result<String, String>> = BUILT_IN
-            .iter()
-            .map(|(name, source)| ((*name).to_owned(), Ok((*source).to_owned())))
-            .collect();
-        sources.extend(own);
-        for (name, source) in sources {
-            let compiled = source.and_then(|source| {
-                let added = env.add_template_owned(file_name(&name), source);
-                added.map_err(|error| told(&error))
-            });
-            if let Err(reason) = compiled {
-                broken.insert(name, reason);
-            }
-        }
-        Self { env, broken }
-    }
-
-    /// Whether there is a template of this name, usable or not.
-    pub fn knows(&self, name: &str) -> bool {
-        self.broken.contains_key(name) || self.env.get_template(&file_name(name)).is_ok()
-    }
-
-    /// All names, in order.
-    pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .env
-            .templates()
-            .filter_map(|(file, _)| Some(file.strip_suffix(".ipxe")?.to_owned()))
-            .chain(self.broken.keys().cloned())
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// The templates that do not compile, and why: with file and line.
-    pub fn broken(&self) -> &BTreeMap<String, String> {
-        &self.broken
-    }
-
-    fn fill(&self, name: &str, values: &Value) -> Result<String, Refusal> {
-        if let Some(reason) = self.broken.get(name) {
-            return Err(Refusal::Template(reason.clone()));
-        }
-        if !self.knows(name) {
-            return Err(Refusal::NoTemplate(file_name(name)));
-        }
-        self.env
-            .get_template(&file_name(name))
-            .and_then(|template| template.render(values))
-            .map_err(|error| Refusal::Template(told(&error)))
-    }
-}
-
-impl std::fmt::Debug for Templates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.names()).finish()
-    }
+    Template(#[from] Mistake),
+    /// The machine has no such answer file.
+    #[error("{0}")]
+    NoFile(String),
 }
 
 /// Renders the script that was decided on.
@@ -183,16 +68,11 @@ pub fn render(
     catalog: &Catalog,
     scene: Scene<'_>,
 ) -> Result<Rendered, Refusal> {
-    let machine = script.machine.as_deref();
-    let common = context! {
-        machine => context! { mac => scene.mac.to_string(), name => name_of(machine, scene.mac) },
-        base => scene.base,
-        script_url => links::script_again(scene.base, scene.mac, scene.client),
-    };
-    let (template, own, does) = match &script.kind {
+    let Script { kind, who } = script;
+    let (template, own, does) = match kind {
         Kind::Profile(profile) => (
             profile.script.as_str(),
-            boot_values(profile, machine, scene)?,
+            boot_values(profile, who, scene)?,
             match &profile.image {
                 Some(image) => format!("profile {}, image {}", profile.name, image.name),
                 None => format!("profile {}", profile.name),
@@ -206,10 +86,45 @@ pub fn render(
             let does = format!("to its local disk by {method}");
             ("local-disk", context! { local_boot => method }, does)
         }
-        Kind::AskSmbios => ("ask-smbios", context! {}, "asked for its SMBIOS facts".to_owned()),
+        Kind::AskFacts => ("ask-facts", context! {}, "asked what machine it is".to_owned()),
     };
-    let text = templates.fill(template, &context! { ..own, ..common })?;
+    let profile = match kind {
+        Kind::Profile(profile) => Some(&**profile),
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
+    };
+    if !templates.knows(template) {
+        return Err(Refusal::NoTemplate(template.to_owned()));
+    }
+    let common = common_values(who, profile, scene);
+    let text = templates.script(template, &context! { ..own, ..common })?;
     Ok(Rendered { text, does })
+}
+
+/// Renders one of a machine's answer files.
+///
+/// # Errors
+/// There is none of this name, or it cannot be filled in.
+pub fn render_file(
+    templates: &Templates,
+    (script, name): (&Script, &str),
+    scene: Scene<'_>,
+) -> Result<String, Refusal> {
+    let Kind::Profile(profile) = &script.kind else {
+        return Err(Refusal::NoFile(
+            "the machine boots no profile, and so has no files".to_owned(),
+        ));
+    };
+    let files = files(&script.who, profile);
+    let Some(path) = files.get(name) else {
+        let known: Vec<&str> = files.keys().copied().collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let why = format!("profile {} has no file of this name; it has: {known}", profile.name);
+        return Err(Refusal::NoFile(why));
+    };
+    let own = boot_values(profile, &script.who, scene)?;
+    let common = common_values(&script.who, Some(profile), scene);
+    let omni = context! { omni => omni_values(profile) };
+    Ok(templates.answer(path, &context! { ..omni, ..own, ..common })?)
 }
 
 /// The script for an iPXE that has not said yet which machine it is: it fetches that machine's own.
@@ -217,64 +132,125 @@ pub fn render(
 /// # Errors
 /// The template cannot be used.
 pub fn render_autoexec(templates: &Templates, base: &str) -> Result<String, Refusal> {
-    templates.fill("autoexec", &context! { base => base })
+    Ok(templates.script("autoexec", &context! { base => base })?)
 }
 
 /// The script of a machine that cannot boot: it says why on the machine's console, and asks again
 /// half a minute later, so that a mended config needs no walk to the machine.
 pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal) -> String {
-    let reason: Vec<String> = refusal
-        .to_string()
-        .split_whitespace()
-        .filter(|word| Flaw::of(word).is_none())
-        .map(str::to_owned)
-        .collect();
     let values = context! {
         machine => context! { mac => scene.mac.to_string() },
-        reason => reason.join(" "),
+        reason => refusal.to_string(),
         script_url => links::script_again(scene.base, scene.mac, scene.client),
     };
-    let own = templates.fill("refused", &values);
+    let own = templates.script("refused", &values);
     own.unwrap_or_else(|_| {
         Templates::default()
-            .fill("refused", &values)
+            .script("refused", &values)
             .unwrap_or_else(|_| "#!ipxe\necho reveille cannot boot this machine\nsleep 30\n".into())
     })
 }
 
-impl LocalBoot {
-    /// The word for it in the config and in templates.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Exit => "exit",
-            Self::Sanboot => "sanboot",
+/// What every template may use.
+fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Value {
+    let Scene { client, mac, base, image: _ } = scene;
+    let machine = who.machine.as_deref();
+    let network = machine.map(|machine| &machine.network);
+    let facts = client.facts.as_ref();
+    let vars = added_up(who, profile, |said| &said.vars);
+    let vars: BTreeMap<&str, Value> =
+        vars.into_iter().map(|(name, var)| (name, of_var(var))).collect();
+    let urls: BTreeMap<&str, Value> = profile
+        .map(|profile| files(who, profile))
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| (name, Value::from_safe_string(links::file(base, mac, name))))
+        .collect();
+    let uuid = client.uuid.or_else(|| machine?.uuid);
+    let told_serial = facts.and_then(|facts| facts.serial.as_ref());
+    let serial = told_serial.or_else(|| machine?.serial.as_ref());
+    context! {
+        machine => context! {
+            name => machine.map_or_else(|| mac.to_string(), |machine| machine.name.clone()),
+            mac => mac.to_string(),
+            uuid => uuid.map(|uuid| uuid.to_string()),
+            serial => serial,
+            hostname => network.and_then(|network| network.hostname.as_ref()),
+            ip => network.and_then(|network| network.ip).map(|ip| ip.addr().to_string()),
+            prefix => network.and_then(|network| network.ip).map(|ip| ip.prefix_len()),
+            netmask => network.and_then(|network| network.ip).map(|ip| ip.netmask().to_string()),
+            gateway => network.and_then(|network| network.gateway).map(|ip| ip.to_string()),
+            nic => network.and_then(|network| network.nic.as_ref()),
+            dns => network.map_or(Vec::new(), |network| {
+                network.dns.iter().map(ToString::to_string).collect()
+            }),
+            vars => vars,
+        },
+        client => context! {
+            mac => mac.to_string(),
+            address => client.address.map(|address| address.to_string()),
+            firmware => client.firmware().map(|firmware| firmware.to_string()),
+            cpu => client.cpu().map(|cpu| cpu.to_string()),
+            uuid => client.uuid.map(|uuid| uuid.to_string()),
+            serial => told_serial,
+            product => facts.and_then(|facts| facts.product.as_ref()),
+            vendor => facts.and_then(|facts| facts.vendor.as_ref()),
+        },
+        group => who.group.as_ref().map(|group| &group.name),
+        profile => context! { name => profile.map(|profile| &profile.name) },
+        files => urls,
+        base => base,
+        script_url => links::script_again(base, mac, client),
+    }
+}
+
+fn of_var(var: &Var) -> Value {
+    match var {
+        Var::Flag(flag) => Value::from(*flag),
+        Var::Number(number) => Value::from(*number),
+        Var::Text(text) => Value::from(text.as_str()),
+        Var::List(list) => list.iter().map(of_var).collect(),
+        Var::Map(map) => {
+            let pairs = map.iter().map(|(name, var)| (name.as_str(), of_var(var)));
+            pairs.collect::<BTreeMap<&str, Value>>().into()
         }
     }
 }
 
-fn boot_values(
-    profile: &Profile,
-    machine: Option<&Machine>,
-    scene: Scene<'_>,
-) -> Result<Value, Refusal> {
-    let named = context! { profile => context! { name => &profile.name } };
+fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, Refusal> {
     let Some(image) = &profile.image else {
-        return Ok(named);
+        return Ok(context! {});
     };
     scene.image.clone().map_err(Refusal::Image)?;
-    let line = cmdline::kernel_line(profile, image, machine)?;
+    let line = cmdline::kernel_line(profile, image, who)?;
     let file = |part: &str| links::image(scene.base, &image.name, part, scene.mac);
-    let initrds: Vec<Value> = (0..image.initrds.len())
+    let initrds: Vec<Value> = (0..image.initrds())
         .map(cmdline::initrd_name)
         .map(|name| context! { url => file(&name), name })
         .collect();
+    let version = image.talos.as_ref().map(|(version, _)| version.to_string());
     Ok(context! {
-        image => context! { name => &image.name },
+        image => context! { name => &image.name, version => version },
         kernel => context! { name => cmdline::KERNEL_NAME, url => file("kernel") },
         initrds => initrds,
         // Every word of it has been checked.
         cmdline => Value::from_safe_string(line),
-        ..named
+    })
+}
+
+/// The Omni instance, for a Talos machine config. The URL holds the join token.
+fn omni_values(profile: &Profile) -> Option<Value> {
+    let omni = profile.omni.as_ref()?;
+    let [api, events, kernel_log] = omni.arguments().ok()?;
+    let value = |argument: &str| {
+        let (_, value) = argument.split_once('=')?;
+        Some(Value::from_safe_string(value.to_owned()))
+    };
+    Some(context! {
+        name => &omni.name,
+        api_url => value(&api),
+        events => value(&events),
+        kernel_log => value(&kernel_log),
     })
 }
 
@@ -299,62 +275,39 @@ fn menu_values(catalog: &Catalog, local_boot: LocalBoot, scene: Scene<'_>) -> Va
     }
 }
 
-fn name_of(machine: Option<&Machine>, mac: Mac) -> String {
-    machine.map_or_else(|| mac.to_string(), |machine| machine.name.clone())
+/// A machine's answer files, by name.
+fn files<'a>(who: &'a Who, profile: &'a Profile) -> BTreeMap<&'a str, &'a PathBuf> {
+    added_up(who, Some(profile), |said| &said.files)
 }
 
-fn file_name(template: &str) -> String {
-    format!("{template}.ipxe")
-}
-
-/// The filter `words`: blanks are wanted here, everything else is checked word by word.
-fn words(text: &str) -> Result<Value, minijinja::Error> {
-    let flaw = text.split(' ').find_map(Flaw::of);
-    match flaw {
-        Some(flaw) => Err(minijinja::Error::new(
-            ErrorKind::BadEscape,
-            format!("a word that is printed here {flaw}"),
-        )),
-        None => Ok(Value::from_safe_string(text.to_owned())),
-    }
-}
-
-/// A template error with its place. Never minijinja's own debug print: that shows every variable.
-fn told(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(
-        || error.kind().to_string(),
-        |detail| format!("{}: {}", error.kind(), redacted(detail)),
-    );
-    match (error.name(), error.line()) {
-        (Some(file), Some(line)) => format!("boot script {file}:{line}: {what}"),
-        (Some(file), None) => format!("boot script {file}: {what}"),
-        (None, _) => what,
-    }
+/// What adds up: the machine's word comes before its group's, that before its profile's.
+fn added_up<'a, T>(
+    who: &'a Who,
+    profile: Option<&'a Profile>,
+    said: impl Fn(&'a Settings) -> &'a BTreeMap<String, T>,
+) -> BTreeMap<&'a str, &'a T> {
+    let all = who.settings(profile).rev().flat_map(said);
+    all.map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, LazyLock};
 
     use super::super::Stage;
-    use super::super::catalog::Image;
-    use super::super::catalog::Settings;
-    use super::super::client::Smbios;
+    use super::super::catalog::{Files, Image, Machine, Network};
+    use super::super::client::Facts;
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::*;
 
     const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
     const READY: Result<(), String> = Ok(());
 
-    const CLIENT: Client = Client {
-        mac: Some(MAC),
-        arch: None,
-        stage: Stage::Ipxe,
-        speaks_http: true,
-        uuid: None,
-        smbios: None,
-        choice: None,
-    };
+    static CLIENT: LazyLock<Client> = LazyLock::new(client);
+
+    fn client() -> Client {
+        Client { mac: Some(MAC), ..Client::at(Stage::Ipxe) }
+    }
 
     fn scene() -> Scene<'static> {
         Scene { client: &CLIENT, mac: MAC, base: "http://192.168.1.2:8080", image: &READY }
@@ -370,8 +323,10 @@ mod tests {
             script: script.into(),
             image: Some(Arc::new(Image {
                 name: "rack".into(),
-                kernel: "/srv/vmlinuz".into(),
-                initrds: vec!["/srv/initramfs.xz".into(), "/srv/firmware.cpio".into()],
+                files: Ok(Files {
+                    kernel: "/srv/vmlinuz".into(),
+                    initrds: vec!["/srv/initramfs.xz".into(), "/srv/firmware.cpio".into()],
+                }),
                 cmdline: vec![],
                 talos: None,
             })),
@@ -393,14 +348,16 @@ mod tests {
             macs: vec![MAC],
             uuid: None,
             serial: None,
-            profile,
+            profile: Some(profile),
+            network: Network::default(),
             settings: arguments("talos.hostname=oden"),
         })
     }
 
     fn of_profile(profile: Profile) -> Script {
         let profile = Arc::new(profile);
-        Script { machine: Some(oden(Arc::clone(&profile))), kind: Kind::Profile(profile) }
+        let who = Who { machine: Some(oden(Arc::clone(&profile))), group: None };
+        Script { who, kind: Kind::Profile(profile) }
     }
 
     fn rendered(script: &Script, catalog: &Catalog) -> String {
@@ -421,7 +378,7 @@ mod tests {
     #[test]
     fn local_disk() {
         for method in [LocalBoot::Exit, LocalBoot::Sanboot] {
-            let script = Script { kind: Kind::LocalDisk(method), machine: None };
+            let script = Script { kind: Kind::LocalDisk(method), who: Who::default() };
             insta::assert_snapshot!(
                 format!("local_disk_{}", method.word()),
                 rendered(&script, &Catalog::default())
@@ -431,7 +388,7 @@ mod tests {
 
     #[test]
     fn menu() {
-        let script = Script { kind: Kind::Menu(LocalBoot::Exit), machine: None };
+        let script = Script { kind: Kind::Menu(LocalBoot::Exit), who: Who::default() };
         insta::assert_snapshot!("menu_empty", rendered(&script, &Catalog::default()));
         let mut catalog = Catalog::default();
         let [first, second] = ["talos", "rescue"]
@@ -445,26 +402,28 @@ mod tests {
     fn what_a_client_told_and_chose_goes_with_every_further_request_of_its_script() {
         let mut catalog = Catalog::default();
         catalog.menu.profiles = vec![Arc::new(profile("linux"))];
-        let told = Client { smbios: Some(Smbios { serial: Some("CZ 1&2".into()) }), ..CLIENT };
-        let script = Script { kind: Kind::Menu(LocalBoot::Sanboot), machine: None };
+        let told = Client {
+            facts: Some(Facts { serial: Some("CZ 1&2".into()), ..Facts::default() }),
+            ..client()
+        };
+        let script = Script { kind: Kind::Menu(LocalBoot::Sanboot), who: Who::default() };
         let asked = Scene { client: &told, ..scene() };
         let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
-        let url = "ipxe?mac=5c:f3:fc:00:00:01&uuid=&serial=CZ%201%262&profile=blade || goto failed";
+        let url = "ipxe?mac=5c:f3:fc:00:00:01&uuid=&serial=CZ%201%262&product=&vendor=&profile=blade || goto failed";
         assert!(text.contains(url), "{text}");
         assert!(text.contains("\nsanboot "), "the machine's own way to its disk: {text}");
 
-        let chosen = Client { choice: Some("blade".into()), ..CLIENT };
-        let script = Script { kind: Kind::AskSmbios, machine: None };
+        let chosen = Client { choice: Some("blade".into()), ..client() };
+        let script = Script { kind: Kind::AskFacts, who: Who::default() };
         let asked = Scene { client: &chosen, ..scene() };
         let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
-        let url =
-            "ipxe?mac=5c:f3:fc:00:00:01&profile=blade&uuid=${uuid}&serial=${serial:uristring} ";
+        let url = "ipxe?mac=5c:f3:fc:00:00:01&profile=blade&uuid=${uuid}&serial=${serial:uristring}&product=";
         assert!(text.contains(url), "{text}");
     }
 
     #[test]
-    fn ask_smbios() {
-        let script = Script { kind: Kind::AskSmbios, machine: None };
+    fn ask_facts() {
+        let script = Script { kind: Kind::AskFacts, who: Who::default() };
         insta::assert_snapshot!(rendered(&script, &Catalog::default()));
     }
 
@@ -514,7 +473,7 @@ mod tests {
     }
 
     fn own(source: &str) -> Templates {
-        Templates::new([("own".to_owned(), Ok(source.to_owned()))].into())
+        Templates::new([("own".to_owned(), Ok(source.to_owned()))].into(), BTreeMap::new())
     }
 
     #[test]
@@ -524,7 +483,7 @@ mod tests {
             let script = of_profile(Profile { name: value.into(), ..profile("own") });
             let error = render(&templates, &script, &Catalog::default(), scene()).unwrap_err();
             let error = error.to_string();
-            assert!(error.starts_with("boot script own.ipxe:2: "), "{value:?}: {error}");
+            assert!(error.starts_with("template own.ipxe:2: "), "{value:?}: {error}");
             assert!(!error.contains("shell"), "the value is not repeated: {error}");
         }
     }
@@ -532,11 +491,14 @@ mod tests {
     #[test]
     fn a_mistake_in_a_template_is_told_with_its_line_and_without_any_value() {
         let table = [
-            ("#!ipxe\necho {{ machin.name }}\n", "boot script own.ipxe:2: undefined value"),
-            ("#!ipxe\n\n{% if %}\n", "boot script own.ipxe:3: syntax error"),
+            (
+                "#!ipxe\necho {{ machin.name }}\n",
+                "template own.ipxe:2: `machin.name` is not known; did you mean `machine.name`?",
+            ),
+            ("#!ipxe\n\n{% if %}\n", "template own.ipxe:3: syntax error"),
             (
                 "#!ipxe\n{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
-                "boot script own.ipxe:2: engine ran out of fuel",
+                "template own.ipxe:2: engine ran out of fuel",
             ),
         ];
         for (source, expected) in table {
@@ -551,7 +513,7 @@ mod tests {
     #[test]
     fn an_own_template_comes_before_the_built_in_one() {
         let mine = ("talos".to_owned(), Ok("#!ipxe\necho mine\n".to_owned()));
-        let templates = Templates::new([mine].into());
+        let templates = Templates::new([mine].into(), BTreeMap::new());
         let script = of_profile(profile("talos"));
         let text = render(&templates, &script, &Catalog::default(), scene()).unwrap().text;
         assert_eq!(text, "#!ipxe\necho mine\n");

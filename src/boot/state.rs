@@ -3,7 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::client::Stage;
+use super::Arch;
+use super::client::{Client, Stage};
 use super::event::{Event, Offer, Step};
 
 /// How long after an NBP was fetched the next iPXE to ask is taken for that NBP and not for the
@@ -36,6 +37,8 @@ pub struct MachineState {
     nbp_offered: Option<SystemTime>,
     last_xid: Option<u32>,
     transactions: u32,
+    arch: Option<Arch>,
+    client: Option<Box<Client>>,
 }
 
 impl MachineState {
@@ -58,23 +61,44 @@ impl MachineState {
             }
             Step::AutoexecSent { .. } => self.was_led = true,
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
-            Step::ScriptServed { .. } => *self = Self::default(),
-            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
+            Step::ScriptServed { client, .. } => {
+                *self = Self { arch: self.arch, client: Some(client.clone()), ..Self::default() };
+            }
+            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, arch, .. } => {
+                self.arch = arch.or(self.arch);
                 let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
                 let is_new = before == 0 || self.last_xid != Some(*xid);
                 self.transactions = before + u32::from(is_new);
                 self.last_xid = Some(*xid);
                 self.nbp_offered = Some(at);
             }
-            Step::Offered { .. }
-            | Step::Acknowledged { .. }
+            Step::Offered { arch, .. } => self.arch = arch.or(self.arch),
+            Step::Acknowledged { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
+            | Step::CompanionSent { .. }
             | Step::ImageSent { .. }
+            | Step::FileSent { .. }
             | Step::BrokenOff { .. }
             | Step::Refused { .. }
             | Step::Ignored { .. } => {}
         }
+    }
+
+    /// What the machine's firmware is, as DHCP told it last.
+    pub fn arch(&self) -> Option<Arch> {
+        self.arch
+    }
+
+    /// Whom the last script was for, with what iPXE told of the machine: what fetches the machine's own
+    /// files later tells nothing of itself.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_deref()
+    }
+
+    /// Of a machine that has just fetched an NBP, of whatever name.
+    pub fn of_a_running_nbp(now: SystemTime) -> Self {
+        Self { fetched: vec![now], ..Self::default() }
     }
 
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
@@ -149,7 +173,11 @@ mod tests {
     }
 
     fn script() -> Step {
-        Step::ScriptServed { does: "boot".into(), sent: sent() }
+        Step::ScriptServed {
+            does: "boot".into(),
+            client: Box::new(Client::at(Stage::Ipxe)),
+            sent: sent(),
+        }
     }
 
     #[test]

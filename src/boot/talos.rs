@@ -4,8 +4,12 @@
 //! the imager reads); a kernel that is booted without them does not know its platform.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// A Talos release as far as its arguments depend on it: `v1.11.2` is 1.11.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +89,20 @@ impl fmt::Display for TalosVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
     }
+}
+
+/// The argument by which a machine has these labels in Omni once it has joined: Talos reads the META
+/// value 0xc from it while it is not installed (`pkg/machinery/meta`, Omni's `client/pkg/meta`).
+pub fn labels(labels: &BTreeMap<&String, &String>) -> String {
+    let mut value = "0xc=machineLabels:\n".to_owned();
+    for (name, label) in labels {
+        // What YAML would take for a number or a word of its own is a text here.
+        let is_plain = label.starts_with(|c: char| c.is_ascii_alphabetic())
+            && !["true", "false", "null", "yes", "no", "on", "off"].contains(&label.as_str());
+        let quote = if is_plain { "" } else { "\"" };
+        value += &format!("    {name}: {quote}{label}{quote}\n");
+    }
+    format!("talos.environment=INSTALLER_META_BASE64={}", BASE64.encode(value))
 }
 
 #[cfg(test)]

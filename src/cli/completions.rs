@@ -4,7 +4,8 @@ use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, print};
+use super::Cli;
+use super::nbps::print;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,7 +18,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     // Into memory first: the generator panics where it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "reveille", &mut script);
-    print(&script)
+    print(&String::from_utf8(script)?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ipnet::Ipv4Net;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::print;
+use super::nbps::print;
 use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Pasted, Token, pasted};
 use crate::config::Problem;
 use crate::config::load::Source;

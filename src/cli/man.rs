@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
-use super::{Cli, print};
+use super::Cli;
+use super::nbps::print;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -52,13 +53,13 @@ fn pages() -> Vec<Man> {
     commands.into_iter().map(Man::new).collect()
 }
 
-fn page(man: &Man) -> Result<Vec<u8>> {
+fn page(man: &Man) -> Result<String> {
     let mut page = Vec::new();
     man.render(&mut page).context("cannot render a manual page")?;
-    Ok(page)
+    Ok(String::from_utf8(page)?)
 }
 
-fn write(path: &Path, page: &[u8]) -> Result<()> {
+fn write(path: &Path, page: &str) -> Result<()> {
     fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -71,7 +72,7 @@ mod tests {
         let names: Vec<String> = pages().iter().map(Man::get_filename).collect();
         assert_eq!(names[0], "reveille.1");
         assert!(names.contains(&"reveille-nbps-fetch.1".to_owned()), "{names:?}");
-        let main = String::from_utf8(page(&pages()[0]).unwrap()).unwrap();
+        let main = page(&pages()[0]).unwrap();
         for command in Cli::command().get_subcommands() {
             let name = format!("reveille-{}.1", command.get_name());
             assert!(names.contains(&name), "{name} is not among {names:?}");

@@ -1,6 +1,7 @@
 //! `reveille nbps` and `reveille nbps fetch`
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -8,9 +9,9 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::{ConfigFile, print};
+use super::ConfigFile;
 use crate::boot::Arch;
-use crate::boot::catalog::{Nbp, Nbps};
+use crate::boot::nbp::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
 use crate::config::{Problem, Severity};
 use crate::nbps::fetch::{NEWEST, Origin, Progress, Sha256, fetch};
@@ -33,7 +34,7 @@ enum NbpsCommand {
     ///
     /// What is fetched goes to nbps/fetched in the state folder, whole or not at all. It comes before
     /// the distribution's NBPs, and after what you put into nbps yourself. A running daemon takes it up
-    /// at SIGHUP.
+    /// by itself.
     ///
     /// The proxy that $HTTPS_PROXY or $HTTP_PROXY names is used. Who is trusted is what this host
     /// trusts: its CA certificates, or $SSL_CERT_FILE.
@@ -103,10 +104,7 @@ fn run_fetch(source: &Source, arguments: FetchArguments) -> Result<()> {
 
     let after = inventory(source)?;
     tell(&after, Severity::Warning);
-    print(&format!(
-        "{}\nA running daemon takes them up at SIGHUP: `pkill -HUP reveille`\n",
-        offers(&after.nbps)
-    ))
+    print(&format!("{}\nA running daemon takes them up by itself.\n", offers(&after.nbps)))
 }
 
 fn inventory(source: &Source) -> Result<Inventory> {
@@ -231,4 +229,14 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Whoever reads this may have enough of it, as `head` has: that is no error.
+pub(super) fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -1,14 +1,19 @@
 //! Reading typed fields from a YAML tree, noting every problem instead of stopping at the first.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use super::problem::{Problem, Severity};
+use super::quote::Quote;
 use super::yaml::{Key, Node, Place, Value};
+use crate::boot::names::nearest;
 use crate::boot::omni::redacted;
 
 /// A value with its key and its place, for the messages of later checks.
@@ -30,17 +35,23 @@ impl<T> Located<T> {
     }
 }
 
-/// The problems of one file, as they are found.
-#[derive(Debug)]
+/// The problems of one config, as they are found.
+#[derive(Debug, Default)]
 pub struct Problems {
     file: PathBuf,
+    /// Its text, to quote from.
+    text: String,
+    /// Where each of its lines begins.
+    lines: Vec<usize>,
     found: Vec<Problem>,
 }
 
 impl Problems {
-    /// For the file of this name.
-    pub fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), found: Vec::new() }
+    /// For the file of this name, with this text.
+    pub fn new(file: &Path, text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { file: file.to_owned(), text: text.to_owned(), lines, found: Vec::new() }
     }
 
     /// Notes what spoils the config.
@@ -53,15 +64,48 @@ impl Problems {
         self.note(Severity::Warning, key, place, message.into());
     }
 
-    fn note(&mut self, severity: Severity, key: &str, place: Place, message: String) {
-        let at = (place != Place::default()).then(|| (self.file.clone(), place));
-        let message = redacted(&message).into_owned();
-        self.found.push(Problem { severity, at, key: key.to_owned(), message });
+    /// Notes what spoils some boots, and stands in another file.
+    pub fn warning_elsewhere(
+        &mut self,
+        key: &str,
+        (file, place, quote): (PathBuf, Place, Option<Quote>),
+        message: &str,
+    ) {
+        self.found.push(Problem {
+            severity: Severity::Warning,
+            at: Some((file, place)),
+            key: key.to_owned(),
+            message: redacted(message).into_owned(),
+            quote,
+        });
     }
 
-    /// All of them, in the order of the file.
+    fn note(&mut self, severity: Severity, key: &str, place: Place, message: String) {
+        let is_there = place != Place::default();
+        let message = redacted(&message).into_owned();
+        self.found.push(Problem {
+            severity,
+            at: is_there.then(|| (self.file.clone(), place)),
+            key: key.to_owned(),
+            message,
+            quote: is_there.then(|| self.quote(place)).flatten(),
+        });
+    }
+
+    fn quote(&self, place: Place) -> Option<Quote> {
+        let start = *self.lines.get(usize::try_from(place.line).ok()?.checked_sub(1)?)?;
+        let line = self.text[start..].lines().next()?;
+        (!line.trim().is_empty()).then(|| Quote::of(line, place.column))
+    }
+
+    /// All of them, in the order of the file; what other files say comes last.
     pub fn sorted(mut self) -> Vec<Problem> {
-        self.found.sort_by_key(|problem| problem.at.as_ref().map(|(_, place)| *place));
+        let is_elsewhere = |file: &PathBuf| *file != self.file;
+        let order = |problem: &Problem| {
+            let at = problem.at.as_ref();
+            at.map(|(file, place)| (is_elsewhere(file).then(|| file.clone()), *place))
+        };
+        self.found.sort_by_cached_key(order);
         self.found
     }
 }
@@ -69,10 +113,10 @@ impl Problems {
 /// The keys of one mapping of the language.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys {
-    /// Those that this version reads.
+    /// Its own.
     pub known: &'static [&'static str],
-    /// Those that the language has and this version does not read yet.
-    pub later: &'static [&'static str],
+    /// Those that it shares with other mappings.
+    pub also: &'static [&'static str],
 }
 
 /// A mapping whose fields are being read.
@@ -88,24 +132,18 @@ impl<'a> Fields<'a> {
     /// entries commented out) is an empty mapping.
     pub fn of(node: &'a Node, key: &str, keys: Keys, problems: &mut Problems) -> Self {
         let fields = Self::any(node, key, problems);
+        let known = || keys.known.iter().chain(keys.also).copied();
         for (field, _) in fields.entries {
-            let path = fields.path(&field.text);
             let name = field.text.as_str();
-            if keys.later.contains(&name) {
-                problems.error(
-                    &path,
-                    field.place,
-                    "this version of reveille does not have this key yet",
-                );
-            } else if !keys.known.contains(&name) {
-                let known = || keys.known.iter().copied();
+            if !known().any(|known| known == name) {
+                let path = fields.path(name);
                 problems.error(&path, field.place, unknown("key", name, known()));
             }
         }
         fields
     }
 
-    /// The fields of a mapping whose keys are names.
+    /// The fields of a mapping whose keys are names. A key that stands twice is told at its second place.
     pub fn any(node: &'a Node, key: &str, problems: &mut Problems) -> Self {
         let entries: &[(Key, Node)] = match &node.value {
             Value::Map(entries) => entries,
@@ -116,7 +154,21 @@ impl<'a> Fields<'a> {
                 &[]
             }
         };
-        Self { key: key.to_owned(), entries }
+        let fields = Self { key: key.to_owned(), entries };
+        let mut first = HashMap::new();
+        for (field, _) in entries {
+            if let Some(line) = first.insert(field.text.as_str(), field.place.line) {
+                let path = fields.path(&field.text);
+                let message = format!("this key stands here twice; the first is on line {line}");
+                problems.error(&path, field.place, message);
+            }
+        }
+        fields
+    }
+
+    /// All keys and what stands under them.
+    pub fn entries(&self) -> &'a [(Key, Node)] {
+        self.entries
     }
 
     /// Every name and what stands under it. A name may go into URLs and scripts, so it is checked.
@@ -201,19 +253,23 @@ impl<'a> Fields<'a> {
 
     /// A field that is `true` or `false`.
     pub fn flag(&self, field: &str, problems: &mut Problems) -> Option<bool> {
-        self.one_of(field, &[("true", true), ("false", false)], &[], problems)
+        self.one_of(field, &[("true", true), ("false", false)], problems)
     }
 
-    /// A field that is one of a few words; `later` are words that this version cannot do yet.
+    /// A field that is one of a few words.
     pub fn one_of<T: Copy>(
         &self,
         field: &str,
         words: &[(&str, T)],
-        later: &[&str],
         problems: &mut Problems,
     ) -> Option<T> {
         let text = self.text(field, problems)?;
-        one_of(&text, words, later, problems)
+        one_of(&text, words, problems)
+    }
+
+    /// A field that is an IPv4 subnet.
+    pub fn subnet(&self, field: &str, problems: &mut Problems) -> Option<Ipv4Net> {
+        subnet(self.text(field, problems)?, problems)
     }
 
     /// A field that is a time, as `30s`, `5m` or `2h`.
@@ -241,19 +297,24 @@ impl<'a> Fields<'a> {
 pub fn one_of<T: Copy>(
     text: &Located<String>,
     words: &[(&str, T)],
-    later: &[&str],
     problems: &mut Problems,
 ) -> Option<T> {
     if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
         return Some(*meaning);
     }
-    let message = if later.contains(&text.value.as_str()) {
-        format!("this version of reveille cannot do `{}` yet", text.value)
-    } else {
-        unknown("value", &text.value, words.iter().map(|(word, _)| *word))
-    };
+    let message = unknown("value", &text.value, words.iter().map(|(word, _)| *word));
     problems.error(&text.key, text.place, message);
     None
+}
+
+/// A subnet, as `10.20.0.0/16`.
+pub fn subnet(at: Located<String>, problems: &mut Problems) -> Option<Ipv4Net> {
+    let subnet = at.value.parse().ok();
+    if subnet.is_none() {
+        let message = format!("`{}` is no IPv4 subnet, as 10.20.0.0/16 is one", at.value);
+        problems.error(&at.key, at.place, message);
+    }
+    subnet
 }
 
 /// Reads a text, or notes why it is none.
@@ -294,13 +355,8 @@ pub fn scalar(node: &Node, key: &str, problems: &mut Problems) -> Option<Located
 /// "no key `x`; did you mean `y`?", or what there is to choose from.
 pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
-    let nearest = known
-        .iter()
-        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
-        .min()
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4);
-    match nearest {
-        Some((_, nearest)) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
+    match nearest(name, known.iter().copied()) {
+        Some(nearest) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
         None if known.is_empty() => format!("there is no {what} `{name}`"),
         None => format!("there is no {what} `{name}`; there is: {}", known.join(", ")),
     }

@@ -4,33 +4,38 @@
 //! those that the language has and this version does not read.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
-use super::fields::{Fields, Keys, Located, Problems, one_of, scalar};
+use super::fields::{Fields, Keys, Located, Problems, one_of, scalar, subnet};
 use super::yaml::{Node, Value};
 
 mod boot;
 mod omni;
+mod settings;
 
-pub use boot::{Image, Machine, Menu, Profile};
+pub use boot::{Group, Image, Machine, Menu, Part, Profile};
 pub use omni::{Omni, SecretSource};
+pub use settings::Said;
 
 const FILE: Keys = Keys {
-    known: &["server", "omni", "images", "profiles", "machines", "unknown", "menu"],
-    later: &["admin", "groups"],
+    known: &[
+        "server", "admin", "omni", "images", "profiles", "machines", "groups", "unknown", "menu",
+    ],
+    also: &[],
 };
+const ADMIN: Keys = Keys { known: &["listen", "token"], also: &[] };
 const SERVER: Keys = Keys {
     known: &["interfaces", "advertise", "dhcp", "tftp", "http", "state", "boot_scripts", "nbps"],
-    later: &[],
+    also: &[],
 };
-const DHCP: Keys = Keys { known: &["mode", "port", "boot_server_port"], later: &[] };
+const DHCP: Keys = Keys { known: &["mode", "port", "boot_server_port"], also: &[] };
 const TFTP: Keys = Keys {
     known: &["port", "max_transfers", "max_per_address", "max_unanswered", "max_errors", "subnets"],
-    later: &[],
+    also: &[],
 };
-const HTTP: Keys = Keys { known: &["port"], later: &[] };
+const HTTP: Keys = Keys { known: &["port"], also: &[] };
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -45,6 +50,8 @@ pub struct File {
     pub profiles: Vec<(Located<String>, Profile)>,
     /// `machines`
     pub machines: Vec<(Located<String>, Machine)>,
+    /// `groups`
+    pub groups: Vec<Group>,
     /// `unknown`
     pub unknown: Option<Located<String>>,
     /// `menu`
@@ -108,12 +115,16 @@ impl File {
         let fields = Fields::of(node, "", FILE, problems);
         let server = fields.node("server").map(|node| Server::read(node, problems));
         let menu = fields.node("menu").map(|node| Menu::read(node, problems));
+        if let Some(node) = fields.node("admin") {
+            admin(node, problems);
+        }
         Self {
             server: server.unwrap_or_default(),
             omni: each(&fields, "omni", problems, Omni::read),
             images: each(&fields, "images", problems, Image::read),
             profiles: each(&fields, "profiles", problems, Profile::read),
             machines: each(&fields, "machines", problems, Machine::read),
+            groups: groups(&fields, problems),
             unknown: fields.text("unknown", problems),
             menu: menu.unwrap_or_default(),
         }
@@ -138,6 +149,36 @@ fn each<T>(
             (name, entry)
         })
         .collect()
+}
+
+fn groups(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Group> {
+    let Some(node) = fields.node("groups") else {
+        return Vec::new();
+    };
+    let Value::List(items) = &node.value else {
+        let message = format!("a list belongs here, not {}", node.describe());
+        problems.error("groups", node.place, message);
+        return Vec::new();
+    };
+    let read = |(index, item)| Group::read(item, &format!("groups[{index}]"), problems);
+    items.iter().enumerate().filter_map(read).collect()
+}
+
+/// `admin`: what it says is looked at, so that a config which a later version reads is known to be right.
+fn admin(node: &Node, problems: &mut Problems) {
+    let fields = Fields::of(node, "admin", ADMIN, problems);
+    let listen = fields.parsed::<SocketAddr>("listen", problems);
+    let token =
+        fields.node("token").and_then(|node| SecretSource::read(node, "admin.token", problems));
+    if let Some(listen) = listen
+        && !listen.value.ip().is_loopback()
+        && token.is_none()
+    {
+        let message = format!("{} is no loopback address, so it needs a `token`", listen.value);
+        problems.error(&listen.key, listen.place, message);
+    }
+    let message = "this version of reveille has no API yet, and listens nowhere for it";
+    problems.warning("admin", node.place, message);
 }
 
 impl Server {
@@ -167,12 +208,12 @@ impl Dhcp {
         const MODES: &[(&str, bool)] = &[("proxy", false), ("off", true)];
         if let Value::Scalar(_) = node.value {
             let off = scalar(node, "server.dhcp", problems)
-                .and_then(|mode| one_of(&mode, MODES, &[], problems));
+                .and_then(|mode| one_of(&mode, MODES, problems));
             return Self { off: off.unwrap_or(false), ..Self::default() };
         }
         let fields = Fields::of(node, "server.dhcp", DHCP, problems);
         Self {
-            off: fields.one_of("mode", MODES, &[], problems).unwrap_or(false),
+            off: fields.one_of("mode", MODES, problems).unwrap_or(false),
             port: fields.port("port", problems),
             boot_server_port: fields.port("boot_server_port", problems),
         }
@@ -184,7 +225,7 @@ impl Tftp {
     fn read(node: &Node, problems: &mut Problems) -> Self {
         if let Value::Scalar(_) = node.value {
             let off = scalar(node, "server.tftp", problems)
-                .and_then(|word| one_of(&word, &[("off", true)], &[], problems));
+                .and_then(|word| one_of(&word, &[("off", true)], problems));
             return Self { off: off.unwrap_or(false), ..Self::default() };
         }
         let fields = Fields::of(node, "server.tftp", TFTP, problems);
@@ -195,21 +236,12 @@ impl Tftp {
             max_per_address: fields.number("max_per_address", 1..=100_000, problems),
             max_unanswered: fields.number("max_unanswered", 1..=100, problems),
             max_errors: fields.number("max_errors", 0..=100_000, problems),
-            subnets: subnets(&fields, problems),
+            subnets: fields
+                .texts("subnets", problems)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|at| subnet(at, problems))
+                .collect(),
         }
     }
-}
-
-/// As `10.20.0.0/16`.
-fn subnets(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Ipv4Net> {
-    let written = fields.texts("subnets", problems).unwrap_or_default();
-    let parsed = written.into_iter().filter_map(|Located { value, key, place }| {
-        let subnet = value.parse().ok();
-        if subnet.is_none() {
-            let message = format!("`{value}` is no IPv4 subnet, as 10.20.0.0/16 is one");
-            problems.error(&key, place, message);
-        }
-        subnet
-    });
-    parsed.collect()
 }

@@ -1,6 +1,6 @@
 //! Reads the config file and what it names: secrets, templates, NBPs, image files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,11 +11,12 @@ use secrecy::ExposeSecret;
 use super::Config;
 use super::fields::Problems;
 use super::file::{File, SecretSource};
+use super::followed::{Followed, Kind, is_script};
 use super::problem::{Problem, Severity};
 use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, state_folder, within,
 };
-use crate::boot::catalog::Nbps;
+use crate::boot::nbp::Nbps;
 use crate::files::{open, read_text, readable, reason};
 use crate::nbps;
 
@@ -50,8 +51,14 @@ fn own_nbps(state: &Path) -> PathBuf {
     state.join("nbps")
 }
 
+/// Where a config is looked for that nobody has named.
+const USUAL: [&str; 2] = ["./config.yaml", "/etc/reveille/config.yaml"];
+
+/// What systemd makes of `StateDirectory=reveille`.
+const STATE_OF_A_SERVICE: &str = "/var/lib/reveille";
+
 /// Why a config is not taken up.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
     #[error("cannot read the config file {}: {reason}", path.display())]
@@ -61,8 +68,8 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
-    /// What it says is wrong. A line for each problem, warnings included.
-    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    /// What it says is wrong: each problem with its line quoted, warnings included.
+    #[error("{}", .0.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"))]
     Invalid(Vec<Problem>),
 }
 
@@ -70,9 +77,8 @@ impl Source {
     /// The file that was asked for by `--config` or `$REVEILLE_CONFIG`, else `./config.yaml`, else
     /// `/etc/reveille/config.yaml`, else the defaults.
     pub fn find(asked: Option<PathBuf>) -> Self {
-        let usual = ["./config.yaml", "/etc/reveille/config.yaml"];
         let there =
-            || usual.into_iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok());
+            || USUAL.into_iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok());
         asked.or_else(there).map_or(Self::Defaults, Self::File)
     }
 
@@ -82,9 +88,47 @@ impl Source {
     /// The file cannot be read, or holds errors. A missing secret, template, NBP or image file is a
     /// warning in [`Config::warnings`].
     pub fn load(&self) -> Result<Config, LoadError> {
-        let (file, base, problems) = self.read()?;
+        self.load_followed().0
+    }
+
+    /// The same, with everything that was named or looked for, as far as that was told: a change of any of
+    /// it is a reason to load again.
+    pub fn load_followed(&self) -> (Result<Config, LoadError>, Followed) {
+        let mut followed = Followed::default();
+        match self {
+            Self::File(path) => followed.add(path.clone(), Kind::Config),
+            // One may come.
+            Self::Defaults => {
+                USUAL.into_iter().for_each(|path| followed.add(path.into(), Kind::Config));
+            }
+        }
+        let (file, base, problems) = match self.read() {
+            Ok(read) => read,
+            Err(error) => return (Err(error), followed),
+        };
+        follow(&file, &base, &mut followed);
         let found = survey(&file, &base);
-        resolve(file, found, problems).map_err(LoadError::Invalid)
+        (resolve(file, found, problems).map_err(LoadError::Invalid), followed)
+    }
+
+    /// Where the state folder may be, the likeliest first: also where the file has errors.
+    pub fn state_folders(&self) -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        if let Ok((file, base, problems)) = self.read() {
+            if file.server.state.is_some() {
+                return vec![state_folder(&file, &base, Path::new(""))];
+            }
+            // What is no YAML may still say it.
+            let is_yaml = problems.sorted().iter().all(|problem| !problem.key.is_empty());
+            if let Self::File(path) = self
+                && !is_yaml
+                && let Ok(text) = read_text(path)
+            {
+                folders.extend(mentioned_states(&text).map(|state| within(&base, state)));
+            }
+        }
+        folders.extend([default_state(), PathBuf::from(STATE_OF_A_SERVICE)]);
+        folders
     }
 
     /// Which NBPs there are, as far as the config tells: an error in it spoils only what it hides.
@@ -115,7 +159,7 @@ impl Source {
                 (path.clone(), text)
             }
         };
-        let mut problems = Problems::new(&path);
+        let mut problems = Problems::new(&path, &text);
         let file = File::parse(&text, &mut problems);
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let base = std::path::absolute(folder.unwrap_or(Path::new(".")));
@@ -147,6 +191,36 @@ impl std::fmt::Display for Source {
     }
 }
 
+/// What stands behind `state:` in a text that is no YAML.
+fn mentioned_states(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("state:").filter_map(|(at, key)| {
+        let begins = text[..at].chars().next_back().is_none_or(|c| " \t\n{,".contains(c));
+        let line = text[at + key.len()..].lines().next().filter(|_| begins)?;
+        let value = line.split([',', '}', '#']).next()?.trim().trim_matches(['"', '\'']);
+        (!value.is_empty()).then_some(value)
+    })
+}
+
+/// Follows everything that the file names. What is read by [`survey`] stands here.
+fn follow(file: &File, base: &Path, followed: &mut Followed) {
+    for name in file.image_files() {
+        followed.add(within(base, name), Kind::Image);
+    }
+    for source in file.secret_sources() {
+        if let Some(path) = secret_file(source, base) {
+            followed.add(path, Kind::Text);
+        }
+    }
+    for name in file.answer_files().chain(file.ca_files()) {
+        followed.add(within(base, name), Kind::Text);
+    }
+    followed.add(script_folder(file, base), Kind::Scripts);
+    let state = state_folder(file, base, &default_state());
+    for (folder, _) in nbp_folders(file, base, &state) {
+        followed.add(folder, Kind::Nbps);
+    }
+}
+
 /// Reads everything that the file names.
 fn survey(file: &File, base: &Path) -> Surroundings {
     let state = state_folder(file, base, &default_state());
@@ -157,24 +231,21 @@ fn survey(file: &File, base: &Path) -> Surroundings {
         }
     }
 
-    let folder = file.server.boot_scripts.as_ref();
-    let folder = within(base, folder.map_or(DEFAULT_BOOT_SCRIPTS, |at| at.value.as_str()));
-    let (templates, no_templates) = match templates(&folder) {
+    let (templates, no_templates) = match templates(&script_folder(file, base)) {
         Ok(templates) => (templates, None),
         Err(error) => (BTreeMap::new(), Some(reason(&error))),
     };
 
-    let named = file.server.nbps.as_ref();
-    let own = own_nbps(&state);
-    let fetched = own.join(nbps::store::FETCHED);
-    let mut folders = vec![(own, nbps::Absence::IsFine), (fetched, nbps::Absence::IsFine)];
-    match named {
-        Some(named) => folders
-            .extend(named.iter().map(|at| (within(base, &at.value), nbps::Absence::IsAProblem))),
-        None => folders
-            .extend(DEFAULT_NBPS.iter().map(|path| (PathBuf::from(path), nbps::Absence::IsFine))),
-    }
-    let (nbps, bad_nbps) = nbps::find(&folders);
+    let answers = file.answer_files().map(|name| within(base, name));
+    let answers: BTreeSet<PathBuf> = answers.collect();
+    let answers = answers
+        .into_iter()
+        .map(|path| {
+            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
+            (path, source)
+        })
+        .collect();
+    let (nbps, bad_nbps) = nbps::find(&nbp_folders(file, base, &state));
 
     Surroundings {
         base: base.to_owned(),
@@ -184,11 +255,32 @@ fn survey(file: &File, base: &Path) -> Surroundings {
             .map(|source| (source.clone(), secret(source, base)))
             .collect(),
         unreadable,
+        boot_scripts: script_folder(file, base),
         templates,
         no_templates,
+        answers,
         nbps,
         bad_nbps,
     }
+}
+
+fn script_folder(file: &File, base: &Path) -> PathBuf {
+    let folder = file.server.boot_scripts.as_ref();
+    within(base, folder.map_or(DEFAULT_BOOT_SCRIPTS, |at| at.value.as_str()))
+}
+
+/// The folders that are searched for NBPs, the first first.
+fn nbp_folders(file: &File, base: &Path, state: &Path) -> Vec<(PathBuf, nbps::Absence)> {
+    let own = own_nbps(state);
+    let fetched = own.join(nbps::store::FETCHED);
+    let mut folders = vec![(own, nbps::Absence::IsFine), (fetched, nbps::Absence::IsFine)];
+    match &file.server.nbps {
+        Some(named) => folders
+            .extend(named.iter().map(|at| (within(base, &at.value), nbps::Absence::IsAProblem))),
+        None => folders
+            .extend(DEFAULT_NBPS.iter().map(|path| (PathBuf::from(path), nbps::Absence::IsFine))),
+    }
+    folders
 }
 
 /// `$STATE_DIRECTORY` where systemd made one, else `./state`.
@@ -200,7 +292,7 @@ fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "ipxe")
+        if is_script(&path)
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
             let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
@@ -210,10 +302,21 @@ fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String
     Ok(sources)
 }
 
+/// The file that a secret is in.
+fn secret_file(source: &SecretSource, base: &Path) -> Option<PathBuf> {
+    match source {
+        SecretSource::File(path) => Some(within(base, path)),
+        SecretSource::Env(_) => None,
+        SecretSource::Credential(name) => {
+            Some(Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
+        }
+    }
+}
+
 /// Reads one secret. The reason of a failure never repeats what was read.
 fn secret(source: &SecretSource, base: &Path) -> Result<Secret, String> {
     let Secret { text, from, open_to_all } = match source {
-        SecretSource::File(path) => secret_file(within(base, path))?,
+        SecretSource::File(path) => from_file(within(base, path))?,
         SecretSource::Env(name) => {
             let text = std::env::var(name)
                 .map_err(|_| format!("the environment variable {name} is not set"))?;
@@ -225,7 +328,7 @@ fn secret(source: &SecretSource, base: &Path) -> Result<Secret, String> {
                 "there are no systemd credentials; add LoadCredential={name}:… to the unit"
             ))?;
             // Whatever its mode, systemd keeps others out of the folder.
-            Secret { open_to_all: None, ..secret_file(Path::new(&folder).join(name))? }
+            Secret { open_to_all: None, ..from_file(Path::new(&folder).join(name))? }
         }
     };
     match text.expose_secret().trim() {
@@ -234,7 +337,7 @@ fn secret(source: &SecretSource, base: &Path) -> Result<Secret, String> {
     }
 }
 
-fn secret_file(path: PathBuf) -> Result<Secret, String> {
+fn from_file(path: PathBuf) -> Result<Secret, String> {
     let told = |reason: String| format!("{}: {reason}", path.display());
     let file = open(&path).map_err(told)?;
     let mode = file.metadata().map_err(|error| told(reason(&error)))?.mode() & 0o7777;

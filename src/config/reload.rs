@@ -1,28 +1,72 @@
 //! The running config: one snapshot at a time, the last good one on bad input.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
 
-use super::Config;
-use super::load::Source;
+use super::changes::{at_next_start, changes};
+use super::event::Reload;
+use super::followed::{Followed, Marks, touched};
+use super::load::{LoadError, Source};
+use super::{Config, Problem};
+use crate::journal::Journal;
 
 /// Holds the source, and swaps the snapshot.
 #[derive(Debug)]
 pub struct Reloader {
-    source: Source,
-    /// One reload at a time: an older reading must not come after a newer one.
-    reloading: Mutex<()>,
+    /// How everything stood when the running config was read. And one reload at a time: an older reading
+    /// must not come after a newer one.
+    reloading: Mutex<Marks>,
     snapshot: watch::Sender<Arc<Config>>,
+    /// Apart from the lock above: a reading that hangs must not hide how things stand.
+    standing: watch::Sender<Arc<Standing>>,
+    journal: Arc<Journal>,
+}
+
+/// How the config stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Where it comes from.
+    pub source: Source,
+    /// How many configs have been taken up, that of the start included.
+    pub generation: u64,
+    /// When the running one was.
+    pub since: SystemTime,
+    /// Why a later one was not, and when.
+    pub refused: Option<(Arc<LoadError>, SystemTime)>,
+    /// What waits for the next start, a line each.
+    pub at_next_start: Vec<String>,
+    /// How often it was read.
+    pub readings: u64,
+    /// What it was made of when it was read the last time.
+    pub followed: Arc<Followed>,
 }
 
 impl Reloader {
     /// Starts with a config that was loaded from `source`.
-    pub fn new(source: Source, config: Config) -> Self {
-        tell_warnings(&config);
-        let (snapshot, _) = watch::channel(Arc::new(config));
-        Self { source, reloading: Mutex::default(), snapshot }
+    pub fn new(
+        source: Source,
+        (config, followed): (Config, Followed),
+        journal: Arc<Journal>,
+    ) -> Self {
+        journal.publish_warnings(&config.warnings);
+        let taken = followed.marks.clone();
+        let standing = Standing {
+            source,
+            generation: 1,
+            since: SystemTime::now(),
+            refused: None,
+            at_next_start: Vec::new(),
+            readings: 1,
+            followed: Arc::new(followed),
+        };
+        Self {
+            reloading: Mutex::new(taken),
+            snapshot: watch::channel(Arc::new(config)).0,
+            standing: watch::channel(Arc::new(standing)).0,
+            journal,
+        }
     }
 
     /// A view of the running config; take the `Arc` once for each request.
@@ -30,32 +74,66 @@ impl Reloader {
         self.snapshot.subscribe()
     }
 
-    /// Reads the source again. What is bad changes nothing.
-    pub fn reload(&self) {
-        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.source.load() {
-            Ok(mut config) => {
-                let bound = self.snapshot.borrow().server.clone();
-                if config.server != bound {
-                    warn!(
-                        "config: `server` has changed in what is bound at the start (interfaces, addresses, ports, limits); that is taken up at the next start"
-                    );
-                    // What machines are told must be what is served.
-                    config.server = bound;
-                }
-                tell_warnings(&config);
-                self.snapshot.send_replace(Arc::new(config));
-                info!("config: reloaded from {}", self.source);
-            }
-            Err(reason) => {
-                error!("config: not reloaded, the last good one serves on:\n{reason}");
-            }
+    /// How the config stands.
+    pub fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.standing.borrow())
+    }
+
+    /// Reads the source again, and says what became of that. What is bad changes nothing.
+    pub fn reload(&self) -> Reload {
+        let mut taken = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = Standing::clone(&self.standing());
+        // One may have come that is found where none was.
+        if standing.source == Source::Defaults {
+            standing.source = Source::find(None);
         }
+        let (loaded, followed) = standing.source.load_followed();
+        standing.followed = Arc::new(followed);
+        standing.readings += 1;
+        let reload = match loaded {
+            Ok(config) => self.take_up(config, &mut taken, &mut standing),
+            Err(error) => refuse(error, &mut standing),
+        };
+        self.standing.send_replace(Arc::new(standing));
+        self.journal.publish_reload(&reload);
+        reload
+    }
+
+    fn take_up(&self, mut config: Config, taken: &mut Marks, standing: &mut Standing) -> Reload {
+        let old = Arc::clone(&self.snapshot.borrow());
+        let waiting = at_next_start(&old.server, &config.server);
+        let waited = std::mem::replace(&mut standing.at_next_start, waiting.clone());
+        // What machines are told must be what is served.
+        config.server = config.server.with_bound_of(&old.server);
+        let marks = standing.followed.marks.clone();
+        let touched = touched(taken, &marks);
+        *taken = marks;
+        standing.generation += 1;
+        standing.since = SystemTime::now();
+        standing.refused = None;
+        let reload = Reload::TakenUp {
+            source: standing.source.clone(),
+            generation: standing.generation,
+            changes: changes(&old, &config, &touched),
+            at_next_start: waiting.into_iter().filter(|line| !waited.contains(line)).collect(),
+            warnings: new_warnings(&old, &config),
+        };
+        self.snapshot.send_replace(Arc::new(config));
+        reload
     }
 }
 
-fn tell_warnings(config: &Config) {
-    for problem in &config.warnings {
-        warn!("config: {problem}");
-    }
+fn refuse(error: LoadError, standing: &mut Standing) -> Reload {
+    let again = standing.refused.as_ref().is_some_and(|(before, _)| **before == error);
+    standing.refused = Some((Arc::new(error.clone()), SystemTime::now()));
+    Reload::Refused { error, again }
+}
+
+/// A line that was added above moves a warning, and makes no other of it.
+fn new_warnings(old: &Config, new: &Config) -> Vec<Problem> {
+    let is_told = |problem: &&Problem| {
+        let same = |old: &Problem| old.key == problem.key && old.message == problem.message;
+        !old.warnings.iter().any(same)
+    };
+    new.warnings.iter().filter(is_told).cloned().collect()
 }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::fields::{Located, Problems};
-use super::file::{File, SecretSource};
+use super::file::{File, Part, SecretSource};
 use super::problem::{Problem, Severity};
 use super::yaml::{self, Place};
 use super::{Config, Dhcp, Interfaces, Server, Tftp};
-use crate::boot::catalog::Nbps;
-use crate::boot::script::Templates;
+use crate::boot::nbp::Nbps;
+use crate::boot::templates::Templates;
 
 mod link;
 mod omni;
@@ -31,10 +31,14 @@ pub struct Surroundings {
     pub secrets: BTreeMap<SecretSource, Result<Secret, String>>,
     /// Paths that cannot be read, and why.
     pub unreadable: BTreeMap<PathBuf, String>,
+    /// The folder of `server.boot_scripts`.
+    pub boot_scripts: PathBuf,
     /// The templates in the folder of `server.boot_scripts`: name to source, or why it cannot be read.
     pub templates: BTreeMap<String, Result<String, String>>,
     /// Why that folder cannot be read.
     pub no_templates: Option<String>,
+    /// The answer files: path to source, or why it cannot be read.
+    pub answers: BTreeMap<PathBuf, Result<String, String>>,
     /// The NBPs that were found.
     pub nbps: Nbps,
     /// Folders and files that hold no NBP although they should: path, and why.
@@ -84,8 +88,22 @@ impl File {
     /// Every kernel and initrd that is named.
     pub fn image_files(&self) -> impl Iterator<Item = &str> {
         self.images.iter().flat_map(|(_, image)| {
-            image.kernel.iter().chain(&image.initrds).map(|at| at.value.as_str())
+            image.kernel.iter().chain(&image.initrds).filter_map(|part| match part {
+                Part::File(at) => Some(at.value.as_str()),
+                Part::Url(_) => None,
+            })
         })
+    }
+
+    /// Every answer file that is named.
+    pub fn answer_files(&self) -> impl Iterator<Item = &str> {
+        let profiles = self.profiles.iter().map(|(_, profile)| &profile.said);
+        let groups = self.groups.iter().map(|group| &group.said);
+        let machines = self.machines.iter().map(|(_, machine)| &machine.said);
+        profiles
+            .chain(groups)
+            .chain(machines)
+            .flat_map(|said| said.files.iter().map(|(_, at)| at.value.as_str()))
     }
 }
 
@@ -97,14 +115,11 @@ pub fn resolve(
     mut problems: Problems,
 ) -> Result<Config, Vec<Problem>> {
     let server = server(&file, &found, &mut problems);
-    let templates = Templates::new(found.templates.clone());
-    let folder = file.server.boot_scripts.as_ref();
-    for (name, reason) in templates.broken() {
-        let place = folder.map(|at| at.place).unwrap_or_default();
-        let message = format!(
-            "{reason}; boots that need `{name}` are refused until that is mended and the config is reloaded (SIGHUP)"
-        );
-        problems.warning("server.boot_scripts", place, message);
+    let templates = Templates::new(found.templates.clone(), found.answers.clone());
+    let folder = file.server.boot_scripts.as_ref().map(|at| at.place).unwrap_or_default();
+    for (name, mistake) in templates.broken() {
+        let source = found.templates.get(name).and_then(|source| source.as_ref().ok());
+        link::tell_template(&mut problems, (name, mistake), (&found.boot_scripts, folder), source);
     }
     let catalog =
         Linker { found: &found, templates: &templates, problems: &mut problems }.link(file);
@@ -202,7 +217,10 @@ pub fn state_folder(file: &File, base: &Path, default: &Path) -> PathBuf {
 pub(super) mod tests {
     use super::*;
     use crate::boot::catalog::Unknown;
+    use std::sync::Arc;
+
     use crate::boot::cmdline;
+    use crate::boot::select::Who;
     use crate::boot::talos::{TalosArch, TalosVersion};
 
     pub(super) fn secret(text: &str) -> Result<Secret, String> {
@@ -211,10 +229,10 @@ pub(super) mod tests {
 
     /// A host where every file is there and every secret can be read.
     fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
-        let mut problems = Problems::new(Path::new("config.yaml"));
+        let mut problems = Problems::new(Path::new("config.yaml"), yaml);
         let file = File::parse(yaml, &mut problems);
         let mut nbps = Nbps::default();
-        nbps.add(crate::boot::catalog::Nbp {
+        nbps.add(crate::boot::nbp::Nbp {
             name: "undionly.kpxe".into(),
             folder: 0,
             path: "/usr/lib/ipxe/undionly.kpxe".into(),
@@ -244,17 +262,20 @@ pub(super) mod tests {
         assert_eq!(config.warnings, []);
         let catalog = &config.catalog;
         let oden = catalog.machine("5c:f3:fc:00:00:01".parse().unwrap()).unwrap();
-        assert_eq!((oden.name.as_str(), oden.profile.name.as_str()), ("oden", "talos"));
-        let image = oden.profile.image.as_ref().unwrap();
-        assert_eq!(image.kernel, Path::new("/etc/reveille/images/kernel-amd64"));
+        let profile = oden.profile.as_ref().unwrap();
+        assert_eq!((oden.name.as_str(), profile.name.as_str()), ("oden", "talos"));
+        let image = profile.image.as_ref().unwrap();
+        let kernel = &image.files.as_ref().unwrap().kernel;
+        assert_eq!(kernel, Path::new("/etc/reveille/images/kernel-amd64"));
         let v1_11: TalosVersion = "1.11".parse().unwrap();
         assert_eq!(image.talos, Some((v1_11, TalosArch::Amd64)));
         let balder = catalog.machine("9c:8e:99:00:00:02".parse().unwrap()).unwrap();
         assert_eq!((balder.macs.len(), balder.settings.replace_ipxe), (2, Some(true)));
         assert!(catalog.needs_smbios());
         let choice: Vec<_> = catalog.menu.profiles.iter().map(|p| p.name.as_str()).collect();
-        assert_eq!(choice, ["talos", "rescue"]);
-        let line = cmdline::kernel_line(&oden.profile, image, Some(oden)).unwrap();
+        assert_eq!(choice, ["talos", "rescue", "disk"]);
+        let who = Who { machine: Some(Arc::clone(oden)), group: None };
+        let line = cmdline::kernel_line(profile, image, &who).unwrap();
         assert!(
             line.contains(" siderolink.api=https://example.omni.siderolabs.io?jointoken=abcd ")
         );
@@ -342,14 +363,13 @@ menu: { default: talos, profiles: [] }
                 "config.yaml:2:3: server.interface: there is no key `interface`; did you mean `interfaces`?",
                 "config.yaml:3:17: server.http.port: `eighty` is not a whole number from 1 to 65535",
                 "config.yaml:4:9: server.dhcp: there is no value `relay`; there is: proxy, off",
-                "config.yaml:6:41: images.rack.initrd: this version of reveille cannot fetch `https://example.org/initrd` yet; name a file",
+                "config.yaml:6:41: images.rack.initrd: this version of reveille does not fetch `https://example.org/initrd` itself yet; download it and name the file; boots of image rack are refused",
                 "config.yaml:10:12: profiles.talos.image: there is no image named `rak`; did you mean `rack`?",
                 "config.yaml:11:22: profiles.talos.cmdline[1]: the argument `x=${uuid}` has `${` in it, which iPXE would expand",
-                "config.yaml:12:5: profiles.talos.boot: this version of reveille does not have this key yet",
+                "config.yaml:12:11: profiles.talos.boot: this version of reveille does not act on `once` yet: the network boots the machine whenever it asks",
                 "config.yaml:14:44: machines.oden.profile: there is no profile named `talso`; did you mean `talos`?",
                 "config.yaml:15:16: machines.loke.mac: machine oden has this MAC address already",
                 "config.yaml:16:11: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
-                "config.yaml:17:1: groups: this version of reveille does not have this key yet",
                 "config.yaml:18:10: unknown: there is no profile named `menue`; did you mean `menu`?",
                 "config.yaml:19:18: menu.default: `menu.profiles` does not offer `talos`",
             ]
@@ -365,9 +385,31 @@ profiles:
         assert_eq!(
             complaints(yaml),
             [
-                "config.yaml:2:35: profiles.p.nbp.bios: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?; boots that need it are refused until it is there and the config is reloaded (SIGHUP)",
+                "config.yaml:2:35: profiles.p.nbp.bios: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?; boots that need it are refused until it is there",
                 "config.yaml:2:59: profiles.p.nbp.uefi-x64: `undionly.kpxe` is for BIOS, not for UEFI x86-64",
                 "config.yaml:2:74: profiles.p.nbp.bioss: there is no key `bioss`; did you mean `bios`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_told_with_all_the_rest() {
+        let yaml = "\
+unknown: menu
+machines:
+  oden: { mac: 5c:f3:fc:00:00:01, profile: p, mac: 5c:f3:fc:00:00:02 }
+  oden: { mac: 5c:f3:fc:00:00:03, profile: p }
+unknown: local
+profiles: { p: { script: menu, <<: { local_boot: exit, script: linux } }, q: { scrip: menu } }
+";
+        assert_eq!(
+            complaints(yaml),
+            [
+                "config.yaml:3:47: machines.oden.mac: this key stands here twice; the first is on line 3",
+                "config.yaml:4:3: machines.oden: this key stands here twice; the first is on line 3",
+                "config.yaml:5:1: unknown: this key stands here twice; the first is on line 1",
+                "config.yaml:6:78: profiles.q: `script` is missing: talos, linux, local-disk, menu, or a template of your own",
+                "config.yaml:6:80: profiles.q.scrip: there is no key `scrip`; did you mean `script`?",
             ]
         );
     }

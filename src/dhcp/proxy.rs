@@ -5,15 +5,15 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
-use crate::boot::catalog::{Machine, Option43};
 use crate::boot::event::{Offer, Subject};
+use crate::boot::settings::Option43;
 use crate::boot::{
-    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links,
+    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision,
+    links, select,
 };
 use crate::config::Config;
 
@@ -150,18 +150,20 @@ pub fn respond(
     config: &Config,
     (state, now): (&MachineState, SystemTime),
 ) -> Outcome {
-    let Query { request, client } = query;
+    let Query { request, .. } = query;
     let catalog = &config.catalog;
-    let machine = catalog.identify(client);
-    let subject = subject(query, machine);
+    let client = &located(query, arrival);
+    let selection = select(client, catalog);
+    let subject = subject(query, selection.who.name());
     // The one ROM that wants its REQUEST to the router answered by us too.
     let answers_request_67 = client.stage == Stage::Pxe
-        && catalog.settings(machine).find_map(|said| said.answer_request_67).unwrap_or(false);
+        && selection.first(|said| said.answer_request_67).unwrap_or(false);
     let kind = match (arrival.port, request.message_type) {
         (Port::Dhcp, MessageType::Discover) => ReplyKind::Offer,
         (Port::Dhcp, MessageType::Request) if answers_request_67 => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Request) => {
-            return watched(query, subject, catalog, (state, now));
+            let answer = decision::decide(client, &selection, catalog, (state, now));
+            return watched(query, subject, &answer);
         }
         (Port::BootServer, MessageType::Request | MessageType::Inform) => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Inform | MessageType::Other)
@@ -183,7 +185,7 @@ pub fn respond(
         item => item,
     };
     let base = links::base(arrival.local, config.server.http_port);
-    let (what, boot_file) = match decision::decide(client, catalog, state, now) {
+    let (what, boot_file) = match decision::decide(client, &selection, catalog, (state, now)) {
         Answer::Nbp(nbp) if client.stage == Stage::HttpBoot => {
             (Offer::Nbp, links::nbp(&base, &nbp.name))
         }
@@ -197,7 +199,7 @@ pub fn respond(
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
-    let option_43 = catalog.settings(machine).find_map(|said| said.option_43).unwrap_or_default();
+    let option_43 = selection.first(|said| said.option_43).unwrap_or_default();
     let vendor_options = match item {
         Some(item) => Some(item.echo()),
         None => vendor_options(client, option_43),
@@ -296,20 +298,23 @@ fn step(
 }
 
 /// A machine takes its lease: the address is what its later TFTP requests are known by.
-fn watched(
-    Query { request, client }: &Query,
-    subject: Subject,
-    catalog: &Catalog,
-    (state, now): (&MachineState, SystemTime),
-) -> Outcome {
-    if let Answer::Ignore(_) = decision::decide(client, catalog, state, now) {
+fn watched(Query { request, .. }: &Query, subject: Subject, answer: &Answer<'_>) -> Outcome {
+    if let Answer::Ignore(_) = answer {
         return Outcome::Ignored(Ignored::NotForThisPort);
     }
     let server = request.options.address(option::SERVER_ID);
     Outcome::Seen(Event { subject, step: Step::Leased { server } })
 }
 
-fn subject(Query { request, client }: &Query, machine: Option<&Arc<Machine>>) -> Subject {
+/// The client, and where it is: at an address of its own, behind its relay, or on the LAN of the address
+/// that it asked at.
+fn located(Query { request, client }: &Query, arrival: &Arrival) -> Client {
+    let at = [request.ciaddr, request.giaddr, arrival.local];
+    let address = at.into_iter().find(|address| !address.is_unspecified());
+    Client { address, ..client.clone() }
+}
+
+fn subject(Query { request, client }: &Query, name: Option<&str>) -> Subject {
     // In a DISCOVER option 50 is a wish; a REQUEST takes that address.
     let taken = match request.message_type {
         MessageType::Request => request.options.address(option::REQUESTED_ADDRESS),
@@ -318,7 +323,7 @@ fn subject(Query { request, client }: &Query, machine: Option<&Arc<Machine>>) ->
     let address = taken.unwrap_or(request.ciaddr);
     Subject {
         mac: client.mac,
-        name: machine.map(|machine| machine.name.clone()),
+        name: name.map(str::to_owned),
         address: (!address.is_unspecified()).then_some(address),
     }
 }
@@ -387,7 +392,14 @@ mod tests {
         let fetched = Step::NbpSent { file: "undionly.kpxe".into(), sent: sent.clone() };
         state.apply(&step(fetched), now);
         assert_eq!(file(&state, now), script, "the NBP asks");
-        state.apply(&step(Step::ScriptServed { does: "boot".into(), sent }), now);
+        state.apply(
+            &step(Step::ScriptServed {
+                does: "boot".into(),
+                client: Box::new(query.client.clone()),
+                sent,
+            }),
+            now,
+        );
         assert_eq!(file(&state, now), "undionly.kpxe", "the next power-on");
     }
 }

@@ -59,11 +59,9 @@ pub fn client(request: &Request) -> Result<Client, NotOurs> {
     Ok(Client {
         mac,
         arch: Some(arch),
-        stage,
         speaks_http: speaks_http(request),
         uuid: client_machine_id(request).and_then(uuid),
-        smbios: None,
-        choice: None,
+        ..Client::at(stage)
     })
 }
 

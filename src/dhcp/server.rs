@@ -13,7 +13,7 @@ use super::lan::Sighting;
 use super::packet::Request;
 use super::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
 use super::survey::{self, Prober};
-use crate::boot::{Event, Step};
+use crate::boot::{Event, MachineState, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
 use crate::journal::Tally;
@@ -159,13 +159,29 @@ impl Server {
             asked: received.local,
             local: interface.advertised,
         };
-        let state = self.registry.state(query.mac(), None);
-        match respond(query, &arrival, &config, (&state, SystemTime::now())) {
+        let now = SystemTime::now();
+        let simulated;
+        let (registry, is_survey) = match prober {
+            Some(Prober::Simulation | Prober::SimulatedIpxe) => {
+                simulated = self.registry.of_a_simulation();
+                (&simulated, false)
+            }
+            Some(Prober::Daemon | Prober::Doctor) => (&self.registry, true),
+            None => (&self.registry, false),
+        };
+        let state = match prober {
+            // That it has fetched its NBP is not remembered of the machine.
+            Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now),
+            Some(Prober::Daemon | Prober::Doctor | Prober::Simulation) | None => {
+                registry.state(query.mac(), None)
+            }
+        };
+        match respond(query, &arrival, &config, (&state, now)) {
             Outcome::Reply { to, datagram, event } => {
                 let from = (received.local, received.interface);
                 match self.socket.send(&datagram, to, from).await {
-                    Ok(()) if prober.is_some() => debug!("dhcp: answered a probe from {to}"),
-                    Ok(()) => self.registry.record(event),
+                    Ok(()) if is_survey => debug!("dhcp: answered a probe from {to}"),
+                    Ok(()) => registry.record(event),
                     Err(error) => {
                         if let Some(count) = self.unsent.tell() {
                             error!(
@@ -178,9 +194,13 @@ impl Server {
                     }
                 }
             }
-            Outcome::Seen(event) => self.registry.record(event),
-            Outcome::Ignored(reason) if prober.is_some() => {
+            Outcome::Seen(event) => registry.record(event),
+            Outcome::Ignored(reason) if is_survey => {
                 debug!("dhcp: a probe from {} is not answered: {reason}", received.from);
+            }
+            Outcome::Ignored(Ignored::Decided { subject, reason }) => {
+                let step = Step::Ignored { reason: reason.to_string() };
+                registry.record(Event { subject, step });
             }
             Outcome::Ignored(reason) => self.ignore(reason, received, &interface.name),
         }
@@ -196,11 +216,8 @@ impl Server {
                     );
                 }
             }
-            Ignored::Decided { subject, reason } => {
-                let step = Step::Ignored { reason: reason.to_string() };
-                self.registry.record(Event { subject, step });
-            }
-            Ignored::NotOurs(_)
+            Ignored::Decided { .. }
+            | Ignored::NotOurs(_)
             | Ignored::NotForThisPort
             | Ignored::OtherServer(_)
             | Ignored::Credentials => {

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::packet::{MessageType, Request, option};
-use crate::boot::catalog::Nbps;
 use crate::boot::decide::Naming;
+use crate::boot::nbp::Nbps;
 use crate::config::Config;
 
 mod answer;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::proxy::{Arrival, Outcome, Port, Query, respond};
-use crate::boot::catalog::{Nbp, Nbps};
+use crate::boot::nbp::{Nbp, Nbps};
 use crate::boot::{Arch, MachineState};
 use crate::config::Config;
 use crate::config::fields::Problems;
@@ -85,7 +85,7 @@ pub(crate) fn nbps(archs: &[Arch]) -> Nbps {
 /// This config, with these NBPs.
 pub(crate) fn config_with(nbps: Nbps, yaml: &str) -> Config {
     let found = Surroundings { nbps, ..Surroundings::default() };
-    let mut problems = Problems::new(Path::new("config.yaml"));
+    let mut problems = Problems::new(Path::new("config.yaml"), yaml);
     let file = File::parse(yaml, &mut problems);
     resolve(file, found, problems).expect("a test's config has no error")
 }

@@ -1,13 +1,14 @@
-//! `/boot/<mac>.ipxe`, `/nbp/<name>` and `/images/<image>/<part>`.
+//! `/boot/<mac>.ipxe`, `/files/<mac>/<name>`, `/nbp/<name>` and `/images/<image>/<part>`.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
@@ -15,16 +16,19 @@ use uuid::Uuid;
 
 use super::tracked::{Progress, tracked};
 use super::{Arrival, Server};
-use crate::boot::client::Smbios;
+use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::script;
-use crate::boot::{Client, Event, Mac, Stage, Step, decide_script, links};
+use crate::boot::{Client, Event, Mac, MachineState, Stage, Step, decide_script, links};
 use crate::files::{self, Asked, readable};
 use crate::scripts;
 
 /// How much of a file is read at once. Each connection holds about two of them, also that of a client
 /// which has stopped reading; and 128 KiB were measured to cost half of the pace that 512 KiB have.
 const CHUNK: usize = 1 << 19;
+
+/// How much of a fact is taken: SMBIOS strings are short, and a client can send what it likes.
+const LONGEST_FACT: usize = 200;
 
 /// A script is made for one request, and must not be kept by anything on the way.
 const SCRIPT_HEADERS: [(HeaderName, &str); 2] =
@@ -36,48 +40,98 @@ pub async fn script(
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     Path(file): Path<String>,
     Query(facts): Query<HashMap<String, String>>,
-    method: Method,
+    (method, headers): (Method, HeaderMap),
 ) -> Response {
+    let server = server.serving(&headers);
     let mac = file.strip_suffix(".ipxe").and_then(|name| name.parse::<Mac>().ok());
     let Some((mac, address)) = mac.zip(server.advertised(arrival)) else {
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
     };
     let config = Arc::clone(&server.config.borrow());
-    let client = client(mac, &facts);
+    let state = server.registry.state(Some(mac), None);
+    let client = client(mac, arrival.from, &facts, &state);
     let subject = Subject {
         mac: Some(mac),
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
-    let (text, does) = match decide_script(&client, &config.catalog) {
+    let (text, does) = match decide_script(&client, &config.catalog, &config.templates) {
         Ok(script) => {
             let base = links::base(address, config.server.http_port);
             scripts::render(&config, &script, (mac, &client), &base).await
         }
         Err(reason) => {
+            let text = format!("{reason}\n");
             let step = Step::Ignored { reason: reason.to_string() };
             server.registry.record(Event { subject, step });
-            return not_found("nothing boots here; the config says `unknown: ignore`\n");
+            return (StatusCode::NOT_FOUND, text).into_response();
         }
     };
     server.send_script(text, &method, subject, |sent| does.step(sent))
 }
 
 /// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
-fn client(mac: Mac, facts: &HashMap<String, String>) -> Client {
+fn client(
+    mac: Mac,
+    address: Ipv4Addr,
+    told: &HashMap<String, String>,
+    state: &MachineState,
+) -> Client {
     let given = |name: &str| {
-        let fact = facts.get(name).map(|fact| fact.trim());
-        fact.filter(|fact| !fact.is_empty()).map(str::to_owned)
+        let fact = told.get(name).map(|fact| fact.trim());
+        let fact = fact.filter(|fact| !fact.is_empty());
+        fact.map(|fact| fact.chars().take(LONGEST_FACT).collect::<String>())
     };
-    let told = facts.contains_key("uuid") || facts.contains_key("serial");
+    let platform = given("platform").zip(given("arch"));
+    let arch = platform.and_then(|(platform, arch)| links::arch_of_platform(&platform, &arch));
+    let cpu = given("cpu");
+    let facts = Facts {
+        serial: given("serial"),
+        product: given("product"),
+        vendor: given("vendor"),
+        cpu: Cpu::WORDS.iter().find(|(word, _)| Some(*word) == cpu.as_deref()).map(|(_, cpu)| *cpu),
+    };
+    let was_asked =
+        ["uuid", "serial", "product", "vendor"].iter().any(|fact| told.contains_key(*fact));
     Client {
         mac: Some(mac),
-        arch: None,
-        stage: Stage::Ipxe,
-        speaks_http: true,
+        arch: arch.or(state.arch()),
         uuid: given("uuid").and_then(|uuid| Uuid::parse_str(&uuid).ok()),
-        smbios: told.then(|| Smbios { serial: given("serial") }),
+        address: Some(address),
+        facts: was_asked.then_some(facts),
         choice: given("profile"),
+        ..Client::at(Stage::Ipxe)
+    }
+}
+
+/// A machine's own answer file: preseed, kickstart, Ignition, cloud-init, a machine config.
+pub async fn file(
+    State(server): State<Server>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    Path((mac, name)): Path<(String, String)>,
+    method: Method,
+) -> Response {
+    let Some((mac, address)) = mac.parse::<Mac>().ok().zip(server.advertised(arrival)) else {
+        return not_found("there are files at /files/<mac>/<name> only, with hyphens in the MAC\n");
+    };
+    let config = Arc::clone(&server.config.borrow());
+    // An installer tells nothing of its machine; what its iPXE told is remembered.
+    let state = server.registry.state(Some(mac), None);
+    let nothing = Client { mac: Some(mac), arch: state.arch(), ..Client::at(Stage::Ipxe) };
+    let client = state.client().cloned().unwrap_or(nothing);
+    let client = Client { address: Some(arrival.from), ..client };
+    let subject = Subject {
+        mac: Some(mac),
+        name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
+        address: (!arrival.from.is_loopback()).then_some(arrival.from),
+    };
+    let base = links::base(address, config.server.http_port);
+    match scripts::render_file(&config, &name, (mac, &client), &base) {
+        Ok(text) => {
+            let file = format!("files/{name}");
+            server.send_script(text, &method, subject, |sent| Step::FileSent { file, sent })
+        }
+        Err(reason) => server.refuse(subject, &format!("files/{name}"), &reason),
     }
 }
 
@@ -88,6 +142,7 @@ pub async fn nbp(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
+    let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
     let state = server.registry.state(subject.mac, subject.address);
@@ -111,6 +166,10 @@ pub async fn nbp(
             let done = |file, sent| Step::NbpSent { file, sent };
             server.serve(subject, (name, path), (kind, done), request).await
         }
+        Ok(Asked::Companion(name, path)) => {
+            let done = |file, sent| Step::CompanionSent { file, sent };
+            server.serve(subject, (name, path), ("application/octet-stream", done), request).await
+        }
         // They have addresses of their own.
         Ok(Asked::Image(..) | Asked::Script(_)) => {
             server.refuse(subject, &name, &files::Refusal::Unknown.to_string())
@@ -127,6 +186,7 @@ pub async fn image(
     Query(whose): Query<HashMap<String, String>>,
     request: Request,
 ) -> Response {
+    let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = match whose.get("mac").and_then(|mac| mac.parse::<Mac>().ok()) {
         Some(mac) => Subject {

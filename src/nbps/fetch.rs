@@ -237,7 +237,7 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 
 /// The innermost reason; what is around it says only that something failed. Without the URL: that a
 /// release redirects to holds a signature.
-fn cause(error: reqwest::Error) -> String {
+pub(crate) fn cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -147,7 +147,7 @@ mod tests {
     use super::super::{Absence, find};
     use super::*;
     use crate::boot::Arch;
-    use crate::boot::catalog::Nbps;
+    use crate::boot::nbp::Nbps;
 
     fn set(names: &[&str]) -> BTreeMap<String, Vec<u8>> {
         names.iter().map(|name| ((*name).to_owned(), pe(0x8664))).collect()

@@ -60,14 +60,22 @@ impl History {
     ) {
         let Granted { oack, blksize, windowsize, is_held_back } = transfer.granted();
         let is_plain = oack.is_empty() && !is_held_back;
-        if is_plain && *outcome != Outcome::Complete {
+        let is_complete = *outcome == Outcome::Complete;
+        if is_plain && !is_complete {
             return;
         }
         let client = self.client(address, now);
+        if oack.is_empty() && !is_complete {
+            // UEFI takes the lack of an OACK for an error: who gets no further without one either was not
+            // silent because of it.
+            client.unanswered = 0;
+            return;
+        }
         match outcome {
             Outcome::Complete => {
                 client.completed = Some(now);
-                if is_plain {
+                // Who was only taken to have the rest has taught nothing.
+                if is_plain || !transfer.is_acknowledged_whole() {
                     return;
                 }
                 if oack.iter().any(|(name, _)| *name == "windowsize") {

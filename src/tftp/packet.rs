@@ -8,6 +8,9 @@ const ACK: u16 = 4;
 const ERROR: u16 = 5;
 const OACK: u16 = 6;
 
+/// RFC 1350 section 1.
+const MODES: [&[u8]; 3] = [b"octet", b"netascii", b"mail"];
+
 /// A packet from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
@@ -53,31 +56,98 @@ impl Packet {
             WRQ => Ok(Self::Wrq),
             ACK => number(rest).map(Self::Ack),
             // Any code means that the client has gone: some send none that RFC 1350 knows.
-            ERROR => {
-                let text = rest.get(2..).unwrap_or_default();
-                let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-                Ok(Self::Error(number(rest)?, String::from_utf8_lossy(text).into_owned()))
+            ERROR => Ok(Self::Error(number(rest)?, error_text(rest))),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// A packet from a server, as a client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromServer<'a> {
+    /// The options that it grants: names in lower case, and their values.
+    Oack(Vec<(String, String)>),
+    /// The block number, as it stands on the wire, and the block.
+    Data(u16, &'a [u8]),
+    /// It refuses or gives up, with this code and text.
+    Error(u16, String),
+}
+
+impl<'a> FromServer<'a> {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// It is cut short, or of a kind that only clients send.
+    pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
+        let [high, low, rest @ ..] = datagram else {
+            return Err(Malformed);
+        };
+        match (u16::from_be_bytes([*high, *low]), rest) {
+            (OACK, _) => Ok(Self::Oack(read_options(rest.split(|byte| *byte == 0)))),
+            (DATA, [high, low, data @ ..]) => {
+                Ok(Self::Data(u16::from_be_bytes([*high, *low]), data))
+            }
+            (ERROR, [high, low, ..]) => {
+                Ok(Self::Error(u16::from_be_bytes([*high, *low]), error_text(rest)))
             }
             _ => Err(Malformed),
         }
     }
 }
 
+/// What an ERROR says behind its code.
+fn error_text(rest: &[u8]) -> String {
+    let text = rest.get(2..).unwrap_or_default();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Names and values; of two with one name the first.
+fn read_options<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Vec<(String, String)> {
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let mut options: Vec<(String, String)> = Vec::new();
+    // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        let name = text(name).to_ascii_lowercase();
+        if options.iter().all(|(known, _)| *known != name) {
+            options.push((name, text(value)));
+        }
+    }
+    options
+}
+
 impl Rrq {
     fn decode(rest: &[u8]) -> Result<Self, Malformed> {
         let mut fields = rest.split(|byte| *byte == 0);
         let file = fields.next().ok_or(Malformed)?.to_vec();
-        let mode = fields.next().filter(|mode| !mode.is_empty()).ok_or(Malformed)?;
-        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-        let mut options: Vec<(String, String)> = Vec::new();
-        // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
-        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-            let name = text(name).to_ascii_lowercase();
-            if options.iter().all(|(known, _)| *known != name) {
-                options.push((name, text(value)));
-            }
+        let is_mode = |field: &&[u8]| MODES.iter().any(|mode| field.eq_ignore_ascii_case(mode));
+        // Firmware that reads its file name past the end may send a NUL in it: the mode comes later then.
+        let mode = fields.clone().find(is_mode);
+        let mode = match mode {
+            Some(_) => fields.find(is_mode),
+            None => fields.next(),
+        };
+        let mode = mode.filter(|mode| !mode.is_empty()).ok_or(Malformed)?;
+        let mode = String::from_utf8_lossy(mode).to_ascii_lowercase();
+        Ok(Self { file, mode, options: read_options(fields) })
+    }
+
+    /// The datagram that a client sends.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut packet = RRQ.to_be_bytes().to_vec();
+        let options = self.options.iter().flat_map(|(name, value)| [name, value]);
+        let texts = [&self.mode].into_iter().chain(options).map(String::as_bytes);
+        for field in [self.file.as_slice()].into_iter().chain(texts) {
+            packet.extend(field);
+            packet.push(0);
         }
-        Ok(Self { file, mode: text(mode).to_ascii_lowercase(), options })
+        packet
+    }
+
+    /// The file name as a log can show it.
+    pub fn shown(&self) -> String {
+        let name = String::from_utf8_lossy(&self.file);
+        name.chars().take(100).flat_map(char::escape_debug).collect()
     }
 
     /// The value of an option.
@@ -100,6 +170,8 @@ pub enum ErrorCode {
     IllegalOperation = 4,
     /// A packet that belongs to no transfer from there.
     UnknownTransferId = 5,
+    /// A client ends a transfer for its options; UEFI so ends its question for the size.
+    Options = 8,
 }
 
 /// An ERROR packet. The text is for the machine's console: short, and without a path of this host.
@@ -124,6 +196,11 @@ pub fn oack(options: &[(&'static str, u64)]) -> Vec<u8> {
     packet
 }
 
+/// An ACK packet.
+pub fn ack(block: u64) -> Vec<u8> {
+    [ACK.to_be_bytes(), on_the_wire(block).to_be_bytes()].concat()
+}
+
 /// The four bytes before the data of a block.
 pub fn data_header(block: u64) -> [u8; 4] {
     let [high, low] = on_the_wire(block).to_be_bytes();
@@ -140,4 +217,36 @@ pub fn on_the_wire(block: u64) -> u16 {
 pub fn acknowledged(wire: u16, lowest: u64, highest: u64) -> Option<u64> {
     let distance = u64::from(wire.wrapping_sub(on_the_wire(lowest)));
     Some(lowest + distance).filter(|block| *block <= highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sends_is_read_as_it_was_meant() {
+        let options = vec![("tsize".into(), "0".into()), ("blksize".into(), "1468".into())];
+        let rrq = Rrq { file: b"snponly.efi".into(), mode: "octet".into(), options };
+        let datagram = rrq.encode();
+        assert_eq!(datagram, b"\0\x01snponly.efi\0octet\0tsize\x000\0blksize\x001468\0");
+        assert_eq!(Packet::decode(&datagram), Ok(Packet::Rrq(rrq)));
+        assert_eq!(Packet::decode(&ack(65_537)), Ok(Packet::Ack(1)));
+        let gone = error(ErrorCode::Options, "gone");
+        assert_eq!(Packet::decode(&gone), Ok(Packet::Error(8, "gone".into())));
+    }
+
+    #[test]
+    fn what_a_server_sends_is_read_as_it_was_meant() {
+        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let options = vec![option("tsize", "7"), option("blksize", "1468")];
+        let datagram = oack(&[("tsize", 7), ("blksize", 1468)]);
+        assert_eq!(FromServer::decode(&datagram), Ok(FromServer::Oack(options)));
+        let block = [&data_header(65_538)[..], b"abc"].concat();
+        assert_eq!(FromServer::decode(&block), Ok(FromServer::Data(2, b"abc")));
+        let refusal = error(ErrorCode::NotFound, "none");
+        assert_eq!(FromServer::decode(&refusal), Ok(FromServer::Error(1, "none".into())));
+        for other in [&b""[..], &[0], &[0, 3, 0], &[0, 5, 0], &ack(1), b"\0\x01x\0octet\0"] {
+            assert_eq!(FromServer::decode(other), Err(Malformed), "{other:?}");
+        }
+    }
 }

@@ -93,12 +93,13 @@ impl Inbox {
 }
 
 impl Ports {
-    /// A port at `address` for one more transfer. Where that is a new one of our addresses, the ports of
-    /// those are closed that are not ours any more.
+    /// A port at `address` for one more transfer, if possible none where its client `was_there`. Where
+    /// that is a new one of our addresses, the ports of those are closed that are not ours any more.
     pub(super) fn take(
         &mut self,
         address: Ipv4Addr,
         is_ours: impl Fn(Ipv4Addr) -> bool,
+        was_there: impl Fn(PortId) -> bool,
     ) -> io::Result<PortId> {
         let count = self.open.values().filter(|port| port.address == address).count();
         if count == 0 {
@@ -116,7 +117,7 @@ impl Ports {
         }
         self.taken += 1;
         let here = self.open.iter_mut().filter(|(_, port)| port.address == address);
-        let longest_ago = here.min_by_key(|(_, port)| port.taken);
+        let longest_ago = here.min_by_key(|(id, port)| (was_there(**id), port.taken));
         let (id, port) = longest_ago.ok_or_else(|| io::Error::other("no port is open"))?;
         port.transfers += 1;
         port.taken = self.taken;

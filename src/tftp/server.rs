@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub struct Server {
     errors: Budget,
     malformed: Tally,
     files: Shared,
+    /// How many transfers there are, for who wants to know.
+    running: Arc<AtomicUsize>,
 }
 
 /// A file that was read for a session.
@@ -83,7 +86,13 @@ impl Server {
             count: 0,
             malformed: Tally::default(),
             files: Shared::default(),
+            running: Arc::default(),
         }
+    }
+
+    /// How many transfers there are at any time.
+    pub fn running(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.running)
     }
 
     /// Serves, for ever.
@@ -113,7 +122,9 @@ impl Server {
                 }
                 Some(read) = self.reading.join_next() => match read {
                     Ok(read) => self.begin(read),
-                    Err(error) => debug!("tftp: {error}"),
+                    // Nobody waits for it any more.
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => warn!("tftp: reading a file: {error}"),
                 },
                 () = &mut alarm, if next.is_some() => {
                     // What has come in time is no time-out, though it is only read now.
@@ -125,11 +136,27 @@ impl Server {
                 }
             }
             self.ports.flush();
+            self.running.store(self.sessions.count(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes up limits that have changed in the config. What runs goes on.
+    fn take_up_limits(&mut self) {
+        if !self.config.has_changed().unwrap_or(false) {
+            return;
+        }
+        let limits = self.config.borrow_and_update().server.tftp.clone();
+        if let Some(limits) = limits.filter(|limits| *limits != self.limits) {
+            if limits.max_errors != self.limits.max_errors {
+                self.errors = Budget::new((limits.max_errors, limits.max_errors));
+            }
+            self.limits = limits;
         }
     }
 
     /// Takes up what came to port 69.
     fn take(&mut self, datagram: &[u8], received: Received) {
+        self.take_up_limits();
         let served = Arc::clone(&self.served.borrow());
         let from = received.from;
         if let Some(reason) = self.why_not(received, &served) {
@@ -142,7 +169,10 @@ impl Server {
         match Packet::decode(datagram) {
             Ok(Packet::Rrq(rrq)) => self.request(rrq, received, &served),
             Ok(Packet::Wrq) => {
-                self.refuse(received, ErrorCode::IllegalOperation, "this server only reads");
+                let text = "this server only reads";
+                let subject = self.registry.subject_at(*from.ip());
+                self.record_refusal(subject, "a write request".to_owned(), text.to_owned());
+                self.refuse(received, ErrorCode::IllegalOperation, text);
             }
             Ok(Packet::Ack(_) | Packet::Error(..)) => {
                 debug!("tftp: dropped a packet from {from} that belongs to no transfer");
@@ -185,7 +215,7 @@ impl Server {
     fn request(&mut self, rrq: Rrq, received: Received, served: &Arc<Served>) {
         let (peer, now) = (received.from, Instant::now());
         if let Some(session) = self.sessions.get_mut(peer)
-            && session.is_repeated_by(&rrq)
+            && session.is_repeated_by(&rrq, now)
         {
             if let Some(running) = &mut session.running {
                 running.transfer.handle_repeated_request();
@@ -193,17 +223,14 @@ impl Server {
             }
             return;
         }
+        let mut subject = self.registry.subject_at(*peer.ip());
+        let asked = rrq.shown();
         if rrq.mode != "octet" {
             let text = "only mode octet is served";
+            self.record_refusal(subject, asked, text.to_owned());
             return self.refuse(received, ErrorCode::IllegalOperation, text);
         }
         let config = Arc::clone(&self.config.borrow());
-        let mut subject = self.registry.subject_at(*peer.ip());
-        let asked: String = String::from_utf8_lossy(&rrq.file)
-            .chars()
-            .take(100)
-            .flat_map(char::escape_debug)
-            .collect();
         let state = self.registry.state(subject.mac, subject.address);
         let wanted = match files::asked(&rrq.file, &config, (&state, SystemTime::now())) {
             Ok(found) => found,
@@ -214,7 +241,7 @@ impl Server {
                     files::Refusal::Unknown => (ErrorCode::NotFound, text),
                     files::Refusal::NoName => (ErrorCode::AccessViolation, text),
                     // Firmware shows a line at most.
-                    files::Refusal::Decided(_) => {
+                    files::Refusal::Decided(_) | files::Refusal::NoFiles(_) => {
                         let text =
                             "it is not served to this machine now; the server's log says why";
                         (ErrorCode::AccessViolation, text.to_owned())
@@ -228,14 +255,21 @@ impl Server {
             subject = Subject { mac: Some(mac), name, address: Some(*peer.ip()) };
         }
         // A request from the same port for something else ends what was running there.
-        self.end(peer, Outcome::Replaced, now);
+        let outcome = match self.sessions.get_mut(peer) {
+            Some(Session { request, running: Some(running), .. }) if *request != rrq => {
+                running.transfer.left_for_another()
+            }
+            Some(_) | None => Outcome::Replaced,
+        };
+        self.end(peer, outcome, now);
         if let Some(full) = self.is_full(*peer.ip(), now) {
             self.record_refusal(subject, asked, full.to_owned());
             return self.refuse(received, ErrorCode::Undefined, full);
         }
         let local = received.local;
         let is_ours = |address| served.with_address(address).is_some();
-        let port = match self.ports.take(local, is_ours) {
+        let was_there = |port| self.sessions.was_at(peer, port);
+        let port = match self.ports.take(local, is_ours, was_there) {
             Ok(port) => port,
             Err(error) => {
                 self.record_refusal(subject, asked, format!("no port for the transfer: {error}"));
@@ -245,13 +279,14 @@ impl Server {
         };
         self.count += 1;
         let number = self.count;
-        self.sessions.insert(peer, Session::new((number, now), port, rrq, subject));
         let files = self.files.clone();
         let at = SocketAddrV4::new(base_address(served, local), self.limits.port);
-        self.reading.spawn(async move {
-            let read = read(&wanted, &files, &config, at).await;
+        let reading = self.reading.spawn(async move {
+            let read = read(&wanted, &files, &config, (at, *peer.ip())).await;
             Read { peer, number, file: name(wanted), read }
         });
+        let session = Session::new((number, now), port, (rrq, subject), reading);
+        self.sessions.insert(peer, session);
     }
 
     /// Begins the transfer of a file that was read.
@@ -265,7 +300,8 @@ impl Server {
             Ok(read) => read,
             Err(reason) => {
                 let (port, subject) = (session.port, session.subject.clone());
-                self.end(peer, Outcome::Replaced, now);
+                self.sessions.remove(peer, now);
+                self.ports.give_back(port);
                 self.record_refusal(subject, file, reason);
                 let text = "the file cannot be read; the server's log says why";
                 self.send_error((port, peer), ErrorCode::AccessViolation, text, now);
@@ -346,12 +382,11 @@ impl Server {
         let Some(session) = self.sessions.remove(peer, now) else {
             return;
         };
-        let Session { port, subject, started, running, .. } = session;
-        self.ports.give_back(port);
-        if let Some(running) = running {
-            self.history.learn(*peer.ip(), (started, now), (&running.transfer, &outcome));
-            self.registry.record(running.ended(subject, outcome, (started, now)));
+        self.ports.give_back(session.port);
+        if let Some(Running { transfer, .. }) = &session.running {
+            self.history.learn(*peer.ip(), (session.started, now), (transfer, &outcome));
         }
+        self.registry.record(session.ended(outcome, now));
     }
 
     /// Why there is no room for one more to this address, where none can be made.
@@ -412,7 +447,7 @@ async fn read(
     wanted: &Asked,
     files: &Shared,
     config: &Config,
-    at: SocketAddrV4,
+    (at, from): (SocketAddrV4, Ipv4Addr),
 ) -> Result<(Content, Kind), String> {
     let read = async |path: &Path| {
         files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
@@ -420,8 +455,9 @@ async fn read(
     Ok(match wanted {
         Asked::Nbp(_, path) => (read(path).await?, Kind::Nbp),
         Asked::Image(_, path) => (read(path).await?, Kind::Image),
+        Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp(config, *mac, at).await?;
+            let (text, does) = scripts::render_for_tftp(config, *mac, at, from).await?;
             (Arc::new(text.into_bytes()), Kind::Script(does))
         }
         Asked::Autoexec(_) => {
@@ -435,7 +471,10 @@ async fn read(
 
 fn name(wanted: Asked) -> String {
     match wanted {
-        Asked::Nbp(name, _) | Asked::Image(name, _) | Asked::Autoexec(name) => name,
+        Asked::Nbp(name, _)
+        | Asked::Image(name, _)
+        | Asked::Companion(name, _)
+        | Asked::Autoexec(name) => name,
         Asked::Script(mac) => format!("{}.ipxe", mac.hyphenated()),
     }
 }

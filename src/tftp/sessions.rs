@@ -5,6 +5,8 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use tokio::task::AbortHandle;
+
 use super::packet::Rrq;
 use super::ports::PortId;
 use super::transfer::{Outcome, Transfer};
@@ -16,6 +18,9 @@ use crate::scripts::Does;
 /// How long a client that has acknowledged nothing keeps its place where there are too many: its first
 /// packet was then sent a second time.
 const ITS_CHANCE: Duration = Duration::from_secs(1);
+/// How long after the last ACK a request that comes once more is a stray copy: switches and links that
+/// flap deliver some twice, the second a moment later.
+const STRAY: Duration = Duration::from_secs(1);
 /// How long after its end a transfer's packets are known for what they are.
 const LATE: Duration = Duration::from_secs(5);
 /// How many transfers that have ended are remembered at once.
@@ -32,6 +37,8 @@ pub(super) struct Session {
     pub(super) request: Rrq,
     pub(super) subject: Subject,
     pub(super) started: Instant,
+    /// What reads the file.
+    pub(super) reading: AbortHandle,
     /// None while the file is being read.
     pub(super) running: Option<Running>,
     /// When it is looked at again, if nothing comes before.
@@ -53,6 +60,7 @@ pub(super) struct Running {
 pub(super) enum Kind {
     Nbp,
     Image,
+    Companion,
     Autoexec,
     Script(Does),
 }
@@ -61,25 +69,43 @@ impl Session {
     pub(super) fn new(
         (number, started): (u64, Instant),
         port: PortId,
-        request: Rrq,
-        subject: Subject,
+        (request, subject): (Rrq, Subject),
+        reading: AbortHandle,
     ) -> Self {
-        Self { number, port, request, subject, started, running: None, alarm: None }
+        Self { number, port, request, subject, started, reading, running: None, alarm: None }
     }
 
     fn is_proven(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.transfer.is_proven())
     }
 
-    /// Whether this is the request of it, come once more before the first ACK.
-    pub(super) fn is_repeated_by(&self, request: &Rrq) -> bool {
-        self.request == *request && !self.is_proven()
+    /// Whether this is the request of it, come once more: before the first ACK, or so soon after one that
+    /// it was on its way twice or for long. Who really asks anew will do so once more.
+    pub(super) fn is_repeated_by(&self, request: &Rrq, now: Instant) -> bool {
+        let was_heard = |running: &Running| now.duration_since(running.transfer.heard()) < STRAY;
+        let has_just_gone_on = self.running.as_ref().is_some_and(was_heard);
+        self.request == *request && (!self.is_proven() || has_just_gone_on)
+    }
+
+    /// What its end is to the log, and to whoever decides the next boot.
+    pub(super) fn ended(self, outcome: Outcome, now: Instant) -> Event {
+        let Self { subject, request, started, running, .. } = self;
+        match running {
+            Some(running) => running.ended(subject, outcome, (started, now)),
+            None => {
+                let over = Transport::Tftp(Tftp::default());
+                let sent = Sent { bytes: 0, took: now.duration_since(started), over };
+                let why =
+                    if outcome == Outcome::MadeRoom { Break::MadeRoom } else { Break::Replaced };
+                let file = request.shown();
+                Event { subject, step: Step::BrokenOff { file, sent, of: 0, why } }
+            }
+        }
     }
 }
 
 impl Running {
-    /// What its end is to the log, and to whoever decides the next boot.
-    pub(super) fn ended(
+    fn ended(
         self,
         subject: Subject,
         outcome: Outcome,
@@ -102,6 +128,7 @@ impl Running {
                 let step = match kind {
                     Kind::Nbp => Step::NbpSent { file, sent },
                     Kind::Image => Step::ImageSent { file, sent },
+                    Kind::Companion => Step::CompanionSent { file, sent },
                     Kind::Autoexec => Step::AutoexecSent { file, sent },
                     Kind::Script(does) => does.step(sent),
                 };
@@ -143,6 +170,7 @@ impl Sessions {
     /// Ends one; what comes of it from now on is late.
     pub(super) fn remove(&mut self, peer: SocketAddrV4, now: Instant) -> Option<Session> {
         let session = self.running.remove(&peer)?;
+        session.reading.abort();
         self.late.add((peer, session.port), now);
         Some(session)
     }
@@ -150,6 +178,11 @@ impl Sessions {
     /// Whether who sends this to one of our ports had a transfer there a moment ago.
     pub(super) fn is_late(&mut self, peer: SocketAddrV4, port: PortId, now: Instant) -> bool {
         self.late.forget(now);
+        self.was_at(peer, port)
+    }
+
+    /// Whether a client had a transfer at one of our ports, as far as that is remembered.
+    pub(super) fn was_at(&self, peer: SocketAddrV4, port: PortId) -> bool {
         self.late.known.contains(&(peer, port))
     }
 

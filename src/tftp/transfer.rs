@@ -37,8 +37,8 @@ pub enum Action {
 /// How a transfer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The client has the whole file; or was sent all of it and left without its last ACK, which
-    /// iPXE sends once only.
+    /// The client has the whole file; or was sent all of it, acknowledged some, and left without its
+    /// last ACK, which iPXE sends once only.
     Complete,
     /// The client wanted to know the size.
     Probed,
@@ -199,7 +199,7 @@ impl Transfer {
         if now < self.deadline || matches!(self.phase, Phase::Ended(_)) {
             return;
         }
-        let all_sent = self.next > self.last && self.proven;
+        let all_sent = self.lacks_its_last_ack();
         let patience = if all_sent { PATIENCE_AT_THE_END } else { PATIENCE };
         let silent = now.duration_since(self.heard) >= patience;
         if silent || (!self.proven && self.unproven_sends == 0) {
@@ -215,11 +215,28 @@ impl Transfer {
     }
 
     /// The client has repeated its request: what it waits for was lost. Only before its first ACK;
-    /// after that the request is a new one.
+    /// after that the request is a new one. Who only repeats it gets no more than who is silent.
     pub fn handle_repeated_request(&mut self) {
-        if !self.proven {
+        if !self.proven && self.unproven_sends > 0 {
             self.resend();
         }
+    }
+
+    /// What it is that the client asks for another file from the same port: a ROM that has all of this
+    /// one does so, though its last ACK was lost.
+    pub fn left_for_another(&self) -> Outcome {
+        if self.lacks_its_last_ack() { Outcome::Complete } else { Outcome::Replaced }
+    }
+
+    /// Whether all was sent, and some of it acknowledged: where nothing was, nobody knows whether it
+    /// arrives at all.
+    fn lacks_its_last_ack(&self) -> bool {
+        self.next > self.last && self.acked > 0
+    }
+
+    /// Whether the client has acknowledged the last block.
+    pub fn is_acknowledged_whole(&self) -> bool {
+        self.acked == self.last
     }
 
     fn resend(&mut self) {

@@ -15,7 +15,7 @@ impl Plan {
         let mut text = Lines::default();
         text.add("# reveille: what boots on this LAN. Written by `reveille init`, to be edited: config.example.yaml");
         text.add("# has every key with its default. Relative paths start at this file. `reveille check` says what is");
-        text.add("# wrong in it; a running daemon reads it again at SIGHUP.");
+        text.add("# wrong in it; a running daemon takes up by itself what changes.");
         text.add("");
         self.server(&mut text);
         self.instance(&mut text);
@@ -120,8 +120,11 @@ impl Plan {
         }
         text.add("    # cmdline: [\"console=ttyS1,115200n8\", intel_iommu=off]");
         text.told("    local_boot: exit", "exit | sanboot: how this hardware reaches its disk");
-        text.add("  disk:");
-        text.told("    script: local-disk", "the local disk");
+        // A profile that nobody boots is one that was forgotten, to the loader.
+        let is_used =
+            self.machines.iter().any(|machine| machine.profile.as_deref() == Some("disk"));
+        let mark = if is_used { "" } else { "# " };
+        text.told(&format!("  {mark}disk: {{ script: local-disk }}"), "the local disk");
         text.add("");
     }
 
@@ -182,7 +185,7 @@ mod tests {
 
     /// Every problem that the loader has with it, but for what is not on this host.
     fn complaints(plan: &Plan) -> Vec<String> {
-        let mut problems = Problems::new(&plan.config);
+        let mut problems = Problems::new(&plan.config, &plan.yaml());
         let file = File::parse(&plan.yaml(), &mut problems);
         let problems = match resolve(file, Surroundings::default(), problems) {
             Ok(config) => config.warnings,
@@ -203,15 +206,22 @@ mod tests {
     fn names_that_yaml_would_read_as_something_else_are_quoted() {
         insta::assert_snapshot!("linux", bare().yaml());
         assert_eq!(complaints(&bare()), Vec::<String>::new());
-        let mut problems = Problems::new(Path::new(""));
+        let mut problems = Problems::new(Path::new(""), "");
         let file = File::parse(&bare().yaml(), &mut problems);
         let config = resolve(file, Surroundings::default(), problems).unwrap();
         let machine = |mac: &str| config.catalog.machine(mac.parse().unwrap()).unwrap().clone();
         let (first, second) = (machine("5c:f3:fc:00:00:01"), machine("5c:f3:fc:00:00:02"));
-        assert_eq!((first.name.as_str(), first.profile.name.as_str()), ("1.10", "disk"));
-        assert_eq!((second.name.as_str(), second.profile.name.as_str()), ("null", "linux"));
-        let image = second.profile.image.clone().unwrap();
-        assert_eq!(image.kernel, Path::new("/srv/it's: #1/linux"));
-        assert_eq!(image.initrds, [Path::new("null")]);
+        assert_eq!(
+            (first.name.as_str(), first.profile.as_ref().unwrap().name.as_str()),
+            ("1.10", "disk")
+        );
+        assert_eq!(
+            (second.name.as_str(), second.profile.as_ref().unwrap().name.as_str()),
+            ("null", "linux")
+        );
+        let image = second.profile.as_ref().unwrap().image.clone().unwrap();
+        let files = image.files.as_ref().unwrap();
+        assert_eq!(files.kernel, Path::new("/srv/it's: #1/linux"));
+        assert_eq!(files.initrds, [Path::new("null")]);
     }
 }

@@ -1,74 +1,58 @@
-//! `images`, `profiles`, `machines` and `menu`: what there is to boot, and who boots it.
+//! `images`, `profiles`, `groups`, `machines` and `menu`: what there is to boot, and who boots it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use uuid::Uuid;
 
-use crate::boot::catalog::{LocalBoot, Option43, Settings};
+use super::settings::{SETTINGS, Said, cmdline};
+use crate::boot::Mac;
+use crate::boot::catalog::Network;
+use crate::boot::client::{Cpu, Firmware};
 use crate::boot::cmdline::Flaw;
+use crate::boot::pattern::{Pattern, Wildcard};
 use crate::boot::talos::{TalosArch, TalosVersion};
-use crate::boot::{Arch, Mac};
-use crate::config::fields::{Fields, Keys, Located, Problems, parse};
-use crate::config::yaml::Node;
+use crate::config::fields::{Fields, Keys, Located, Problems, parse, scalar};
+use crate::config::yaml::{Node, Value};
 
-const IMAGE: Keys = Keys { known: &["kernel", "initrd", "cmdline", "talos"], later: &[] };
-const IMAGE_TALOS: Keys = Keys { known: &["version", "arch"], later: &["extensions", "factory"] };
-const PROFILE: Keys = Keys {
-    known: &[
-        "script",
-        "image",
-        "omni",
-        "cmdline",
-        "local_boot",
-        "nbp",
-        "option_43",
-        "answer_request_67",
-        "replace_ipxe",
-    ],
-    later: &["boot", "nbp_ladder", "talos", "files", "vars"],
+const IMAGE: Keys = Keys { known: &["kernel", "initrd", "cmdline", "talos"], also: &[] };
+const IMAGE_TALOS: Keys = Keys { known: &["version", "arch", "extensions", "factory"], also: &[] };
+const FACTORY: Keys = Keys { known: &["url", "ca"], also: &[] };
+const DOWNLOAD: Keys = Keys { known: &["url", "sha256"], also: &[] };
+const PROFILE: Keys = Keys { known: &["script", "image", "omni"], also: SETTINGS };
+const GROUP: Keys = Keys { known: &["name", "match", "profile"], also: SETTINGS };
+const MATCH: Keys = Keys {
+    known: &["mac", "arch", "firmware", "vendor", "product", "serial", "subnet"],
+    also: &[],
 };
 const MACHINE: Keys = Keys {
-    known: &[
-        "mac",
-        "uuid",
-        "serial",
-        "profile",
-        "cmdline",
-        "local_boot",
-        "nbp",
-        "option_43",
-        "answer_request_67",
-        "replace_ipxe",
-    ],
-    later: &[
-        "ip",
-        "gateway",
-        "nic",
-        "hostname",
-        "dns",
-        "boot",
-        "nbp_ladder",
-        "talos",
-        "files",
-        "vars",
-    ],
+    known: &["mac", "uuid", "serial", "profile", "ip", "gateway", "nic", "hostname", "dns"],
+    also: SETTINGS,
 };
-const NBP: Keys = Keys { known: &["bios", "uefi-x86", "uefi-x64", "uefi-arm64"], later: &[] };
-const MENU: Keys = Keys { known: &["default", "timeout", "profiles"], later: &[] };
+const MENU: Keys = Keys { known: &["default", "timeout", "profiles"], also: &[] };
 
 /// One entry under `images`.
 #[derive(Debug, Default)]
 pub struct Image {
     /// `kernel`
-    pub kernel: Option<Located<String>>,
+    pub kernel: Option<Part>,
     /// `initrd`
-    pub initrds: Vec<Located<String>>,
+    pub initrds: Vec<Part>,
     /// `cmdline`
     pub cmdline: Vec<String>,
     /// `talos`
     pub talos: Option<(TalosVersion, TalosArch)>,
+}
+
+/// Where a kernel or an initrd comes from.
+#[derive(Debug)]
+pub enum Part {
+    /// A file on this host.
+    File(Located<String>),
+    /// An address.
+    Url(Located<String>),
 }
 
 /// One entry under `profiles`.
@@ -80,10 +64,21 @@ pub struct Profile {
     pub image: Option<Located<String>>,
     /// `omni`
     pub omni: Option<Located<String>>,
-    /// What may stand in a machine too, or in a profile.
-    pub settings: Settings,
-    /// `nbp`
-    pub nbps: Vec<(Arch, Located<String>)>,
+    /// What may stand in a group and a machine too.
+    pub said: Said,
+}
+
+/// One entry of `groups`.
+#[derive(Debug)]
+pub struct Group {
+    /// `name`
+    pub name: Located<String>,
+    /// `match`
+    pub pattern: Pattern,
+    /// `profile`
+    pub profile: Option<Located<String>>,
+    /// What may stand in a profile and a machine too.
+    pub said: Said,
 }
 
 /// One entry under `machines`.
@@ -97,10 +92,10 @@ pub struct Machine {
     pub serial: Option<Located<String>>,
     /// `profile`
     pub profile: Option<Located<String>>,
-    /// What may stand in a machine too, or in a profile.
-    pub settings: Settings,
-    /// `nbp`
-    pub nbps: Vec<(Arch, Located<String>)>,
+    /// `ip`, `gateway`, `nic`, `hostname`, `dns`
+    pub network: Network,
+    /// What may stand in a profile and a group too.
+    pub said: Said,
 }
 
 /// `menu`
@@ -114,92 +109,108 @@ pub struct Menu {
     pub profiles: Option<Vec<Located<String>>>,
 }
 
-/// Kernel arguments, each looked at as iPXE would.
-fn cmdline(fields: &Fields<'_>, problems: &mut Problems) -> Vec<String> {
-    let arguments = fields.texts("cmdline", problems).unwrap_or_default();
-    for argument in &arguments {
-        if let Some(flaw) = Flaw::of(&argument.value) {
-            let message = format!("the argument `{}` {flaw}", argument.value);
-            problems.error(&argument.key, argument.place, message);
-        }
-    }
-    arguments.into_iter().map(|argument| argument.value).collect()
-}
-
 impl Image {
     pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Self {
         let fields = Fields::of(node, key, IMAGE, problems);
         let talos = fields.node("talos").and_then(|node| {
             let fields = Fields::of(node, &fields.path("talos"), IMAGE_TALOS, problems);
             let arches = [("amd64", TalosArch::Amd64), ("arm64", TalosArch::Arm64)];
-            let arch = fields.one_of("arch", &arches, &[], problems);
-            let version = fields.parsed::<TalosVersion>("version", problems)?;
-            Some((version.value, arch.unwrap_or_default()))
+            let arch = fields.one_of("arch", &arches, problems);
+            extensions(&fields, problems);
+            factory(&fields, problems);
+            let version = fields.parsed::<TalosVersion>("version", problems);
+            if fields.node("version").is_none() {
+                problems.error(&fields.key, node.place, "`version` is missing, as v1.11.2");
+            }
+            Some((version?.value, arch.unwrap_or_default()))
         });
-        let kernel = local(fields.text("kernel", problems), problems);
-        if fields.node("kernel").is_none() {
-            let message = if talos.is_some() {
-                "`kernel` is missing: this version of reveille does not fetch Talos images itself yet, so name the files with `kernel` and `initrd`"
-            } else {
-                "`kernel` is missing"
-            };
-            problems.error(key, node.place, message);
+        if fields.node("kernel").is_none() && fields.node("talos").is_none() {
+            problems.error(key, node.place, "`kernel` or `talos` is missing");
         }
-        let initrds = fields.texts("initrd", problems).unwrap_or_default();
-        Self {
-            kernel,
-            initrds: initrds.into_iter().filter_map(|at| local(Some(at), problems)).collect(),
-            cmdline: cmdline(&fields, problems),
-            talos,
+        let kernel = fields.node("kernel");
+        let kernel = kernel.and_then(|node| Part::read(node, &fields.path("kernel"), problems));
+        let initrds = match fields.node("initrd") {
+            None => Vec::new(),
+            Some(Node { value: Value::List(items), .. }) => {
+                let key = |index| format!("{}[{index}]", fields.path("initrd"));
+                let read = |(index, item)| Part::read(item, &key(index), problems);
+                items.iter().enumerate().filter_map(read).collect()
+            }
+            Some(node) => Part::read(node, &fields.path("initrd"), problems).into_iter().collect(),
+        };
+        Self { kernel, initrds, cmdline: cmdline(&fields, problems), talos }
+    }
+}
+
+impl Part {
+    /// A file, an http(s) URL, or `{ url: …, sha256: … }`.
+    fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Self> {
+        if let Value::Map(_) = node.value {
+            let fields = Fields::of(node, key, DOWNLOAD, problems);
+            if let Some(sum) = fields.text("sha256", problems)
+                && (sum.value.len() != 64 || !sum.value.chars().all(|c| c.is_ascii_hexdigit()))
+            {
+                let message =
+                    format!("`{}` is no SHA-256: that has 64 hexadecimal digits", sum.value);
+                problems.error(&sum.key, sum.place, message);
+            }
+            let url = fields.text("url", problems);
+            if url.is_none() {
+                problems.error(key, node.place, "`url` is missing");
+            }
+            return Some(Self::Url(web(url?, problems)?));
         }
+        let at = scalar(node, key, problems)?;
+        if at.value.contains("://") {
+            return Some(Self::Url(web(at, problems)?));
+        }
+        Some(Self::File(at))
     }
 }
 
-/// A file on this host, and no URL.
-fn local(at: Option<Located<String>>, problems: &mut Problems) -> Option<Located<String>> {
-    let at = at?;
-    if at.value.contains("://") {
-        let message =
-            format!("this version of reveille cannot fetch `{}` yet; name a file", at.value);
-        problems.error(&at.key, at.place, message);
-        return None;
+/// An http(s) URL.
+fn web(at: Located<String>, problems: &mut Problems) -> Option<Located<String>> {
+    let rest = ["http://", "https://"].iter().find_map(|scheme| at.value.strip_prefix(scheme));
+    if rest.is_some_and(|rest| !rest.is_empty() && Flaw::of(rest).is_none()) {
+        return Some(at);
     }
-    Some(at)
+    let message = format!("`{}` is no http:// or https:// address", at.value);
+    problems.error(&at.key, at.place, message);
+    None
 }
 
-/// What a profile and a machine have in common.
-fn settings(fields: &Fields<'_>, problems: &mut Problems) -> Settings {
-    let methods = [("exit", LocalBoot::Exit), ("sanboot", LocalBoot::Sanboot)];
-    let modes = [
-        ("default", Option43::Default),
-        ("none", Option43::None),
-        ("bios", Option43::Bios),
-        ("skip-prompt", Option43::SkipPrompt),
-    ];
-    Settings {
-        cmdline: cmdline(fields, problems),
-        local_boot: fields.one_of("local_boot", &methods, &["http-404", "silent"], problems),
-        nbp: BTreeMap::new(),
-        option_43: fields.one_of("option_43", &modes, &[], problems),
-        answer_request_67: fields.flag("answer_request_67", problems),
-        replace_ipxe: fields.flag("replace_ipxe", problems),
-    }
-}
-
-/// The NBP for each architecture that one is named for; whether there is such a one is looked up later.
-fn nbps(fields: &Fields<'_>, problems: &mut Problems) -> Vec<(Arch, Located<String>)> {
-    let Some(node) = fields.node("nbp") else {
-        return Vec::new();
+/// Each as `siderolabs/bnx2-bnx2x`.
+fn extensions(fields: &Fields<'_>, problems: &mut Problems) {
+    let is_plain = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
-    let fields = Fields::of(node, &fields.path("nbp"), NBP, problems);
-    let arches = [
-        ("bios", Arch::Bios),
-        ("uefi-x86", Arch::UefiX86),
-        ("uefi-x64", Arch::UefiX64),
-        ("uefi-arm64", Arch::UefiArm64),
-    ];
-    let named = arches.map(|(key, arch)| Some((arch, fields.text(key, problems)?)));
-    named.into_iter().flatten().collect()
+    for at in fields.texts("extensions", problems).unwrap_or_default() {
+        let parts: Vec<&str> = at.value.split('/').collect();
+        if parts.len() != 2 || !parts.into_iter().all(is_plain) {
+            let message =
+                format!("`{}` is no extension; write it like siderolabs/bnx2-bnx2x", at.value);
+            problems.error(&at.key, at.place, message);
+        }
+    }
+}
+
+/// A URL, or `{ url: …, ca: … }`.
+fn factory(fields: &Fields<'_>, problems: &mut Problems) {
+    let Some(node) = fields.node("factory") else {
+        return;
+    };
+    let key = fields.path("factory");
+    let url = match node.value {
+        Value::Map(_) => {
+            let fields = Fields::of(node, &key, FACTORY, problems);
+            fields.text("ca", problems);
+            fields.text("url", problems)
+        }
+        Value::Scalar(_) | Value::List(_) | Value::Null => scalar(node, &key, problems),
+    };
+    if let Some(url) = url {
+        web(url, problems);
+    }
 }
 
 impl Profile {
@@ -217,9 +228,60 @@ impl Profile {
             script,
             image: fields.text("image", problems),
             omni: fields.text("omni", problems),
-            settings: settings(&fields, problems),
-            nbps: nbps(&fields, problems),
+            said: Said::read(&fields, problems),
         }
+    }
+}
+
+impl Group {
+    pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Self> {
+        let fields = Fields::of(node, key, GROUP, problems);
+        let name = fields.text("name", problems);
+        if name.is_none() {
+            problems.error(key, node.place, "`name` is missing");
+        }
+        let profile = fields.text("profile", problems);
+        if profile.is_none() {
+            problems.error(key, node.place, "`profile` is missing");
+        }
+        let pattern = fields.node("match").map(|node| {
+            let fields = Fields::of(node, &fields.path("match"), MATCH, problems);
+            pattern(&fields, problems)
+        });
+        if pattern.as_ref().is_none_or(Pattern::is_empty) {
+            let message = "`match` is missing or empty; what everybody gets is said by `unknown`";
+            problems.error(key, node.place, message);
+        }
+        let said = Said::read(&fields, problems);
+        Some(Self { name: name?, pattern: pattern?, profile, said })
+    }
+}
+
+fn pattern(fields: &Fields<'_>, problems: &mut Problems) -> Pattern {
+    let firmwares = [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
+    let mac = fields.text("mac", problems).and_then(|at| {
+        let is_part = |c: char| c.is_ascii_hexdigit() || ":-. *?".contains(c);
+        if at.value.chars().all(is_part) {
+            return Some(Wildcard::of_mac(&at.value));
+        }
+        let message = format!(
+            "`{}` is no pattern of a MAC address: hexadecimal digits, `*` and `?`",
+            at.value
+        );
+        problems.error(&at.key, at.place, message);
+        None
+    });
+    let mut wildcard =
+        |field: &str| fields.text(field, problems).map(|at| Wildcard::new(&at.value));
+    let [vendor, product, serial] = ["vendor", "product", "serial"].map(&mut wildcard);
+    Pattern {
+        mac,
+        cpu: fields.one_of("arch", &Cpu::WORDS, problems),
+        firmware: fields.one_of("firmware", &firmwares, problems),
+        vendor,
+        product,
+        serial,
+        subnet: fields.subnet("subnet", problems),
     }
 }
 
@@ -236,17 +298,13 @@ impl Machine {
                 "a machine needs at least one of `mac`, `uuid` and `serial`",
             );
         }
-        let profile = fields.text("profile", problems);
-        if profile.is_none() {
-            problems.error(key, node.place, "`profile` is missing");
-        }
         Self {
             macs: macs.into_iter().filter_map(|at| parse(at, problems)).collect(),
             uuid: uuid.and_then(|at| machine_uuid(at, problems)),
             serial,
-            profile,
-            settings: settings(&fields, problems),
-            nbps: nbps(&fields, problems),
+            profile: fields.text("profile", problems),
+            network: network(&fields, problems),
+            said: Said::read(&fields, problems),
         }
     }
 }
@@ -262,6 +320,68 @@ fn machine_uuid(at: Located<String>, problems: &mut Problems) -> Option<Located<
     };
     problems.error(&at.key, at.place, message);
     None
+}
+
+fn network(fields: &Fields<'_>, problems: &mut Problems) -> Network {
+    let ip = fields.text("ip", problems).and_then(|at| match at.value.parse::<Ipv4Net>() {
+        Ok(ip) => Some(at.map(|_| ip)),
+        Err(_) => {
+            let message = format!(
+                "`{}` is no IPv4 address with its prefix, as 192.168.1.171/24 is one",
+                at.value
+            );
+            problems.error(&at.key, at.place, message);
+            None
+        }
+    });
+    let gateway = fields.parsed::<Ipv4Addr>("gateway", problems);
+    if let (Some(ip), Some(gateway)) = (&ip, &gateway)
+        && !ip.value.contains(&gateway.value)
+    {
+        let message = format!("{} is not on the network of {}", gateway.value, ip.value);
+        problems.error(&gateway.key, gateway.place, message);
+    }
+    let nic = fields.text("nic", problems).and_then(|at| {
+        let is_plain = at.value.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if is_plain && (1..16).contains(&at.value.len()) {
+            return Some(at.value);
+        }
+        let message = format!("`{}` is no name of a network interface, as eth0", at.value);
+        problems.error(&at.key, at.place, message);
+        None
+    });
+    let hostname = fields.text("hostname", problems).and_then(|at| {
+        let is_plain = at.value.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
+        if is_plain && (1..64).contains(&at.value.len()) && !at.value.starts_with('-') {
+            return Some(at.value);
+        }
+        let message =
+            format!("`{}` is no host name: letters, digits, `-` and `.`, at most 63", at.value);
+        problems.error(&at.key, at.place, message);
+        None
+    });
+    let dns = fields.texts("dns", problems).unwrap_or_default();
+    let mut dns: Vec<Located<Ipv4Addr>> =
+        dns.into_iter().filter_map(|at| parse(at, problems)).collect();
+    if let Some(third) = dns.get(2) {
+        problems.error(&third.key, third.place, "the kernel takes two name servers at most");
+        dns.truncate(2);
+    }
+    if ip.is_none() && fields.node("ip").is_none() {
+        for field in ["gateway", "nic", "dns"] {
+            if let Some(node) = fields.node(field) {
+                let message = "it says nothing without `ip`: the machine has its address by DHCP";
+                problems.warning(&fields.path(field), node.place, message);
+            }
+        }
+    }
+    Network {
+        ip: ip.map(|at| at.value),
+        gateway: gateway.map(|at| at.value),
+        nic,
+        hostname,
+        dns: dns.into_iter().map(|at| at.value).collect(),
+    }
 }
 
 impl Menu {

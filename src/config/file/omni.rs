@@ -7,9 +7,9 @@ use crate::config::yaml::{Node, Value};
 
 const OMNI: Keys = Keys {
     known: &["api", "join_token", "kernel_args", "tunnel", "events", "kernel_log", "ca"],
-    later: &[],
+    also: &[],
 };
-const SECRET: Keys = Keys { known: &["file", "env", "credential"], later: &[] };
+const SECRET: Keys = Keys { known: &["file", "env", "credential"], also: &[] };
 
 /// One instance under `omni`.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ fn argument(fields: &Fields<'_>, field: &str, problems: &mut Problems) -> Option
 }
 
 impl SecretSource {
-    fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<Self>> {
+    pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<Self>> {
         if let Value::Scalar(_) = node.value {
             // The text may be the secret itself: it is not repeated.
             let message = "a secret does not stand in the config; write { file: ./secrets/x }, { env: NAME } or { credential: NAME }";

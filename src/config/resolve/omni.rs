@@ -40,12 +40,18 @@ impl Linker<'_> {
             }
             Err(reason) => {
                 let message = format!(
-                    "no {what}: {reason}; boots that join {} are refused until it is there and the config is reloaded (SIGHUP)",
+                    "no {what}: {reason}; boots that join {} are refused until it is there",
                     name.value
                 );
                 self.problems.warning(&source.key, source.place, message);
-                let reason = format!("no {what} for omni {}: {reason}", name.value);
-                Some(Omni::without_token(&name.value, api.unwrap_or_default(), reason))
+                Some(Omni {
+                    name: name.value.clone(),
+                    api: api.unwrap_or_default(),
+                    join_token: Err(format!("no {what} for omni {}: {reason}", name.value)),
+                    tunnel: omni.tunnel.unwrap_or(false),
+                    events: omni.events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
+                    kernel_log: omni.kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
+                })
             }
         }
     }
@@ -123,7 +129,7 @@ mod tests {
             "omni:\n  lab: {omni}\nimages: {{ i: {{ kernel: /k, talos: {{ version: v1.14.0 }} }} }}\n\
              profiles: {{ p: {{ script: talos, image: i, omni: lab }} }}\nserver: {{ nbps: [] }}\n"
         );
-        let mut problems = Problems::new(Path::new("config.yaml"));
+        let mut problems = Problems::new(Path::new("config.yaml"), "");
         let file = File::parse(&yaml, &mut problems);
         let found = Surroundings {
             base: "/etc/reveille".into(),
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_refuses_the_boots_and_shows_no_token() {
-        let until = "; boots that join lab are refused until it is there and the config is reloaded (SIGHUP)";
+        let until = "; boots that join lab are refused until it is there";
         let (args, token) =
             ("{ kernel_args: { file: x } }", "{ api: https://x, join_token: { file: x } }");
         for (omni, read, key, reason) in [

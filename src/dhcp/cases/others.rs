@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use super::{BIOS, IPXE, PXE, X64, offer, silence_of};
-use crate::boot::catalog::Nbps;
 use crate::boot::decide::Naming;
 use crate::boot::event::{Sent, Subject, Transport};
+use crate::boot::nbp::Nbps;
 use crate::boot::{Arch, Event, Mac, MachineState, Step};
 use crate::dhcp::packet::{Malformed, Offer, Request};
 use crate::dhcp::proxy::{Query, respond};

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use dhcproto::v4;
 
-use super::{FILE, Malformed, Options, guarded, option};
+use super::{FILE, Malformed, Options, ReplyKind, guarded, option};
 
 /// An offer from another server, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +28,26 @@ impl Offer {
     /// # Errors
     /// It is no DHCPOFFER.
     pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
+        Self::of_type(datagram, ReplyKind::Offer)
+    }
+
+    /// Reads what answers a REQUEST on port 4011, which says no more than an offer does.
+    ///
+    /// # Errors
+    /// It is no DHCPACK.
+    pub fn decode_ack(datagram: &[u8]) -> Result<Self, Malformed> {
+        Self::of_type(datagram, ReplyKind::Ack)
+    }
+
+    fn of_type(datagram: &[u8], kind: ReplyKind) -> Result<Self, Malformed> {
         let message = guarded(datagram)?;
         let options = Options::of_message(datagram);
-        let is_offer = options.byte(option::MESSAGE_TYPE) == Some(2);
-        if message.opcode() != v4::Opcode::BootReply || !is_offer {
+        let message_type = match kind {
+            ReplyKind::Offer => 2,
+            ReplyKind::Ack => 5,
+        };
+        let is_it = options.byte(option::MESSAGE_TYPE) == Some(message_type);
+        if message.opcode() != v4::Opcode::BootReply || !is_it {
             return Err(Malformed::NotAnOffer);
         }
         let holds_options = options.byte(option::OVERLOAD).is_some_and(|fields| fields & 1 != 0);

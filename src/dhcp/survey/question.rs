@@ -28,22 +28,29 @@ pub enum Prober {
     Daemon,
     /// The command, for who runs it.
     Doctor,
+    /// `reveille simulate`, as a machine's firmware. It is answered as that machine is.
+    Simulation,
+    /// The same, as the iPXE that it has fetched.
+    SimulatedIpxe,
 }
 
 impl Prober {
     /// The client identifier (option 61, of type 0: no hardware address) that tells a probe from a
     /// machine, and keeps its offers apart from this host's own lease.
-    const fn mark(self) -> &'static [u8] {
+    pub const fn mark(self) -> &'static [u8] {
         match self {
             Self::Daemon => b"\0reveille",
             Self::Doctor => b"\0reveille doctor",
+            Self::Simulation => b"\0reveille simulate",
+            Self::SimulatedIpxe => b"\0reveille simulate ipxe",
         }
     }
 
     /// Who sent a request, if it is a probe.
     pub fn of(request: &Request) -> Option<Self> {
         let id = request.options.get(option::CLIENT_ID)?;
-        [Self::Daemon, Self::Doctor].into_iter().find(|prober| prober.mark() == id)
+        let all = [Self::Daemon, Self::Doctor, Self::Simulation, Self::SimulatedIpxe];
+        all.into_iter().find(|prober| prober.mark() == id)
     }
 }
 

@@ -111,6 +111,37 @@ fn who_twice_does_not_take_an_oack_is_sent_none() {
     assert!(!it.asks(&rrq(&[]), 1).1.transfer.granted().is_held_back, "it did not ask for any");
 }
 
+/// Seen with OVMF 2022.11: it ends a transfer with error 8 whose OACK lacks the size, and boots nothing. A
+/// machine that was switched off twice must not be kept from its boot by that.
+#[test]
+fn who_gets_no_further_without_an_oack_is_sent_one_again() {
+    let mut it = Experience::new();
+    for _ in 0..2 {
+        let (_, mut trace) = it.asks(&options(), 1);
+        trace.abandoned();
+        it.learns(&trace);
+    }
+    let (data, mut trace) = it.asks(&options(), 1);
+    assert_eq!(data, ["DATA 1: 512"]);
+    trace.hears(&error(8, "no size"));
+    it.learns(&trace);
+    assert_eq!(it.asks(&options(), 1).0, ["OACK tsize=100000 blksize=1468 windowsize=16"]);
+}
+
+/// What was only taken for a success, since all of it was sent, is no reason to go on as before.
+#[test]
+fn a_last_ack_that_never_came_makes_up_for_no_failure() {
+    let mut it = Experience::new();
+    it.fails_in_its_data();
+    let (_, mut trace) = it.asks(&options(), 1);
+    trace.hears(&ack(0));
+    (1..=4).for_each(|window| drop(trace.hears(&ack(16 * window))));
+    trace.abandoned();
+    assert_eq!(it.learns(&trace), Outcome::Complete);
+    it.fails_in_its_data();
+    assert_eq!(it.asks(&options(), 1).0, ["OACK tsize=100000"]);
+}
+
 /// Some ROMs ask for the size and say no more; what they ask for next, they fetch.
 #[test]
 fn who_leaves_after_the_size_and_fetches_the_file_has_not_failed() {

@@ -132,13 +132,40 @@ fn a_request_that_is_repeated_gets_the_same_first_block_once_more() {
 /// ipxe tftp.c sends its last ACK once and closes; dnsmasq's tftp.c takes it for a success too.
 #[test]
 fn a_missing_last_ack_is_a_success() {
-    for options in [&[][..], &[("blksize", "512"), ("windowsize", "4")]] {
+    for (options, acks) in [(&[][..], &[1][..]), (&[("windowsize", "4")], &[0, 1])] {
         let mut trace = Trace::new(&rrq(options), 600);
         trace.sends();
-        trace.hears(&ack(u16::from(options.is_empty())));
+        acks.iter().for_each(|block| drop(trace.hears(&ack(*block))));
         assert!(trace.abandoned().len() <= 15);
         assert_eq!((trace.outcome(), trace.transfer.delivered()), (&Outcome::Complete, 600));
     }
+}
+
+/// Where frames of a block's size do not get through, the OACK does.
+#[test]
+fn who_acknowledges_the_options_and_no_block_has_nothing() {
+    for len in [0, 600, 1468 * 15] {
+        let options = [("blksize", "1468"), ("windowsize", "16")];
+        let mut trace = Trace::new(&rrq(&options), len);
+        trace.sends();
+        trace.hears(&ack(0));
+        trace.abandoned();
+        assert_eq!(
+            (trace.outcome(), trace.transfer.delivered()),
+            (&Outcome::GaveUp { block: 1 }, 0)
+        );
+    }
+}
+
+/// danderson/netboot#21: BIOS ROMs ask from port 2070, then 2071; others from one port only, which need not
+/// wait for an ACK that was lost.
+#[test]
+fn who_asks_for_the_next_file_has_all_of_the_last_one_that_was_sent() {
+    let mut trace = Trace::new(&rrq(&[]), 1000);
+    trace.sends();
+    assert_eq!(trace.transfer.left_for_another(), Outcome::Replaced);
+    assert_eq!(trace.hears(&ack(1)), ["DATA 2: 488"]);
+    assert_eq!(trace.transfer.left_for_another(), Outcome::Complete);
 }
 
 /// A client that falls silent in the middle has not got its file.
@@ -161,6 +188,13 @@ fn who_never_answers_gets_five_packets() {
     assert_eq!(plain.sends(), ["DATA 1: 512"]);
     assert_eq!(plain.abandoned(), [1000, 3000, 7000, 11_000]);
     assert_eq!((plain.sent, plain.outcome()), ((5, 5 * 516), &Outcome::GaveUp { block: 1 }));
+
+    let mut insistent = Trace::new(&rrq(&[]), 1 << 20);
+    insistent.sends();
+    let sent: usize = (1..300).map(|_| insistent.hears_the_request_again().len()).sum();
+    assert_eq!(sent, 4, "who only asks again and again gets no more");
+    assert_eq!(insistent.abandoned(), [0; 0]);
+    assert_eq!(*insistent.outcome(), Outcome::GaveUp { block: 1 });
 
     let mut greedy = Trace::new(&rrq(&[("blksize", "65464"), ("windowsize", "65535")]), 1 << 20);
     assert_eq!(greedy.sends(), ["OACK blksize=1468 windowsize=16"]);

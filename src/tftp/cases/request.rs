@@ -45,6 +45,14 @@ fn a_file_name_comes_as_it_was_sent() {
     assert_eq!(read(b"\0\x01caf\xe9.efi\0octet\0").file, b"caf\xe9.efi");
 }
 
+/// syslinux mailing list 2014-03 (21918): what stands behind the name in memory may have a NUL in it.
+#[test]
+fn the_mode_is_found_behind_garbage_with_a_nul_in_it() {
+    let rrq = read(b"\0\x01undionly.kpxe\xff\0\x12junk\0OCTET\0blksize\x001024\0");
+    assert_eq!((rrq.file.as_slice(), rrq.mode.as_str()), (&b"undionly.kpxe\xff"[..], "octet"));
+    assert_eq!(rrq.option("blksize"), Some("1024"));
+}
+
 /// No standard: some ROMs leave out the last NUL, others send one too many.
 #[test]
 fn a_forgotten_last_nul_and_stray_bytes_are_forgiven() {

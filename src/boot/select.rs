@@ -1,0 +1,119 @@
+//! Which entries of the config are for a client: its machine, its group, and what that makes it boot.
+//!
+//! A machine's own entry comes first: found by MAC, else by UUID (in both byte orders), else by serial
+//! number. Where there is none, or it names no profile, the first group counts whose pattern fits; where
+//! none does, `unknown`. What DHCP does not tell fits no pattern at DHCP: a group by product name has no
+//! say in which NBP is offered, only in which script is rendered.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::sync::Arc;
+
+use super::catalog::{Catalog, Group, Machine, Profile, Unknown};
+use super::client::Client;
+use super::pattern::Fit;
+use super::settings::{LocalBoot, Settings};
+
+/// The entries that are for a client.
+#[derive(Clone, Debug, Default)]
+pub struct Who {
+    /// Its own.
+    pub machine: Option<Arc<Machine>>,
+    /// Its group's.
+    pub group: Option<Arc<Group>>,
+}
+
+/// What a client boots, and by which entries.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// The entries.
+    pub who: Who,
+    /// What it boots.
+    pub boots: Boots,
+    /// Whether that may be otherwise once iPXE has told the machine's facts.
+    pub is_open: bool,
+}
+
+/// What a client boots.
+#[derive(Clone, Debug)]
+pub enum Boots {
+    /// This profile.
+    Profile(Arc<Profile>),
+    /// The menu.
+    Menu,
+    /// Its local disk.
+    Local,
+    /// Nothing: it is not answered.
+    Ignore,
+}
+
+impl Who {
+    /// All that is said for who boots `profile`, the first to be asked first.
+    pub fn settings<'a>(
+        &'a self,
+        profile: Option<&'a Profile>,
+    ) -> impl DoubleEndedIterator<Item = &'a Settings> {
+        let machine = self.machine.iter().map(|machine| &machine.settings);
+        let group = self.group.iter().map(|group| &group.settings);
+        machine.chain(group).chain(profile.map(|profile| &profile.settings))
+    }
+
+    /// How who boots `profile` reaches its disk.
+    pub fn local_boot(&self, profile: Option<&Profile>) -> LocalBoot {
+        self.settings(profile).find_map(|said| said.local_boot).unwrap_or_default()
+    }
+
+    /// The machine's name, where it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.machine.as_ref().map(|machine| machine.name.as_str())
+    }
+}
+
+impl Selection {
+    /// The profile, where it boots one.
+    pub fn profile(&self) -> Option<&Profile> {
+        match &self.boots {
+            Boots::Profile(profile) => Some(profile),
+            Boots::Menu | Boots::Local | Boots::Ignore => None,
+        }
+    }
+
+    /// All that is said for the client, the first to be asked first.
+    pub fn settings(&self) -> impl DoubleEndedIterator<Item = &Settings> {
+        self.who.settings(self.profile())
+    }
+
+    /// The first word that is said, if any.
+    pub fn first<T>(&self, said: impl Fn(&Settings) -> Option<T>) -> Option<T> {
+        self.settings().find_map(said)
+    }
+}
+
+/// Selects the entries for a client.
+pub fn select(client: &Client, catalog: &Catalog) -> Selection {
+    let machine = catalog.identify(client).cloned();
+    let may_be_another = machine.is_none() && catalog.needs_smbios() && client.facts.is_none();
+    if let Some(profile) = machine.as_ref().and_then(|machine| machine.profile.clone()) {
+        let who = Who { machine, group: None };
+        return Selection { who, boots: Boots::Profile(profile), is_open: false };
+    }
+    let mut is_open = may_be_another;
+    let mut group = None;
+    for candidate in &catalog.groups {
+        match candidate.pattern.fits(client) {
+            Fit::Yes => {
+                group = Some(Arc::clone(candidate));
+                break;
+            }
+            Fit::Open => is_open = true,
+            Fit::No => {}
+        }
+    }
+    let boots = match (&group, &catalog.unknown) {
+        (Some(group), _) => Boots::Profile(Arc::clone(&group.profile)),
+        (None, Unknown::Profile(profile)) => Boots::Profile(Arc::clone(profile)),
+        (None, Unknown::Menu) => Boots::Menu,
+        (None, Unknown::Local) => Boots::Local,
+        (None, Unknown::Ignore) => Boots::Ignore,
+    };
+    Selection { who: Who { machine, group }, boots, is_open }
+}

@@ -1,0 +1,95 @@
+//! `reveille check`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use serde_json::json;
+
+use super::ConfigFile;
+use super::nbps::print;
+use crate::config::load::{LoadError, Source};
+use crate::config::{Config, Problem, Severity};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The config file; the same as --config
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    path: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Reads the config with all that it names, as the daemon would, and tells everything that is wrong.
+pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode> {
+    let source = Source::find(path.or(file.config));
+    let (problems, config) = match source.load() {
+        Ok(mut config) => (std::mem::take(&mut config.warnings), Some(config)),
+        Err(LoadError::Invalid(problems)) => (problems, None),
+        Err(error @ LoadError::Unreadable { .. }) => return Err(anyhow!(error)),
+    };
+    if json {
+        print(&format!("{:#}\n", as_value(&source, &problems)))?;
+    } else {
+        for problem in &problems {
+            print(&format!("{}\n", problem.at_length()))?;
+        }
+        print(&format!("{source}: {}\n", conclusion(&problems, config.as_ref())))?;
+    }
+    Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+fn conclusion(problems: &[Problem], config: Option<&Config>) -> String {
+    let of = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
+    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    let found = match (errors, warnings) {
+        (0, 0) => "nothing is wrong".to_owned(),
+        (0, warnings) => count(warnings, "warning"),
+        (errors, 0) => count(errors, "error"),
+        (errors, warnings) => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+    };
+    let Some(Config { catalog, .. }) = config else {
+        return format!("{found}; a daemon would not take it up");
+    };
+    let there = [
+        count(catalog.machines().len(), "machine"),
+        count(catalog.groups.len(), "group"),
+        count(catalog.profiles.len(), "profile"),
+        count(catalog.images.len(), "image"),
+    ];
+    format!("{found}; {}", there.join(", "))
+}
+
+fn as_value(source: &Source, problems: &[Problem]) -> serde_json::Value {
+    let file = match source {
+        Source::File(path) => Some(path.display().to_string()),
+        Source::Defaults => None,
+    };
+    let is_error = |problem: &Problem| problem.severity == Severity::Error;
+    let problem = |problem: &Problem| {
+        let at = problem.at.as_ref();
+        json!({
+            "severity": problem.severity.to_string(),
+            "file": at.map(|(file, _)| file.display().to_string()),
+            "line": at.map(|(_, place)| place.line),
+            "column": at.map(|(_, place)| place.column),
+            "key": problem.key,
+            "message": problem.message,
+            "quote": problem.quote.as_ref().map(|quote| &quote.line),
+        })
+    };
+    json!({
+        "file": file,
+        "ok": !problems.iter().any(is_error),
+        "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+    })
+}

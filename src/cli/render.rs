@@ -1,0 +1,218 @@
+//! `reveille render`
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::nbps::print;
+use super::{ConfigFile, simulate::Kind};
+use crate::boot::catalog::Image;
+use crate::boot::client::{Cpu, Facts};
+use crate::boot::decide::{Kind as Decided, Script};
+use crate::boot::omni::redacted;
+use crate::boot::{Arch, Client, Mac, Stage, decide_script, links};
+use crate::config::Config;
+use crate::config::load::Source;
+use crate::explain::{Explanation, explain};
+use crate::simulate::machine::{Machine, Smbios};
+use crate::{files, interfaces, scripts};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A machine of the config by its name, or any by its MAC address
+    #[arg(value_name = "MACHINE")]
+    machine: Option<String>,
+    /// Its MAC address, in any common spelling
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// Its UUID, as SMBIOS has it
+    #[arg(long)]
+    uuid: Option<Uuid>,
+    /// Its serial number
+    #[arg(long)]
+    serial: Option<String>,
+    /// Its product name
+    #[arg(long)]
+    product: Option<String>,
+    /// Its manufacturer
+    #[arg(long)]
+    vendor: Option<String>,
+    /// Its firmware: a BIOS with a PXE ROM, UEFI by PXE, UEFI by HTTP Boot, or a card whose ROM is an iPXE
+    #[arg(long, value_enum, default_value_t = Kind::Bios)]
+    firmware: Kind,
+    /// What its CPU can run, where the firmware does not tell
+    #[arg(long, value_enum, default_value_t = Bits::X64)]
+    arch: Bits,
+    /// Its IPv4 address, for groups by subnet [default: this host's]
+    #[arg(long)]
+    address: Option<Ipv4Addr>,
+    /// The profile that somebody chose from its menu
+    #[arg(long)]
+    choice: Option<String>,
+    /// The address that machines reach this host at [default: as `serve` would tell it]
+    #[arg(long, value_name = "ADDRESS")]
+    server: Option<Ipv4Addr>,
+    /// Print one of its answer files instead, by its name in `files`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["script", "json"])]
+    file: Option<String>,
+    /// Print the script and nothing else
+    #[arg(long)]
+    script: bool,
+    /// Print join tokens too, instead of ***
+    #[arg(long)]
+    show_secrets: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "script")]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Bits {
+    X86,
+    X64,
+}
+
+/// Prints what a machine gets, and why. Exit code 1 where it gets no script.
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let source = Source::find(arguments.config.config.clone());
+    let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
+    let machine = machine(&arguments, &config)?;
+    let local = match arguments.server {
+        Some(address) => address,
+        None => own_address(&config)?,
+    };
+    let client = client(&arguments, &machine, local);
+    if let Some(name) = &arguments.file {
+        let base = links::base(local, config.server.http_port);
+        let text = scripts::render_file(&config, name, (machine.mac, &client), &base);
+        let text = text.map_err(|reason| anyhow!("{name}: {reason}"))?;
+        print(&shown(&text, &arguments))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let image = image(&config, &client).map_or(Ok(()), |image| files::image_is_there(&image));
+    let explanation = explain(&config, (&machine, &client), local, &image);
+    let text = if arguments.script {
+        match &explanation.script {
+            Ok(rendered) => shown(&rendered.text, &arguments),
+            Err(reason) => bail!("there is no script: {reason}"),
+        }
+    } else if arguments.json {
+        format!("{:#}\n", as_value(&explanation, &arguments))
+    } else {
+        in_words(&explanation, &arguments)
+    };
+    print(&text)?;
+    Ok(if explanation.script.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The machine that is meant, with what the config knows of it where the command line does not say it.
+fn machine(arguments: &Arguments, config: &Config) -> Result<Machine> {
+    let mut mac = arguments.mac;
+    let (mut uuid, mut serial) = (arguments.uuid, arguments.serial.clone());
+    if let Some(name) = &arguments.machine {
+        let machines = config.catalog.machines();
+        if let Some(machine) = machines.get(name) {
+            mac = mac.or(machine.macs.first().copied());
+            uuid = uuid.or(machine.uuid);
+            serial = serial.or_else(|| machine.serial.clone());
+        } else if let Ok(named) = name.parse() {
+            mac = Some(named);
+        } else {
+            let known = machines.keys().map(String::as_str);
+            bail!("{}", crate::config::fields::no_such("machine", name, known));
+        }
+    }
+    if mac.is_none() && uuid.is_none() && serial.is_none() {
+        bail!("name a machine of the config, or say --mac, --uuid or --serial");
+    }
+    let Arguments { product, vendor, .. } = arguments;
+    Ok(Machine {
+        // One that nobody has.
+        mac: mac.unwrap_or(Mac::new([2, 0, 0, 0, 0, 0])),
+        firmware: arguments.firmware.into(),
+        smbios: Smbios { uuid, serial, product: product.clone(), vendor: vendor.clone() },
+    })
+}
+
+/// What its iPXE is to the server, once it has told all that it can.
+fn client(arguments: &Arguments, machine: &Machine, local: Ipv4Addr) -> Client {
+    let Smbios { uuid, serial, product, vendor } = machine.smbios.clone();
+    let cpu = match arguments.arch {
+        Bits::X86 => Cpu::X86,
+        Bits::X64 => Cpu::X64,
+    };
+    let arch = match arguments.firmware {
+        Kind::Bios | Kind::Ipxe => Arch::Bios,
+        Kind::Uefi | Kind::UefiHttp => Arch::UefiX64,
+    };
+    Client {
+        mac: Some(machine.mac),
+        arch: Some(arch),
+        uuid,
+        address: Some(arguments.address.unwrap_or(local)),
+        facts: Some(Facts { serial, product, vendor, cpu: Some(cpu) }),
+        choice: arguments.choice.clone(),
+        ..Client::at(Stage::Ipxe)
+    }
+}
+
+/// The address that machines on the first served interface are told.
+fn own_address(config: &Config) -> Result<Ipv4Addr> {
+    let (served, missing) = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
+    match (served.iter().next(), config.server.advertise) {
+        (Some(interface), _) => Ok(interface.advertised),
+        (None, Some(address)) => Ok(address),
+        (None, None) => bail!(
+            "it is not known at which address machines reach this host, say it by `--server`: {}",
+            missing.join("; ")
+        ),
+    }
+}
+
+fn image(config: &Config, client: &Client) -> Option<std::sync::Arc<Image>> {
+    match decide_script(client, &config.catalog, &config.templates) {
+        Ok(Script { kind: Decided::Profile(profile), .. }) => profile.image.clone(),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn shown(text: &str, arguments: &Arguments) -> String {
+    if arguments.show_secrets { text.to_owned() } else { redacted(text).into_owned() }
+}
+
+fn in_words(Explanation { why, offers, script }: &Explanation, arguments: &Arguments) -> String {
+    let mut text = String::new();
+    for (word, told) in why.iter().chain(offers) {
+        text += &format!("{word:<13} {told}\n");
+    }
+    match script {
+        Ok(rendered) => {
+            text += &format!("{:<13} {}\n\n", "script", rendered.does);
+            text += &shown(&rendered.text, arguments);
+        }
+        Err(reason) => text += &format!("{:<13} none: {reason}\n", "script"),
+    }
+    text
+}
+
+fn as_value(
+    Explanation { why, offers, script }: &Explanation,
+    arguments: &Arguments,
+) -> serde_json::Value {
+    let object = |pairs: &[(&str, String)]| -> serde_json::Value {
+        pairs.iter().map(|(word, told)| ((*word).to_owned(), json!(told))).collect()
+    };
+    json!({
+        "why": object(why),
+        "offers": object(offers),
+        "does": script.as_ref().ok().map(|rendered| &rendered.does),
+        "script": script.as_ref().ok().map(|rendered| shown(&rendered.text, arguments)),
+        "refused": script.as_ref().err(),
+    })
+}

@@ -1,0 +1,270 @@
+//! `reveille status` and `reveille reload`
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::ConfigFile;
+use super::nbps::print;
+use crate::config::load::Source;
+use crate::control::{AskError, Request, ask};
+use crate::operations::{ConfigStatus, Listener, Reloaded, ServedInterface, Status};
+
+/// The exit code where no daemon runs.
+const NO_DAEMON: u8 = 3;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints how the daemon is doing.
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let source = Source::find(arguments.file.config);
+    let Some((status, value)) = asked::<Status>(&source, Request::Status {})? else {
+        return Ok(ExitCode::from(NO_DAEMON));
+    };
+    let text = if arguments.json { format!("{value:#}\n") } else { told(&status, now()) };
+    print(&text)?;
+    Ok(code(status.config.refused.is_none()))
+}
+
+/// Has the config read again.
+pub(super) fn reload(config: Option<PathBuf>) -> Result<ExitCode> {
+    let Some((reloaded, _)) = asked::<Reloaded>(&Source::find(config), Request::Reload {})? else {
+        return Ok(ExitCode::from(NO_DAEMON));
+    };
+    let Reloaded { generation, changes, at_next_start, refused } = reloaded;
+    if let Some(refused) = &refused {
+        eprintln!("reveille: not reloaded, the last good config serves on:\n{refused}");
+        return Ok(code(false));
+    }
+    let mut text = format!("reloaded, generation {generation}\n");
+    if changes.is_empty() {
+        text.push_str("nothing that is served has changed\n");
+    }
+    for change in changes {
+        text += &format!("{change}\n");
+    }
+    for change in at_next_start {
+        text += &format!("{change} is taken up at the next start\n");
+    }
+    print(&text)?;
+    Ok(code(true))
+}
+
+fn code(all_is_well: bool) -> ExitCode {
+    if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Asks the daemon of this config. Where there is none, that is told.
+fn asked<T: DeserializeOwned>(source: &Source, request: Request) -> Result<Option<(T, Value)>> {
+    let folders = source.state_folders();
+    for folder in &folders {
+        match ask(folder, request) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(AskError::Nobody(_)) => {}
+            Err(error) => bail!(error),
+        }
+    }
+    let named: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let with = match source {
+        Source::File(path) => format!(" --config {}", path.display()),
+        Source::Defaults => String::new(),
+    };
+    eprintln!(
+        "reveille: no reveille runs with the state folder {}; start it with `reveille serve{with}`, or name the config that it was started with by --config",
+        named.join(" or ")
+    );
+    Ok(None)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// The status as people read it: a word, and what is to be told of it.
+fn told(status: &Status, now: u64) -> String {
+    let Status { version, pid, uptime_seconds, config, listeners, interfaces, counts, events } =
+        status;
+    let mut rows = vec![(
+        "reveille",
+        format!("{version}, process {pid}, runs for {}", duration(*uptime_seconds)),
+    )];
+    rows.extend(config_rows(config, now));
+    rows.push(("listens on", joined(listeners.iter().map(listener))));
+    let served = joined(interfaces.iter().map(interface));
+    rows.push(("boots on", if served.is_empty() { "no interface".to_owned() } else { served }));
+    rows.push((
+        "knows",
+        format!(
+            "{}, {}, {}, {}",
+            counted(counts.machines, "machine"),
+            counted(counts.profiles, "profile"),
+            counted(counts.images, "image"),
+            counted(counts.nbps, "NBP")
+        ),
+    ));
+    rows.push(("sends", counted(counts.tftp_transfers, "file") + " over TFTP"));
+    let events = joined(events.iter().map(|(kind, count)| format!("{kind} {count}")));
+    rows.push(("since then", if events.is_empty() { "nothing".to_owned() } else { events }));
+    let mut text = String::new();
+    for (word, what) in rows {
+        for (at, line) in what.lines().enumerate() {
+            let word = if at == 0 { word } else { "" };
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "{word:<14}{line}");
+        }
+    }
+    text
+}
+
+fn config_rows(config: &ConfigStatus, now: u64) -> Vec<(&'static str, String)> {
+    let ConfigStatus { file, generation, loaded_at, refused, at_next_start, warnings } = config;
+    let source = file.as_deref().unwrap_or("the built-in defaults");
+    let ago = |at: u64| format!("{} ago", duration(now.saturating_sub(at)));
+    let mut rows = Vec::new();
+    match refused {
+        None => {
+            let text = format!("{source}, taken up {}, generation {generation}", ago(*loaded_at));
+            rows.push(("config", text));
+        }
+        Some(refused) => {
+            rows.push((
+                "config",
+                format!(
+                    "{source} is refused since {}; generation {generation}, taken up {}, serves on\n{}",
+                    duration(now.saturating_sub(refused.at)),
+                    ago(*loaded_at),
+                    refused.text
+                ),
+            ));
+        }
+    }
+    if !at_next_start.is_empty() {
+        rows.push(("at next start", at_next_start.join("\n")));
+    }
+    if !warnings.is_empty() {
+        let warnings: Vec<&str> = warnings.iter().map(|warning| warning.text.as_str()).collect();
+        rows.push(("warnings", warnings.join("\n")));
+    }
+    rows
+}
+
+fn listener(listener: &Listener) -> String {
+    let Listener { name, transport, port, runs } = listener;
+    match port {
+        Some(port) if *runs => format!("{name} ({transport} {port})"),
+        Some(port) => format!("{name} ({transport} {port}, not running)"),
+        None => format!("{name} (off)"),
+    }
+}
+
+fn interface(interface: &ServedInterface) -> String {
+    let ServedInterface { name, addresses, advertised } = interface;
+    let own = joined(addresses.iter().map(ToString::to_string));
+    let is_told = addresses.first() == Some(advertised);
+    if is_told { format!("{name} ({own})") } else { format!("{name} ({own}; tells {advertised})") }
+}
+
+fn joined(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("{count} {what}") } else { format!("{count} {what}s") }
+}
+
+/// As `3 h 20 min`.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        (_, _, _) => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::operations::{Counts, Refused};
+
+    fn status() -> Status {
+        let listener = |name: &str, transport: &str, port| Listener {
+            name: name.into(),
+            transport: transport.into(),
+            port,
+            runs: port.is_some(),
+        };
+        Status {
+            version: "0.1.0".into(),
+            pid: 7,
+            uptime_seconds: 12_000,
+            config: ConfigStatus {
+                file: Some("./config.yaml".into()),
+                generation: 3,
+                loaded_at: 1000,
+                refused: None,
+                at_next_start: Vec::new(),
+                warnings: Vec::new(),
+            },
+            listeners: vec![listener("DHCP", "udp", None), listener("HTTP", "tcp", Some(8080))],
+            interfaces: vec![ServedInterface {
+                name: "eth0".into(),
+                addresses: vec!["192.168.1.2".parse().unwrap()],
+                advertised: "192.168.1.2".parse().unwrap(),
+            }],
+            counts: Counts { machines: 16, profiles: 1, images: 2, nbps: 4, tftp_transfers: 0 },
+            events: BTreeMap::from([("offered".into(), 12), ("refused".into(), 1)]),
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_is_well_is_told_in_a_few_lines() {
+        assert_eq!(
+            told(&status(), 1090),
+            "\
+reveille      0.1.0, process 7, runs for 3 h 20 min
+config        ./config.yaml, taken up 1 min 30 s ago, generation 3
+listens on    DHCP (off), HTTP (tcp 8080)
+boots on      eth0 (192.168.1.2)
+knows         16 machines, 1 profile, 2 images, 4 NBPs
+sends         0 files over TFTP
+since then    offered 12, refused 1
+"
+        );
+    }
+
+    #[test]
+    fn what_is_refused_and_what_waits_is_told_with_its_lines() {
+        let mut status = status();
+        status.config.refused =
+            Some(Refused { at: 1050, text: "a:1:1: one\na:2:1: two".into(), problems: Vec::new() });
+        status.config.at_next_start = vec!["server.http.port: 8080 -> 8081".into()];
+        let told = told(&status, 1090);
+        let lines: Vec<&str> = told.lines().skip(1).take(4).collect();
+        assert_eq!(
+            lines,
+            [
+                "config        ./config.yaml is refused since 40 s; generation 3, taken up 1 min 30 s ago, serves on",
+                "              a:1:1: one",
+                "              a:2:1: two",
+                "at next start server.http.port: 8080 -> 8081",
+            ]
+        );
+    }
+}

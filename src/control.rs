@@ -1,0 +1,285 @@
+//! The Unix socket in the state folder, over which commands reach the running daemon.
+//!
+//! ```text
+//!  {"do":"status"}\n ──▶
+//!                    ◀── {"answer":{…}}\n, or {"error":"…"}\n
+//! ```
+//!
+//! A line asks for one of the [`operations`](crate::operations), a line answers it, as often as somebody
+//! likes. Only the daemon's own user, and root, may connect.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream as Connection};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::files::reason;
+use crate::operations::Operations;
+
+/// Its name in the state folder.
+pub const NAME: &str = "control.sock";
+
+/// The longest line that is read of a client.
+const LONGEST: u64 = 64 << 10;
+/// The longest answer that is read of the daemon: 10,000 problems of a config fit.
+const LONGEST_ANSWER: u64 = 64 << 20;
+/// How long a client may take to send a line, and to take its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an operation may take, as a client waits for it.
+const OPERATION: Duration = Duration::from_secs(60);
+/// Connections at once.
+const MOST: usize = 64;
+
+/// What a client asks for. Its variants have braces since serde lets keys pass that nothing knows where they
+/// have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the daemon is doing.
+    Status {},
+    /// Read the config again.
+    Reload {},
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reply {
+    Answer(Value),
+    Error(String),
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Somebody answers there.
+    #[error(
+        "another reveille runs with the state folder {}: stop it, or name another folder in `server.state`", .0.display()
+    )]
+    Taken(PathBuf),
+    /// It cannot be made.
+    #[error(
+        "no control socket: cannot make {}: {reason}; `reveille status` cannot reach this daemon", path.display()
+    )]
+    NotMade {
+        /// The socket, or the folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The socket, bound.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    place: Place,
+}
+
+/// Where it is. It is removed at the end, unless another has come in its place.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Whether an error says that nobody listens, be there a socket or not.
+fn is_nobody(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
+    matches!(error.kind(), ConnectionRefused | NotADirectory | NotFound)
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = path.symlink_metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+impl Control {
+    /// Makes the socket in the state folder, and the folder where it is missing. What a daemon left behind
+    /// that was killed is replaced.
+    ///
+    /// # Errors
+    /// Another daemon has it, or it cannot be made.
+    pub fn bind(state: &Path) -> Result<Self, ControlError> {
+        let not_made = |path: &Path, error: &io::Error| ControlError::NotMade {
+            path: path.to_owned(),
+            reason: match error.kind() {
+                io::ErrorKind::InvalidInput => {
+                    "its path is longer than the 107 bytes of a Unix socket's".to_owned()
+                }
+                io::ErrorKind::PermissionDenied => {
+                    format!("user {} may not write there", nix::unistd::geteuid())
+                }
+                _ => error.to_string(),
+            },
+        };
+        let path = state.join(NAME);
+        match UnixStream::connect(&path) {
+            Ok(_) => return Err(ControlError::Taken(state.to_owned())),
+            Err(error) if is_nobody(&error) => {}
+            // Somebody else's may be alive.
+            Err(error) => return Err(not_made(&path, &error)),
+        }
+        fs::create_dir_all(state).map_err(|error| not_made(state, &error))?;
+        // It is made where nobody else may look, so that it has its mode before anybody can connect, and
+        // put in its place in one step.
+        let aside = state.join(format!(".control-{}", std::process::id()));
+        let make = || {
+            fs::remove_dir_all(&aside).ok();
+            DirBuilder::new().mode(0o700).create(&aside)?;
+            let made = aside.join("s");
+            let listener = UnixListener::bind(&made)?;
+            fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+            let inode = inode(&made)?;
+            fs::rename(&made, &path)?;
+            Ok(Self { listener, place: Place { path: path.clone(), inode } })
+        };
+        let made = make();
+        fs::remove_dir_all(&aside).ok();
+        made.map_err(|error| not_made(&path, &error))
+    }
+
+    /// Answers, for ever. A bad client ends with its own connection.
+    pub async fn run(self, operations: Operations) {
+        let Self { listener, place: _place } = self;
+        let operations = Arc::new(operations);
+        let room = Arc::new(Semaphore::new(MOST));
+        loop {
+            let place = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
+            match listener.accept().await {
+                Ok((connection, _)) => {
+                    let operations = Arc::clone(&operations);
+                    tokio::spawn(async move {
+                        if let Err(error) = converse(connection, operations).await {
+                            debug!("control: {error}");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!("control: accepting a connection: {error}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Answers line after line.
+async fn converse(mut connection: Connection, operations: Arc<Operations>) -> io::Result<()> {
+    let (reader, mut writer) = connection.split();
+    let mut reader = tokio::io::BufReader::new(reader);
+    loop {
+        let mut line = Vec::new();
+        let mut bounded = (&mut reader).take(LONGEST);
+        timeout(PATIENCE, bounded.read_until(b'\n', &mut line)).await??;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let is_whole = line.ends_with(b"\n");
+        let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) if is_whole => perform(request, &operations).await,
+            Ok(_) => Reply::Error("the line does not end".to_owned()),
+            Err(error) => Reply::Error(format!(
+                "this is no request, as {{\"do\":\"status\"}} is one: {error}"
+            )),
+        };
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        timeout(PATIENCE, writer.write_all(&line)).await??;
+        // What comes after a line that has no end is not its beginning.
+        if !is_whole {
+            return Ok(());
+        }
+    }
+}
+
+async fn perform(request: Request, operations: &Arc<Operations>) -> Reply {
+    let operations = Arc::clone(operations);
+    let perform = move || match request {
+        Request::Status {} => serde_json::to_value(operations.status()),
+        Request::Reload {} => serde_json::to_value(operations.reload()),
+    };
+    match tokio::task::spawn_blocking(perform).await {
+        Ok(Ok(answer)) => Reply::Answer(answer),
+        Ok(Err(error)) => Reply::Error(error.to_string()),
+        Err(error) => Reply::Error(error.to_string()),
+    }
+}
+
+/// Why a daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody is there.
+    #[error("nobody listens at {}", .0.display())]
+    Nobody(PathBuf),
+    /// The socket may not be used.
+    #[error("cannot connect to {}: {reason}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It did not answer as it should.
+    #[error("the daemon at {} {what}", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// What it did instead.
+        what: String,
+    },
+}
+
+/// Asks the daemon of a state folder.
+///
+/// # Errors
+/// There is none, or it does not answer.
+pub fn ask<T: DeserializeOwned>(state: &Path, request: Request) -> Result<(T, Value), AskError> {
+    let path = state.join(NAME);
+    let silent = |what: String| AskError::Silent { path: path.clone(), what };
+    let failed = |error: io::Error| silent(format!("does not answer: {error}"));
+    let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+        _ if is_nobody(&error) => AskError::Nobody(path.clone()),
+        io::ErrorKind::PermissionDenied => {
+            let user = nix::unistd::geteuid();
+            let reason = format!("user {user} may not; run this as the daemon's user, or as root");
+            AskError::Unreachable { path: path.clone(), reason }
+        }
+        _ => AskError::Unreachable { path: path.clone(), reason: reason(&error) },
+    })?;
+    stream.set_read_timeout(Some(OPERATION)).map_err(failed)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let mut line = serde_json::to_vec(&request).map_err(|error| silent(error.to_string()))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(failed)?;
+    let mut answer = Vec::new();
+    BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer).map_err(failed)?;
+    let other = |error| silent(format!("answers as another version does: {error}"));
+    match serde_json::from_slice(&answer).map_err(other)? {
+        Reply::Answer(value) => {
+            let answer = serde_json::from_value(value.clone()).map_err(other)?;
+            Ok((answer, value))
+        }
+        Reply::Error(reason) => Err(silent(format!("does not do it: {reason}"))),
+    }
+}

@@ -1,0 +1,236 @@
+//! What a machine would get, and why: the offers in words, the entries of the config that are for it, and
+//! the exact script. All of it comes from what answers machines, so that it cannot say something else.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::SystemTime;
+
+use crate::boot::catalog::{Catalog, Unknown};
+use crate::boot::decide::{Kind, Script};
+use crate::boot::pattern::Fit;
+use crate::boot::script::{self, Rendered, Scene};
+use crate::boot::select::{Boots, Selection};
+use crate::boot::settings::Settings;
+use crate::boot::{Client, MachineState, decide_script, links, select};
+use crate::config::Config;
+use crate::dhcp::packet::{Offer, option};
+use crate::dhcp::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
+use crate::simulate::machine::{Asker, Firmware, Machine};
+
+/// The whole answer.
+#[derive(Debug)]
+pub struct Explanation {
+    /// Which entry, group, profile, template, and what they say: a word, and what there is to it.
+    pub why: Vec<(&'static str, String)>,
+    /// What DHCP answers: to whom, and what.
+    pub offers: Vec<(&'static str, String)>,
+    /// The script, or why there is none.
+    pub script: Result<Rendered, String>,
+}
+
+/// Explains what `machine` gets from a daemon that machines reach at `local`. `client` is its iPXE, once it
+/// has told all that it can.
+pub fn explain(
+    config: &Config,
+    (machine, client): (&Machine, &Client),
+    local: Ipv4Addr,
+    image: &Result<(), String>,
+) -> Explanation {
+    let catalog = &config.catalog;
+    let untold = Client { facts: None, uuid: None, ..client.clone() };
+    let first = decide_script(&untold, catalog, &config.templates);
+    let is_asked = matches!(first, Ok(Script { kind: Kind::AskFacts, .. }));
+    let client = if is_asked { client } else { &untold };
+    let selection = select(client, catalog);
+    let mut why = entries(&selection, client, catalog);
+    let base = links::base(local, config.server.http_port);
+    let script = match decide_script(client, catalog, &config.templates) {
+        Ok(script) => {
+            why.push(("template", template(&script, config)));
+            let scene = Scene { client, mac: machine.mac, base: &base, image };
+            let rendered = script::render(&config.templates, &script, catalog, scene);
+            rendered.map_err(|refusal| refusal.to_string())
+        }
+        Err(reason) => Err(reason.to_string()),
+    };
+    let says = said(&selection);
+    if !says.is_empty() {
+        why.push(("settings", says));
+    }
+    if is_asked {
+        let asked = "its iPXE is first asked what machine it is, since an entry or the template needs to know; then it gets the script below";
+        why.push(("facts", asked.to_owned()));
+    }
+    Explanation { why, offers: offers(config, machine, local), script }
+}
+
+/// Which machine, group and profile.
+fn entries(
+    selection: &Selection,
+    client: &Client,
+    catalog: &Catalog,
+) -> Vec<(&'static str, String)> {
+    let machine = match &selection.who.machine {
+        None => "no entry has its MAC address, its UUID or its serial number".to_owned(),
+        Some(machine) => {
+            let by = match client.mac {
+                Some(mac) if machine.macs.contains(&mac) => format!("its MAC address {mac}"),
+                _ if machine.uuid.is_some() && client.uuid.is_some() => "its UUID".to_owned(),
+                _ => "its serial number".to_owned(),
+            };
+            format!("{}, found by {by}", machine.name)
+        }
+    };
+    let names_a_profile =
+        selection.who.machine.as_ref().is_some_and(|machine| machine.profile.is_some());
+    let group = match &selection.who.group {
+        Some(group) => Some(format!("{}, the first that fits: {}", group.name, group.pattern)),
+        None if names_a_profile || catalog.groups.is_empty() => None,
+        None => {
+            let open = catalog.groups.iter().any(|group| group.pattern.fits(client) == Fit::Open);
+            let hint = if open { "; some ask for what was not told here" } else { "" };
+            Some(format!("none of {} fits{hint}", catalog.groups.len()))
+        }
+    };
+    let by = match (&selection.who.group, &catalog.unknown) {
+        _ if names_a_profile => "its own entry says so",
+        (Some(_), _) => "its group says so",
+        (None, Unknown::Profile(_) | Unknown::Menu | Unknown::Local | Unknown::Ignore) => {
+            "`unknown` says so"
+        }
+    };
+    let boots = match &selection.boots {
+        Boots::Profile(profile) => match &profile.image {
+            Some(image) => format!("profile {}, image {}: {by}", profile.name, image.name),
+            None => format!("profile {}: {by}", profile.name),
+        },
+        Boots::Menu => format!("the menu: {by}"),
+        Boots::Local => format!("its local disk: {by}"),
+        Boots::Ignore => format!("nothing, it is not answered: {by}"),
+    };
+    let mut entries = vec![("machine", machine)];
+    entries.extend(group.map(|group| ("group", group)));
+    entries.push(("boots", boots));
+    entries
+}
+
+/// Which template, and from where.
+fn template(script: &Script, config: &Config) -> String {
+    let name = match &script.kind {
+        Kind::Profile(profile) => profile.script.as_str(),
+        Kind::Menu(_) => "menu",
+        Kind::LocalDisk(_) => "local-disk",
+        Kind::AskFacts => "ask-facts",
+    };
+    let from = if config.templates.is_own(name) {
+        "from the folder of `server.boot_scripts`"
+    } else {
+        "built in"
+    };
+    format!("{name}.ipxe, {from}")
+}
+
+/// What is said for it, each with who says it, where that is not the default.
+fn said(selection: &Selection) -> String {
+    let who = &selection.who;
+    let layers: Vec<(String, &Settings)> = [
+        who.machine.as_ref().map(|m| (format!("machine {}", m.name), &m.settings)),
+        who.group.as_ref().map(|g| (format!("group {}", g.name), &g.settings)),
+        selection.profile().map(|p| (format!("profile {}", p.name), &p.settings)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let first = |name: &str, said: &dyn Fn(&Settings) -> Option<String>| {
+        let (layer, value) =
+            layers.iter().find_map(|(layer, settings)| Some((layer, said(settings)?)))?;
+        Some(format!("{name}: {value} ({layer})"))
+    };
+    let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());
+    let nbps = |said: &Settings| {
+        let names: Vec<String> =
+            said.nbp.iter().map(|(arch, name)| format!("{name} for {arch}")).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let told = [
+        first("local_boot", &|said| said.local_boot.map(|method| method.word().to_owned())),
+        first("nbp", &nbps),
+        first("option_43", &|said| said.option_43.map(|mode| mode.word().to_owned())),
+        first("answer_request_67", &|said| flag(said.answer_request_67)),
+        first("replace_ipxe", &|said| flag(said.replace_ipxe)),
+        first("talos.halt_if_installed", &|said| flag(said.halt_if_installed)),
+    ];
+    let mut told: Vec<String> = told.into_iter().flatten().collect();
+    for (layer, settings) in &layers {
+        for (name, path) in &settings.files {
+            told.push(format!("file {name}: {} ({layer})", path.display()));
+        }
+        let vars: Vec<&str> = settings.vars.keys().map(String::as_str).collect();
+        if !vars.is_empty() {
+            told.push(format!("vars: {} ({layer})", vars.join(", ")));
+        }
+    }
+    told.join("; ")
+}
+
+/// What DHCP answers to its firmware, and then to the iPXE in it.
+fn offers(config: &Config, machine: &Machine, local: Ipv4Addr) -> Vec<(&'static str, String)> {
+    if config.server.dhcp.is_none() {
+        let off = "`server.dhcp` is off: the router tells it what to load".to_owned();
+        return vec![("DHCP", off)];
+    }
+    let ask = |port, datagram: &[u8], from| {
+        let arrival = Arrival { from, port, interface: "the LAN".to_owned(), asked: local, local };
+        match Query::read(datagram) {
+            Ok(query) => {
+                let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
+                in_words(&respond(&query, &arrival, config, state))
+            }
+            Err(reason) => format!("no answer: {reason}"),
+        }
+    };
+    let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
+    let mut offers = Vec::new();
+    if machine.firmware != Firmware::Ipxe {
+        let asked = ask(Port::Dhcp, &machine.discover(Asker::Firmware, 1), nowhere);
+        offers.push(("its firmware", asked));
+    }
+    if machine.firmware == Firmware::Uefi {
+        let leased = SocketAddrV4::new(local, 4011);
+        let asked = ask(Port::BootServer, &machine.request(local, 2), leased);
+        offers.push(("on port 4011", asked));
+    }
+    let asker =
+        if machine.firmware == Firmware::Ipxe { Asker::Firmware } else { Asker::FetchedIpxe };
+    offers.push(("its iPXE", ask(Port::Dhcp, &machine.discover(asker, 3), nowhere)));
+    offers
+}
+
+/// A reply, as its bytes have it.
+fn in_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Reply { datagram, .. } => {
+            let read = Offer::decode(datagram).or_else(|_| Offer::decode_ack(datagram));
+            let Ok(Offer { siaddr, file, options, .. }) = read else {
+                return "a reply that cannot be read".to_owned();
+            };
+            let file = file.split(|byte| *byte == 0).next().unwrap_or_default();
+            let file = String::from_utf8_lossy(file);
+            let from = if file.contains("://") { String::new() } else { format!(" on {siaddr}") };
+            let class = options.get(option::VENDOR_CLASS).unwrap_or_default();
+            let class = String::from_utf8_lossy(class).into_owned();
+            let vendor_options = match options.get(option::VENDOR_OPTIONS) {
+                None => "no option 43".to_owned(),
+                Some(bytes) => {
+                    let bytes: Vec<String> =
+                        bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    format!("option 43 is {}", bytes.join(" "))
+                }
+            };
+            format!("{file}{from} (option 60 {class}, {vendor_options})")
+        }
+        Outcome::Ignored(Ignored::Decided { reason, .. }) => format!("no answer: {reason}"),
+        Outcome::Ignored(reason) => format!("no answer: {reason}"),
+        Outcome::Seen(_) => "no answer: its REQUEST is for the router".to_owned(),
+    }
+}

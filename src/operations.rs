@@ -1,0 +1,247 @@
+//! What can be asked of the running daemon, each as one function with one result: the control socket offers
+//! them, and whatever else leads to the daemon offers the same.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::event::Reload;
+use crate::config::load::{LoadError, Source};
+use crate::config::reload::Reloader;
+use crate::config::{self, Config, Severity};
+use crate::interfaces::Served;
+use crate::journal::Journal;
+
+/// How the daemon is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// For how long it runs.
+    pub uptime_seconds: u64,
+    /// How the config stands.
+    pub config: ConfigStatus,
+    /// Its ports.
+    pub listeners: Vec<Listener>,
+    /// Where machines boot.
+    pub interfaces: Vec<ServedInterface>,
+    /// How many of what there are.
+    pub counts: Counts,
+    /// How many events of each kind there were since the start.
+    pub events: BTreeMap<String, u64>,
+}
+
+/// How the config stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file, or none where there is none and the defaults serve.
+    pub file: Option<String>,
+    /// How many configs have been taken up, that of the start included.
+    pub generation: u64,
+    /// When the running one was, in seconds since 1970.
+    pub loaded_at: u64,
+    /// Why what is written there now does not serve.
+    pub refused: Option<Refused>,
+    /// What has changed in it and is taken up at the next start.
+    pub at_next_start: Vec<String>,
+    /// What is wrong in the running one, but spoils only some boots.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why a config was not taken up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// When that was found, in seconds since 1970.
+    pub at: u64,
+    /// All of it, as it is in the log.
+    pub text: String,
+    /// Each problem, where the file could be read.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong in a config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Whether it spoils the whole config.
+    pub is_error: bool,
+    /// The file.
+    pub file: Option<String>,
+    /// Its line, from 1.
+    pub line: Option<u64>,
+    /// Its column, from 1.
+    pub column: Option<u64>,
+    /// The key, as `profiles.talos.image`.
+    pub key: String,
+    /// What is wrong, and what would mend it.
+    pub message: String,
+    /// All of it, as it is in the log.
+    pub text: String,
+}
+
+/// A port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// What is served there.
+    pub name: String,
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// Its number; none where the config has it off.
+    pub port: Option<u16>,
+    /// Whether it is served.
+    pub runs: bool,
+}
+
+/// An interface that machines boot on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedInterface {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The one that machines are told.
+    pub advertised: Ipv4Addr,
+}
+
+/// How many of what there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// In the config.
+    pub machines: u64,
+    /// In the config.
+    pub profiles: u64,
+    /// In the config.
+    pub images: u64,
+    /// On this host.
+    pub nbps: u64,
+    /// TFTP transfers under way.
+    pub tftp_transfers: u64,
+}
+
+/// What became of a config that was read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// How many configs have been taken up, that of the start included.
+    pub generation: u64,
+    /// What has changed for who is served, a line each.
+    pub changes: Vec<String>,
+    /// What waits for the next start and was not told before, a line each.
+    pub at_next_start: Vec<String>,
+    /// Why it was not taken up.
+    pub refused: Option<String>,
+}
+
+/// The operations, and what they need.
+#[derive(Clone, Debug)]
+pub struct Operations {
+    /// The config.
+    pub reloader: Arc<Reloader>,
+    /// The served interfaces.
+    pub served: watch::Receiver<Arc<Served>>,
+    /// The events.
+    pub journal: Arc<Journal>,
+    /// The ports.
+    pub listeners: Vec<Listener>,
+    /// The TFTP transfers under way.
+    pub transfers: Arc<AtomicUsize>,
+    /// When the daemon was started.
+    pub started: Instant,
+}
+
+impl Operations {
+    /// How the daemon is doing.
+    pub fn status(&self) -> Status {
+        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let served = Arc::clone(&self.served.borrow());
+        let interfaces = served.iter().map(|interface| ServedInterface {
+            name: interface.name.clone(),
+            addresses: interface.addresses.iter().map(|(address, _)| *address).collect(),
+            advertised: interface.advertised,
+        });
+        let events = self.journal.counts();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            config: self.config(&config),
+            listeners: self.listeners.clone(),
+            interfaces: interfaces.collect(),
+            counts: self.counts(&config),
+            events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+        }
+    }
+
+    fn config(&self, config: &Config) -> ConfigStatus {
+        let standing = self.reloader.standing();
+        ConfigStatus {
+            file: match &standing.source {
+                Source::File(path) => Some(path.display().to_string()),
+                Source::Defaults => None,
+            },
+            generation: standing.generation,
+            loaded_at: seconds(standing.since),
+            refused: standing.refused.as_ref().map(|(error, at)| Refused {
+                at: seconds(*at),
+                text: error.to_string(),
+                problems: match &**error {
+                    LoadError::Invalid(problems) => problems.iter().map(Problem::of).collect(),
+                    LoadError::Unreadable { .. } => Vec::new(),
+                },
+            }),
+            at_next_start: standing.at_next_start.clone(),
+            warnings: config.warnings.iter().map(Problem::of).collect(),
+        }
+    }
+
+    fn counts(&self, config: &Config) -> Counts {
+        let catalog = &config.catalog;
+        Counts {
+            machines: catalog.machines().len() as u64,
+            profiles: catalog.profiles.len() as u64,
+            images: catalog.images.len() as u64,
+            nbps: catalog.nbps.iter().count() as u64,
+            tftp_transfers: self.transfers.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// Reads the config again. That takes as long as the disk does.
+    pub fn reload(&self) -> Reloaded {
+        match self.reloader.reload() {
+            Reload::TakenUp { generation, changes, at_next_start, .. } => {
+                Reloaded { generation, changes, at_next_start, refused: None }
+            }
+            Reload::Refused { error, again: _ } => Reloaded {
+                generation: self.reloader.standing().generation,
+                changes: Vec::new(),
+                at_next_start: Vec::new(),
+                refused: Some(error.to_string()),
+            },
+        }
+    }
+}
+
+impl Problem {
+    /// As it is told outside.
+    pub fn of(problem: &config::Problem) -> Self {
+        let place = problem.at.as_ref();
+        Self {
+            is_error: problem.severity == Severity::Error,
+            file: place.map(|(file, _)| file.display().to_string()),
+            line: place.map(|(_, place)| place.line),
+            column: place.map(|(_, place)| place.column),
+            key: problem.key.clone(),
+            message: problem.message.clone(),
+            text: problem.to_string(),
+        }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
