@@ -1,7 +1,10 @@
 //! The command line: one file a command.
 
 mod check;
+mod completions;
 mod doctor;
+mod init;
+mod man;
 mod nbps;
 mod render;
 mod serve;
@@ -48,6 +51,12 @@ enum Command {
     /// nothing of it is remembered of the machine. Over TFTP this host is known by its address only. It
     /// takes root, for port 68.
     Simulate(simulate::Arguments),
+    /// Write a config for this network: asks on a terminal, or takes flags.
+    Init(init::Arguments),
+    /// Print what makes a shell complete reveille's commands.
+    Completions(completions::Arguments),
+    /// Print the manual page, or write one for each command.
+    Man(man::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +91,11 @@ impl Cli {
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Simulate(arguments) => simulate::run(arguments),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
+            Command::Init(arguments) => init::run(arguments).map(|()| ExitCode::SUCCESS),
+            Command::Completions(arguments) => {
+                completions::run(&arguments).map(|()| ExitCode::SUCCESS)
+            }
+            Command::Man(arguments) => man::run(&arguments).map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
@@ -197,6 +198,32 @@ pub fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
         }
     }
     Ok((served, missing))
+}
+
+/// What `reveille init` has to choose from.
+#[derive(Debug)]
+pub struct Choice {
+    /// The interfaces that have an IPv4 address, each with the subnets that it is in.
+    pub interfaces: BTreeMap<String, Vec<Ipv4Net>>,
+    /// The one of the default route.
+    pub of_default_route: Option<String>,
+}
+
+/// What there is to choose from.
+///
+/// # Errors
+/// Why the interfaces cannot be listed.
+pub fn choice() -> Result<Choice, String> {
+    let entries = getifaddrs().map_err(|error| format!("cannot list the interfaces: {error}"))?;
+    let entries: Vec<InterfaceAddress> = entries.collect();
+    let subnet = |(address, mask)| Ipv4Net::with_netmask(address, mask).ok();
+    let interfaces = addresses(&entries)
+        .into_iter()
+        .map(|(name, addresses)| (name, addresses.into_iter().filter_map(subnet).collect()))
+        .collect();
+    // Without /proc there is still a choice, only none that suggests itself.
+    let of_default_route = of_default_route(&macs(&entries)).unwrap_or_default();
+    Ok(Choice { interfaces, of_default_route })
 }
 
 /// The IPv4 addresses of each interface that has any, with their masks.

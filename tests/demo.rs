@@ -3,7 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -46,7 +47,8 @@ fn main() -> ExitCode {
 fn demonstrate(lan: &Lan) {
     let folder = Folder::new();
     folder.write("config.yaml", CONFIG);
-    folder.write("demo.token", "a-token-for-the-demo\n");
+    let token = folder.write("demo.token", "a-token-for-the-demo\n");
+    fs::set_permissions(token, Permissions::from_mode(0o600)).expect("it is ours");
     let images = folder.path().join("images");
     fs::create_dir_all(&images).expect("the folder is writable");
     fs::copy(kernel(), images.join("linux")).expect("the folder is writable");

@@ -1,10 +1,19 @@
 //! How a machine joins Sidero Omni: three kernel arguments.
+//!
+//! [`Omni::arguments`] makes them, [`pasted`] reads them as Omni hands them out, [`token`] knows the
+//! forms of the secret in them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
+
+pub mod pasted;
+pub mod token;
+
+pub use pasted::Pasted;
+pub use token::{Token, TokenKind};
 
 /// Where Talos sends its events, over the SideroLink tunnel: Omni's default.
 pub const DEFAULT_EVENTS: &str = "[fdae:41e4:649b:9303::1]:8090";
@@ -19,7 +28,8 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 pub struct Omni {
     /// Its name in the config.
     pub name: String,
-    /// The advertised machine API, as `https://example.omni.siderolabs.io`.
+    /// The advertised machine API, as `https://example.omni.siderolabs.io`; nothing where the pasted
+    /// kernel parameters that tell it are not there.
     pub api: String,
     /// The join token, or why it is not there and what would mend it.
     pub join_token: Result<SecretString, String>,
@@ -32,6 +42,19 @@ pub struct Omni {
 }
 
 impl Omni {
+    /// The instance that pasted kernel parameters speak of.
+    pub fn of(name: &str, pasted: Pasted) -> Self {
+        let Pasted { api, token, tunnel, events, kernel_log, others: _ } = pasted;
+        Self {
+            name: name.to_owned(),
+            api,
+            join_token: Ok(token.secret().clone()),
+            tunnel,
+            events: events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
+            kernel_log: kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
+        }
+    }
+
     /// The join arguments, in Omni's order. The first holds the token.
     ///
     /// # Errors

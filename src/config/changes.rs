@@ -282,8 +282,12 @@ fn tftp(old: &Tftp, new: &Tftp, fields: &mut Fields) {
 
 fn omni(old: &Omni, new: &Omni, fields: &mut Fields) {
     let Omni { name: _, api, join_token, tunnel, events, kernel_log } = old;
-    fields.value("api", Some(api), Some(&new.api));
     fields.secret("join token", join_token, &new.join_token);
+    // Where the pasted kernel parameters are not there, nor is what they say of the rest.
+    if api.is_empty() || new.api.is_empty() {
+        return;
+    }
+    fields.value("api", Some(api), Some(&new.api));
     fields.value("tunnel", Some(*tunnel), Some(new.tunnel));
     fields.value("events", Some(events), Some(&new.events));
     fields.value("kernel_log", Some(kernel_log), Some(&new.kernel_log));
@@ -430,7 +434,7 @@ mod tests {
     use crate::boot::Arch;
     use crate::config::fields::Problems;
     use crate::config::file::File;
-    use crate::config::resolve::{Surroundings, resolve};
+    use crate::config::resolve::{Secret, Surroundings, resolve};
 
     /// A host with an NBP, a template of its own and this token.
     struct Host {
@@ -447,7 +451,12 @@ mod tests {
         let mut nbps = Nbps::default();
         let (name, path) = (host.nbp.to_owned(), Path::new("/nbps").join(host.nbp));
         nbps.add(Nbp { name, path, arch: Arch::UefiX64, folder: 0 });
-        let token = host.token.map(SecretString::from).map_err(str::to_owned);
+        let read = |token: &str| Secret {
+            text: token.into(),
+            from: "/etc/token".to_owned(),
+            open_to_all: None,
+        };
+        let token = host.token.map(read).map_err(str::to_owned);
         let template = host.template.map(|source| ("own".to_owned(), Ok(source.to_owned())));
         let found = Surroundings {
             base: "/etc".into(),
@@ -569,6 +578,17 @@ menu: { timeout: 30s }
             told,
             ["profile talos: cmdline + siderolink.api=https://x?jointoken=*** - quiet"]
         );
+    }
+
+    #[test]
+    fn pasted_kernel_parameters_that_go_take_nothing_else_with_them() {
+        let pasted = CONFIG.replace("api: https://x, join_token", "kernel_args");
+        let args = "siderolink.api=https://x?grpc_tunnel=true&jointoken=hush";
+        let there = config(&pasted, &Host { token: Ok(args), ..HOST });
+        let gone = config(&pasted, &Host { token: Err("gone"), ..HOST });
+        let none = BTreeMap::new();
+        assert_eq!(changes(&there, &gone, &none), ["omni lab: join token is missing"]);
+        assert_eq!(changes(&gone, &there, &none), ["omni lab: join token is there"]);
     }
 
     #[test]

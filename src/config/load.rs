@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::ExposeSecret;
 
 use super::Config;
 use super::fields::Problems;
@@ -13,11 +14,10 @@ use super::file::{File, SecretSource};
 use super::followed::{Followed, Kind, is_script};
 use super::problem::{Problem, Severity};
 use super::resolve::{
-    DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Surroundings, resolve, state_folder, within,
+    DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, state_folder, within,
 };
-use crate::boot::cmdline::Flaw;
 use crate::boot::nbp::Nbps;
-use crate::files::{read_text, readable, reason};
+use crate::files::{open, read_text, readable, reason};
 use crate::nbps;
 
 /// Where the config comes from.
@@ -211,7 +211,7 @@ fn follow(file: &File, base: &Path, followed: &mut Followed) {
             followed.add(path, Kind::Text);
         }
     }
-    for name in file.answer_files() {
+    for name in file.answer_files().chain(file.ca_files()) {
         followed.add(within(base, name), Kind::Text);
     }
     followed.add(script_folder(file, base), Kind::Scripts);
@@ -225,7 +225,7 @@ fn follow(file: &File, base: &Path, followed: &mut Followed) {
 fn survey(file: &File, base: &Path) -> Surroundings {
     let state = state_folder(file, base, &default_state());
     let mut unreadable = BTreeMap::new();
-    for path in file.image_files().map(|name| within(base, name)) {
+    for path in file.image_files().chain(file.ca_files()).map(|name| within(base, name)) {
         if let Err(reason) = readable(&path) {
             unreadable.insert(path, reason);
         }
@@ -314,34 +314,58 @@ fn secret_file(source: &SecretSource, base: &Path) -> Option<PathBuf> {
 }
 
 /// Reads one secret. The reason of a failure never repeats what was read.
-fn secret(source: &SecretSource, base: &Path) -> Result<SecretString, String> {
-    let from_file = |path: PathBuf| {
-        let read = read_text(&path).map_err(|why| format!("{}: {why}", path.display()))?;
-        Ok::<_, String>((read, path.display().to_string()))
-    };
-    let (text, from) = match source {
+fn secret(source: &SecretSource, base: &Path) -> Result<Secret, String> {
+    let Secret { text, from, open_to_all } = match source {
         SecretSource::File(path) => from_file(within(base, path))?,
         SecretSource::Env(name) => {
             let text = std::env::var(name)
                 .map_err(|_| format!("the environment variable {name} is not set"))?;
-            (text, format!("the environment variable {name}"))
+            let from = format!("the environment variable {name}");
+            Secret { text: text.into(), from, open_to_all: None }
         }
         SecretSource::Credential(name) => {
             let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(format!(
                 "there are no systemd credentials; add LoadCredential={name}:… to the unit"
             ))?;
-            from_file(Path::new(&folder).join(name))?
+            // Whatever its mode, systemd keeps others out of the folder.
+            Secret { open_to_all: None, ..from_file(Path::new(&folder).join(name))? }
         }
     };
-    let text = text.trim();
-    match Flaw::of(text) {
-        None if text.contains("jointoken=") => Err(format!(
-            "{from} holds more than a token: only what follows `jointoken=` belongs there"
-        )),
-        None => Ok(text.into()),
-        Some(Flaw::Empty) => Err(format!("{from} is empty")),
-        Some(_) => Err(format!(
-            "{from} holds more than a token: only what follows `jointoken=` belongs there, in one line"
-        )),
+    match text.expose_secret().trim() {
+        "" => Err(format!("{from} is empty")),
+        text => Ok(Secret { text: text.into(), from, open_to_all }),
+    }
+}
+
+fn from_file(path: PathBuf) -> Result<Secret, String> {
+    let told = |reason: String| format!("{}: {reason}", path.display());
+    let file = open(&path).map_err(told)?;
+    let mode = file.metadata().map_err(|error| told(reason(&error)))?.mode() & 0o7777;
+    let text = io::read_to_string(file).map_err(|error| told(reason(&error)))?;
+    let open_to_all = (mode & 0o007 != 0).then_some(mode);
+    Ok(Secret { text: text.into(), from: path.display().to_string(), open_to_all })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_read_without_its_line_break_and_with_what_others_may_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, " hush\n\n").unwrap();
+        for (mode, open_to_all) in
+            [(0o600, None), (0o640, None), (0o644, Some(0o644)), (0o602, Some(0o602))]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = secret(&SecretSource::File("x".into()), folder.path()).unwrap();
+            assert_eq!((read.text.expose_secret(), read.open_to_all), ("hush", open_to_all));
+        }
+        fs::write(&path, "\n").unwrap();
+        let reason = secret(&SecretSource::File("x".into()), folder.path()).unwrap_err();
+        assert_eq!(reason, format!("{} is empty", path.display()));
     }
 }

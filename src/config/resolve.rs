@@ -16,6 +16,7 @@ use crate::boot::nbp::Nbps;
 use crate::boot::templates::Templates;
 
 mod link;
+mod omni;
 
 use link::Linker;
 
@@ -27,7 +28,7 @@ pub struct Surroundings {
     /// The state folder, where the config names none.
     pub state: PathBuf,
     /// Each secret, or why it cannot be read and what would mend it.
-    pub secrets: BTreeMap<SecretSource, Result<SecretString, String>>,
+    pub secrets: BTreeMap<SecretSource, Result<Secret, String>>,
     /// Paths that cannot be read, and why.
     pub unreadable: BTreeMap<PathBuf, String>,
     /// The folder of `server.boot_scripts`.
@@ -42,6 +43,17 @@ pub struct Surroundings {
     pub nbps: Nbps,
     /// Folders and files that hold no NBP although they should: path, and why.
     pub bad_nbps: Vec<(PathBuf, String)>,
+}
+
+/// A secret as it was read.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// What was read, without blanks around it.
+    pub text: SecretString,
+    /// Where that was.
+    pub from: String,
+    /// Its mode, where it is a file that every user of this host can read or write.
+    pub open_to_all: Option<u32>,
 }
 
 /// The folders that are searched for NBPs where the config names none: where Debian's package
@@ -65,7 +77,12 @@ impl File {
 
     /// Every secret that is named.
     pub fn secret_sources(&self) -> impl Iterator<Item = &SecretSource> {
-        self.omni.iter().filter_map(|(_, omni)| Some(&omni.join_token.as_ref()?.value))
+        self.omni.iter().flat_map(|(_, omni)| omni.secrets())
+    }
+
+    /// Every CA certificate that is named.
+    pub fn ca_files(&self) -> impl Iterator<Item = &str> {
+        self.omni.iter().filter_map(|(_, omni)| Some(omni.ca.as_ref()?.value.as_str()))
     }
 
     /// Every kernel and initrd that is named.
@@ -197,7 +214,7 @@ pub fn state_folder(file: &File, base: &Path, default: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::boot::catalog::Unknown;
     use std::sync::Arc;
@@ -205,6 +222,10 @@ mod tests {
     use crate::boot::cmdline;
     use crate::boot::select::Who;
     use crate::boot::talos::{TalosArch, TalosVersion};
+
+    pub(super) fn secret(text: &str) -> Result<Secret, String> {
+        Ok(Secret { text: text.into(), from: "/etc/reveille/x".into(), open_to_all: None })
+    }
 
     /// A host where every file is there and every secret can be read.
     fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
@@ -220,7 +241,7 @@ mod tests {
         let found = Surroundings {
             base: "/etc/reveille".into(),
             state: "/var/lib/reveille".into(),
-            secrets: file.secret_sources().map(|s| (s.clone(), Ok("abcd".into()))).collect(),
+            secrets: file.secret_sources().map(|s| (s.clone(), secret("abcd"))).collect(),
             nbps,
             ..Surroundings::default()
         };

@@ -6,8 +6,8 @@ use crate::config::fields::{Fields, Keys, Located, Problems};
 use crate::config::yaml::{Node, Value};
 
 const OMNI: Keys = Keys {
-    known: &["api", "join_token", "tunnel", "events", "kernel_log"],
-    also: &["ca", "kernel_args"],
+    known: &["api", "join_token", "kernel_args", "tunnel", "events", "kernel_log", "ca"],
+    also: &[],
 };
 const SECRET: Keys = Keys { known: &["file", "env", "credential"], also: &[] };
 
@@ -18,12 +18,16 @@ pub struct Omni {
     pub api: Option<Located<String>>,
     /// `join_token`
     pub join_token: Option<Located<SecretSource>>,
+    /// `kernel_args`, which says what the two say, as Omni hands it out
+    pub kernel_args: Option<Located<SecretSource>>,
     /// `tunnel`
-    pub tunnel: bool,
+    pub tunnel: Option<bool>,
     /// `events`
     pub events: Option<String>,
     /// `kernel_log`
     pub kernel_log: Option<String>,
+    /// `ca`
+    pub ca: Option<Located<String>>,
 }
 
 /// Where a secret is read from; never the secret itself.
@@ -55,28 +59,48 @@ impl Omni {
             } else if let Some(flaw) = Flaw::of(&api.value) {
                 problems.error(&api.key, api.place, format!("the address {flaw}"));
             }
-        } else {
-            problems.error(key, node.place, "`api` is missing: the address of Omni's machine API");
         }
-        let join_token = match fields.node("join_token") {
-            Some(node) => SecretSource::read(node, &fields.path("join_token"), problems),
-            None => {
-                problems.error(
-                    key,
-                    node.place,
-                    "`join_token` is missing: { file: … }, { env: … } or { credential: … }",
-                );
-                None
-            }
+        let mut secret = |field| {
+            let node = fields.node(field)?;
+            SecretSource::read(node, &fields.path(field), problems)
         };
+        let (join_token, kernel_args) = (secret("join_token"), secret("kernel_args"));
+        ways(&fields, node, problems);
         Self {
             api,
             join_token,
-            tunnel: fields.flag("tunnel", problems).unwrap_or(false),
+            kernel_args,
+            tunnel: fields.flag("tunnel", problems),
             events: argument(&fields, "events", problems),
             kernel_log: argument(&fields, "kernel_log", problems),
+            ca: fields.text("ca", problems),
         }
     }
+
+    /// Every secret that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretSource> {
+        self.join_token.iter().chain(&self.kernel_args).map(|at| &at.value)
+    }
+}
+
+/// There are two ways to say whom to join and with what: one of them is taken.
+fn ways(fields: &Fields<'_>, node: &Node, problems: &mut Problems) {
+    let is_there = |field| fields.node(field).is_some();
+    let [api, join_token, kernel_args] = ["api", "join_token", "kernel_args"].map(is_there);
+    let message = match (api, join_token, kernel_args) {
+        (true, true, false) | (false, false, true) => return,
+        (true, _, true) | (_, true, true) => {
+            "`kernel_args` says all that `api` and `join_token` say: keep it or these two"
+        }
+        (true, false, false) => {
+            "`join_token` is missing: { file: … }, { env: … } or { credential: … }"
+        }
+        (false, true, false) => "`api` is missing: the address of Omni's machine API",
+        (false, false, false) => {
+            "it joins nothing: give `api` and `join_token`, or, for what Omni's \"Copy Kernel Parameters\" copies, `kernel_args: { file: … }`"
+        }
+    };
+    problems.error(&fields.key, node.place, message);
 }
 
 /// A field that goes onto the kernel line as part of one argument.

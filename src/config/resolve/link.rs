@@ -12,7 +12,7 @@ use crate::boot::catalog::{
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::cmdline;
 use crate::boot::decide::{Kind, Script};
-use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
+use crate::boot::omni::Omni;
 use crate::boot::script::{self, Refusal, Scene};
 use crate::boot::select::Who;
 use crate::boot::settings::Settings;
@@ -67,34 +67,6 @@ impl Linker<'_> {
             self.look_at_profile(&name, place, &catalog);
         }
         catalog
-    }
-
-    fn omni(&mut self, name: &Located<String>, omni: file::Omni) -> Option<Omni> {
-        let source = omni.join_token?;
-        let join_token = match self.found.secrets.get(&source.value) {
-            Some(Ok(token)) => Ok(token.clone()),
-            Some(Err(reason)) => Err(reason.clone()),
-            None => Err("it was not read".to_owned()),
-        };
-        let join_token = join_token.map_err(|reason| {
-            self.problems.warning(
-                &source.key,
-                source.place,
-                format!(
-                    "no join token: {reason}; boots that join {} are refused until it is there",
-                    name.value
-                ),
-            );
-            format!("no join token for omni {}: {reason}", name.value)
-        });
-        Some(Omni {
-            name: name.value.clone(),
-            api: omni.api?.value,
-            join_token,
-            tunnel: omni.tunnel,
-            events: omni.events.unwrap_or_else(|| DEFAULT_EVENTS.to_owned()),
-            kernel_log: omni.kernel_log.unwrap_or_else(|| DEFAULT_KERNEL_LOG.to_owned()),
-        })
     }
 
     fn image(&mut self, name: &Located<String>, image: file::Image) -> Option<Image> {

@@ -1,0 +1,86 @@
+//! What is left to do when the config is written.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::plan::{Plan, System};
+
+/// Where the image factory has Talos without any system extension: the hash of `customization: {}`.
+const VANILLA: &str = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";
+
+impl Plan {
+    /// What to do next. `missing` are the image's files that are not there.
+    pub(super) fn next(&self, missing: &[&str]) -> String {
+        let mut steps = Vec::new();
+        if !missing.is_empty() {
+            steps.push(self.put_there(missing));
+        }
+        let config = word(&self.config.display().to_string());
+        let (named, checked) =
+            if self.config.strip_prefix(".").unwrap_or(&self.config) == Path::new("config.yaml") {
+                (String::new(), String::new())
+            } else {
+                (format!(" --config {config}"), format!(" {config}"))
+            };
+        steps.push(format!("`reveille nbps{named}` lists what firmware loads first, `reveille nbps fetch{named}` gets the newest."));
+        steps.push(format!("`reveille check{checked}` says what is wrong or missing."));
+        steps.push(format!("`sudo reveille serve{named}` serves: as root, for ports 67 and 69."));
+        steps.push(format!("On OPNsense set nothing, and remove what tells machines another boot server: \"Network booting\" of ISC\n   DHCP, \"Next server\" and \"TFTP\" fields of Kea, \"DHCP boot\" of Dnsmasq. `sudo reveille doctor --dhcp{named}`\n   asks the LAN, and says what else is in the way."));
+        let mut text = "\nNext:\n".to_owned();
+        for (at, step) in steps.iter().enumerate() {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "{}. {step}", at + 1);
+        }
+        text
+    }
+
+    fn put_there(&self, missing: &[&str]) -> String {
+        let release = match &self.system {
+            System::Linux => return format!("Put there: {}", missing.join(", ")),
+            System::Talos(release) => release.as_ref(),
+        };
+        let mut text = "Put Talos there, with the extensions that you choose at https://factory.talos.dev, or without any:".to_owned();
+        let parts = [(&self.kernel, "kernel-amd64"), (&self.initrd, "initramfs-amd64.xz")];
+        for (named, file) in
+            parts.into_iter().filter(|(named, _)| missing.contains(&named.as_str()))
+        {
+            let path = word(
+                &self.folder().join(named).components().collect::<PathBuf>().display().to_string(),
+            );
+            let _ = write!(
+                text,
+                "\n     curl -fL --create-dirs -o {path} \\\n       https://factory.talos.dev/image/{VANILLA}/{release}/{file}"
+            );
+        }
+        text
+    }
+}
+
+/// A text as one word of a shell.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/+@%=:,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::tests::{bare, plan};
+    use super::*;
+
+    #[test]
+    fn the_next_steps_name_what_is_missing_and_the_config_where_it_is_elsewhere() {
+        insta::assert_snapshot!(
+            "next",
+            plan().next(&["./images/kernel-amd64", "./images/initramfs-amd64.xz"])
+        );
+        insta::assert_snapshot!("next_elsewhere", bare().next(&["null"]));
+        let there = plan().next(&[]);
+        assert!(there.starts_with("\nNext:\n1. `reveille nbps`"), "{there}");
+        let same = Plan { config: "config.yaml".into(), ..plan() }.next(&[]);
+        assert_eq!(same, there);
+    }
+}
