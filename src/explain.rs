@@ -34,7 +34,6 @@ pub fn explain(
     config: &Config,
     (machine, client): (&Machine, &Client),
     local: Ipv4Addr,
-    image: &Result<(), String>,
 ) -> Explanation {
     let catalog = &config.catalog;
     let untold = Client { facts: None, uuid: None, ..client.clone() };
@@ -47,7 +46,7 @@ pub fn explain(
     let script = match decide_script(client, catalog, &config.templates) {
         Ok(script) => {
             why.push(("template", template(&script, config)));
-            let scene = Scene { client, mac: machine.mac, base: &base, image };
+            let scene = Scene { client, mac: machine.mac, base: &base };
             let rendered = script::render(&config.templates, &script, catalog, scene);
             rendered.map_err(|refusal| refusal.to_string())
         }

@@ -11,7 +11,6 @@ use std::time::SystemTime;
 
 use tokio::sync::Mutex;
 
-use crate::boot::catalog::Image;
 use crate::boot::cmdline::initrd_name;
 use crate::boot::decide::{Ignored, UnderItsName};
 use crate::boot::{Catalog, Mac, MachineState, decide_by_name};
@@ -100,20 +99,6 @@ pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf,
     let initrd =
         |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
     files.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
-}
-
-/// Whether every file of an image can be served now.
-///
-/// # Errors
-/// Which one cannot, why, and what would mend it.
-pub fn image_is_there(image: &Image) -> Result<(), String> {
-    let files = image.files.as_ref().map_err(Clone::clone)?;
-    for path in std::iter::once(&files.kernel).chain(&files.initrds) {
-        readable(path).map_err(|reason| {
-            format!("image {} has no {}: {reason}", image.name, path.display())
-        })?;
-    }
-    Ok(())
 }
 
 /// What an I/O error means to who set the path, and what would mend it.

@@ -62,8 +62,6 @@ pub struct Arrival {
     from: Ipv4Addr,
     /// The address of ours that it connected to.
     local: Ipv4Addr,
-    /// The address of ours from which the way back to it goes out.
-    back: Ipv4Addr,
 }
 
 impl Arrival {
@@ -72,12 +70,19 @@ impl Arrival {
             SocketAddr::V4(address) => *address.ip(),
             SocketAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
-        let from = v4(from);
-        // Connecting a UDP socket sends nothing: it asks the kernel for the route.
-        let route = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
-        route.connect(SocketAddrV4::new(from, 9))?;
         SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
-        Ok(Self { from, local: v4(stream.local_addr()?), back: v4(route.local_addr()?) })
+        Ok(Self { from: v4(from), local: v4(stream.local_addr()?) })
+    }
+
+    /// The address of ours from which the way back to the client goes out.
+    fn back(self) -> Option<Ipv4Addr> {
+        // Connecting a UDP socket sends nothing: it asks the kernel for the route.
+        let route = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        route.connect(SocketAddrV4::new(self.from, 9)).ok()?;
+        match route.local_addr().ok()? {
+            SocketAddr::V4(address) => Some(*address.ip()),
+            SocketAddr::V6(_) => None,
+        }
     }
 }
 
@@ -147,7 +152,8 @@ impl Server {
         if arrival.from.is_loopback() {
             return Some(arrival.local);
         }
-        let interface = served.on_lan(arrival.from).or_else(|| served.with_address(arrival.back));
+        let interface =
+            served.on_lan(arrival.from).or_else(|| served.with_address(arrival.back()?));
         interface.map(|interface| interface.advertised)
     }
 }

@@ -45,6 +45,7 @@ pub mod explain;
 pub mod files;
 pub mod interfaces;
 pub mod journal;
+pub mod log;
 pub mod nbps;
 pub mod operations;
 pub mod ports;

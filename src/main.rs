@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use reveille::cli::Cli;
 
+/// musl's own allocator, in the static binary, is slow where several threads allocate.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(code) => code,

@@ -3,12 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::boot::client::Facts;
-use crate::boot::decide::{Kind, Script};
+use crate::boot::decide::Script;
 use crate::boot::event::Sent;
 use crate::boot::script::{self, Scene};
 use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
 use crate::config::Config;
-use crate::files;
 
 /// What a script does with its machine.
 #[derive(Clone, Debug)]
@@ -30,23 +29,13 @@ impl Does {
 }
 
 /// The script's text, and what it does.
-pub async fn render(
+pub fn render(
     config: &Config,
     script: &Script,
     (mac, client): (Mac, &Client),
     base: &str,
 ) -> (String, Does) {
-    let image = match &script.kind {
-        Kind::Profile(profile) => profile.image.clone(),
-        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
-    };
-    let there = match image {
-        Some(image) => tokio::task::spawn_blocking(move || files::image_is_there(&image))
-            .await
-            .unwrap_or_else(|error| Err(error.to_string())),
-        None => Ok(()),
-    };
-    let scene = Scene { client, mac, base, image: &there };
+    let scene = Scene { client, mac, base };
     match script::render(&config.templates, script, &config.catalog, scene) {
         Ok(rendered) => (rendered.text, Does::Boot(rendered.does, Box::new(client.clone()))),
         Err(refusal) => {
@@ -72,8 +61,7 @@ pub fn render_file(
     let client = Client { facts: Some(facts), ..client.clone() };
     let script = decide_script(&client, &config.catalog, &config.templates);
     let script = script.map_err(|reason| reason.to_string())?;
-    // A file may be fetched after its image has gone.
-    let scene = Scene { client: &client, mac, base, image: &Ok(()) };
+    let scene = Scene { client: &client, mac, base };
     script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())
 }
 
@@ -82,7 +70,7 @@ pub fn render_file(
 ///
 /// # Errors
 /// It gets none, and why.
-pub async fn render_for_tftp(
+pub fn render_for_tftp(
     config: &Config,
     mac: Mac,
     at: SocketAddrV4,
@@ -97,5 +85,5 @@ pub async fn render_for_tftp(
     };
     let script = decide_script(&client, &config.catalog, &config.templates);
     let script = script.map_err(|reason| reason.to_string())?;
-    Ok(render(config, &script, (mac, &client), &links::tftp_base(at)).await)
+    Ok(render(config, &script, (mac, &client), &links::tftp_base(at)))
 }

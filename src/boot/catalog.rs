@@ -102,6 +102,8 @@ pub struct Image {
     pub name: String,
     /// Its files, or why there are none and what would mend it.
     pub files: Result<Files, String>,
+    /// Which of them is not there, and why: as it was when this snapshot was made.
+    pub missing: Option<String>,
     /// Kernel arguments that this image needs.
     pub cmdline: Vec<String>,
     /// The Talos release that these files are, where that is known.
@@ -118,6 +120,15 @@ pub struct Files {
 }
 
 impl Image {
+    /// Whether it can be booted.
+    ///
+    /// # Errors
+    /// What is missing, why, and what would mend it.
+    pub fn is_ready(&self) -> Result<(), &str> {
+        self.files.as_ref().map_err(String::as_str)?;
+        self.missing.as_deref().map_or(Ok(()), Err)
+    }
+
     /// How many initial RAM disks it has.
     pub fn initrds(&self) -> usize {
         self.files.as_ref().map_or(0, |files| files.initrds.len())

@@ -267,6 +267,7 @@ mod tests {
                 kernel: "/srv/vmlinuz".into(),
                 initrds: vec!["/srv/initramfs.xz".into(), "/srv/more.xz".into()],
             }),
+            missing: None,
             cmdline: cmdline.iter().map(ToString::to_string).collect(),
             talos: talos.map(|v| (v.parse().unwrap(), TalosArch::Amd64)),
         }

@@ -23,8 +23,6 @@ pub struct Scene<'a> {
     pub mac: Mac,
     /// Where this client reaches our HTTP server, as `http://192.168.1.2:8080`.
     pub base: &'a str,
-    /// Whether the image's files are there.
-    pub image: &'a Result<(), String>,
 }
 
 /// A script, ready to be served.
@@ -97,6 +95,10 @@ pub fn render(
     }
     let common = common_values(who, profile, scene);
     let text = templates.script(template, &context! { ..own, ..common })?;
+    // After all else, so that what is wrong besides is known while an image is still on its way.
+    if let Some(image) = profile.and_then(|profile| profile.image.as_ref()) {
+        image.is_ready().map_err(|reason| Refusal::Image(reason.to_owned()))?;
+    }
     Ok(Rendered { text, does })
 }
 
@@ -153,7 +155,7 @@ pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal
 
 /// What every template may use.
 fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Value {
-    let Scene { client, mac, base, image: _ } = scene;
+    let Scene { client, mac, base } = scene;
     let machine = who.machine.as_deref();
     let network = machine.map(|machine| &machine.network);
     let facts = client.facts.as_ref();
@@ -221,7 +223,6 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
     let Some(image) = &profile.image else {
         return Ok(context! {});
     };
-    scene.image.clone().map_err(Refusal::Image)?;
     let line = cmdline::kernel_line(profile, image, who)?;
     let file = |part: &str| links::image(scene.base, &image.name, part, scene.mac);
     let initrds: Vec<Value> = (0..image.initrds())
@@ -301,7 +302,6 @@ mod tests {
     use super::*;
 
     const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
-    const READY: Result<(), String> = Ok(());
 
     static CLIENT: LazyLock<Client> = LazyLock::new(client);
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn scene() -> Scene<'static> {
-        Scene { client: &CLIENT, mac: MAC, base: "http://192.168.1.2:8080", image: &READY }
+        Scene { client: &CLIENT, mac: MAC, base: "http://192.168.1.2:8080" }
     }
 
     fn arguments(word: &str) -> Settings {
@@ -327,6 +327,7 @@ mod tests {
                     kernel: "/srv/vmlinuz".into(),
                     initrds: vec!["/srv/initramfs.xz".into(), "/srv/firmware.cpio".into()],
                 }),
+                missing: None,
                 cmdline: vec![],
                 talos: None,
             })),
@@ -451,16 +452,15 @@ mod tests {
 
     #[test]
     fn a_missing_image_a_missing_template_and_a_bad_line_are_refused_with_their_reason() {
-        let missing = Err("image rack has no /srv/vmlinuz".to_owned());
-        let no_image = Scene { image: &missing, ..scene() };
         let refused = |script: &Script, scene| {
             let catalog = Catalog::default();
             render(&Templates::default(), script, &catalog, scene).unwrap_err().to_string()
         };
-        assert_eq!(
-            refused(&of_profile(profile("talos")), no_image),
-            "image rack has no /srv/vmlinuz"
-        );
+        let mut without = profile("talos");
+        without.image = without.image.and_then(Arc::into_inner).map(|image| {
+            Arc::new(Image { missing: Some("image rack has no /srv/vmlinuz".into()), ..image })
+        });
+        assert_eq!(refused(&of_profile(without), scene()), "image rack has no /srv/vmlinuz");
         assert_eq!(
             refused(&of_profile(profile("coreos")), scene()),
             "there is no boot script `coreos.ipxe`: none in the folder of `server.boot_scripts`, none built in"

@@ -10,16 +10,14 @@ use uuid::Uuid;
 
 use super::nbps::print;
 use super::{ConfigFile, simulate::Kind};
-use crate::boot::catalog::Image;
 use crate::boot::client::{Cpu, Facts};
-use crate::boot::decide::{Kind as Decided, Script};
 use crate::boot::omni::redacted;
-use crate::boot::{Arch, Client, Mac, Stage, decide_script, links};
+use crate::boot::{Arch, Client, Mac, Stage, links};
 use crate::config::Config;
 use crate::config::load::Source;
 use crate::explain::{Explanation, explain};
 use crate::simulate::machine::{Machine, Smbios};
-use crate::{files, interfaces, scripts};
+use crate::{interfaces, scripts};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -95,8 +93,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         print(&shown(&text, &arguments))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let image = image(&config, &client).map_or(Ok(()), |image| files::image_is_there(&image));
-    let explanation = explain(&config, (&machine, &client), local, &image);
+    let explanation = explain(&config, (&machine, &client), local);
     let text = if arguments.script {
         match &explanation.script {
             Ok(rendered) => shown(&rendered.text, &arguments),
@@ -172,13 +169,6 @@ fn own_address(config: &Config) -> Result<Ipv4Addr> {
             "it is not known at which address machines reach this host, say it by `--server`: {}",
             missing.join("; ")
         ),
-    }
-}
-
-fn image(config: &Config, client: &Client) -> Option<std::sync::Arc<Image>> {
-    match decide_script(client, &config.catalog, &config.templates) {
-        Ok(Script { kind: Decided::Profile(profile), .. }) => profile.image.clone(),
-        Ok(_) | Err(_) => None,
     }
 }
 

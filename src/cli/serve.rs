@@ -5,14 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::load::Source;
 use crate::daemon;
-
-/// How many lines of the log may wait to be written.
-const MOST_LINES: usize = 10_000;
+use crate::log::Log;
 
 /// Runs the daemon in the foreground, its log on standard error.
 pub(super) fn run(config: Option<PathBuf>) -> Result<()> {
@@ -20,12 +17,8 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<()> {
     let filter = EnvFilter::try_new(&asked).with_context(|| {
         format!("REVEILLE_LOG is `{asked}`; it takes error, warn, info, debug or trace")
     })?;
-    // Who reads the log may stall (a pipe into a pager), and no machine shall wait for that: a thread
-    // writes, and what it cannot write in time is lost. It writes the rest before we end.
-    let (writer, _rest) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(MOST_LINES)
-        .finish(std::io::stderr());
+    // Until the end: then the rest is written.
+    let (writer, _rest) = Log::start(std::io::stderr()).context("cannot start the log's thread")?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -294,7 +294,8 @@ fn omni(old: &Omni, new: &Omni, fields: &mut Fields) {
 }
 
 fn image((old, new): (&Image, &Image), touched: &BTreeMap<PathBuf, Touch>, fields: &mut Fields) {
-    let Image { name: _, files, cmdline, talos } = old;
+    // What is missing was told with what happened to the file.
+    let Image { name: _, files, missing: _, cmdline, talos } = old;
     let (none, paths) = (Files::default(), |files: &Result<Files, String>| files.clone().ok());
     let (before, after) = (paths(files).unwrap_or(none), paths(&new.files).unwrap_or_default());
     fields.path("kernel", &before.kernel, &after.kernel);

@@ -58,7 +58,7 @@ pub async fn script(
     let (text, does) = match decide_script(&client, &config.catalog, &config.templates) {
         Ok(script) => {
             let base = links::base(address, config.server.http_port);
-            scripts::render(&config, &script, (mac, &client), &base).await
+            scripts::render(&config, &script, (mac, &client), &base)
         }
         Err(reason) => {
             let text = format!("{reason}\n");

@@ -457,7 +457,7 @@ async fn read(
         Asked::Image(_, path) => (read(path).await?, Kind::Image),
         Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp(config, *mac, at, from).await?;
+            let (text, does) = scripts::render_for_tftp(config, *mac, at, from)?;
             (Arc::new(text.into_bytes()), Kind::Script(does))
         }
         Asked::Autoexec(_) => {

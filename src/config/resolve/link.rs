@@ -71,6 +71,7 @@ impl Linker<'_> {
 
     fn image(&mut self, name: &Located<String>, image: file::Image) -> Option<Image> {
         let mut elsewhere = None;
+        let mut missing = None;
         let mut paths = Vec::new();
         for part in image.kernel.iter().chain(&image.initrds) {
             match part {
@@ -83,6 +84,8 @@ impl Linker<'_> {
                             name.value
                         );
                         self.problems.warning(&at.key, at.place, message);
+                        let (image, path) = (&name.value, path.display());
+                        missing.get_or_insert(format!("image {image} has no {path}: {reason}"));
                     }
                     paths.push(path);
                 }
@@ -113,7 +116,7 @@ impl Linker<'_> {
             }
         };
         let name = name.value.clone();
-        Some(Image { name, files, cmdline: image.cmdline, talos: image.talos })
+        Some(Image { name, files, missing, cmdline: image.cmdline, talos: image.talos })
     }
 
     fn profile(
@@ -436,7 +439,7 @@ fn try_script(
         facts: Some(Facts { serial: some(), product: some(), vendor: some(), cpu: Some(Cpu::X64) }),
         ..Client::at(Stage::Ipxe)
     };
-    let scene = Scene { client: &client, mac, base: "http://192.0.2.2:8080", image: &Ok(()) };
+    let scene = Scene { client: &client, mac, base: "http://192.0.2.2:8080" };
     // Some machine, or group, may say what the template needs.
     let is_it = |other: &Arc<Profile>| Arc::ptr_eq(other, profile);
     let machine = catalog
