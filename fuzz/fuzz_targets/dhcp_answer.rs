@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
-use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::event::{Sent, Subject, Transport};
+use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, Event, MachineState, Step};
 use reveille::config::Config;
 use reveille::config::fields::Problems;
@@ -50,7 +50,7 @@ unknown: p
 static SNAPSHOTS: LazyLock<Vec<Config>> = LazyLock::new(|| CONFIGS.map(snapshot).into());
 
 fn snapshot(yaml: &str) -> Config {
-    let mut problems = Problems::new(Path::new("config.yaml"));
+    let mut problems = Problems::new(Path::new("config.yaml"), yaml);
     let file = File::parse(yaml, &mut problems);
     let mut nbps = Nbps::default();
     let longest = format!("snponly-{:n<82}.efi", "");

@@ -17,9 +17,9 @@ use reveille::tftp::options::{DEFAULT_BLKSIZE, MAX_BLKSIZE, MAX_WINDOWSIZE, Most
 use reveille::tftp::packet::{Packet, acknowledged, error, oack, on_the_wire};
 
 static SNAPSHOT: LazyLock<Config> = LazyLock::new(|| {
-    let mut problems = Problems::new(Path::new("config.yaml"));
     let images =
         "images: { talos: { kernel: /files/linux, initrd: [/files/first, /files/second] } }";
+    let mut problems = Problems::new(Path::new("config.yaml"), images);
     let file = File::parse(images, &mut problems);
     let mut nbps = Nbps::default();
     for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x64/snponly.efi", Arch::UefiX64)] {

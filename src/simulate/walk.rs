@@ -1,5 +1,5 @@
-//! Walks the way of a machine, step by step: who names what ([`naming`]), the NBP ([`nbp`]), and the
-//! scripts ([`scripts`]).
+//! Walks the way of a machine, step by step: who names what (`naming`), the NBP (`nbp`), and the
+//! scripts (`scripts`).
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
