@@ -55,17 +55,17 @@ impl Omni {
             } else if let Some(flaw) = Flaw::of(&api.value) {
                 problems.error(&api.key, api.place, format!("the address {flaw}"));
             }
-        } else {
+        } else if fields.lacks("api") {
             problems.error(key, node.place, "`api` is missing: the address of Omni's machine API");
         }
         let join_token = match fields.node("join_token") {
             Some(node) => SecretSource::read(node, &fields.path("join_token"), problems),
             None => {
-                problems.error(
-                    key,
-                    node.place,
-                    "`join_token` is missing: { file: … }, { env: … } or { credential: … }",
-                );
+                if fields.lacks("join_token") {
+                    let message =
+                        "`join_token` is missing: { file: … }, { env: … } or { credential: … }";
+                    problems.error(key, node.place, message);
+                }
                 None
             }
         };
@@ -90,7 +90,7 @@ fn argument(fields: &Fields<'_>, field: &str, problems: &mut Problems) -> Option
 
 impl SecretSource {
     pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<Self>> {
-        if let Value::Scalar(_) = node.value {
+        if let Value::Scalar(_) | Value::List(_) = node.value {
             // The text may be the secret itself: it is not repeated.
             let message = "a secret does not stand in the config; write { file: ./secrets/x }, { env: NAME } or { credential: NAME }";
             problems.error(key, node.place, message);
@@ -106,7 +106,10 @@ impl SecretSource {
         .flatten();
         match (sources.next(), sources.next()) {
             (Some(source), None) => Some(source),
-            _ => {
+            (None, _) if !["file", "env", "credential"].iter().all(|name| fields.lacks(name)) => {
+                None
+            }
+            (None, _) | (Some(_), Some(_)) => {
                 problems.error(key, node.place, "name one source: `file`, `env` or `credential`");
                 None
             }
