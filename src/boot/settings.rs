@@ -63,6 +63,16 @@ pub enum BootPolicy {
     Once,
 }
 
+impl BootPolicy {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Once => "once",
+        }
+    }
+}
+
 /// Whether a machine that fails at the same step again is given another NBP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NbpLadder {
@@ -71,6 +81,16 @@ pub enum NbpLadder {
     Auto,
     /// Never.
     Off,
+}
+
+impl NbpLadder {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// How a machine is sent to its local disk; which one works is a matter of its firmware.
