@@ -122,21 +122,17 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         }
         _ => Interfaces::OfDefaultRoute,
     };
-    if let Some(folders) = &written.nbps {
-        for (path, reason) in &found.bad_nbps {
-            let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));
-            let at = folders.iter().find(named);
-            let key = at.map_or("server.nbps", |at| at.key.as_str());
-            let place = at.map(|at| at.place).unwrap_or_default();
-            problems.warning(key, place, format!("{}: {reason}", path.display()));
-        }
-    } else {
-        // What else lies in the default folders is none of the operator's making.
-        let is_default = |path: &Path| DEFAULT_NBPS.iter().any(|folder| path.starts_with(folder));
-        for (path, reason) in found.bad_nbps.iter().filter(|(path, _)| !is_default(path)) {
-            let message = format!("{}: {reason}", path.display());
-            problems.warning("server.nbps", Place::default(), message);
-        }
+    // What else lies in the host's own folders is none of the operator's making.
+    let is_its_own = |path: &Path| {
+        let within = |folder: &&str| path.starts_with(folder) && path != Path::new(folder);
+        DEFAULT_NBPS.iter().any(|folder| within(&folder))
+    };
+    for (path, reason) in found.bad_nbps.iter().filter(|(path, _)| !is_its_own(path)) {
+        let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));
+        let at = written.nbps.iter().flatten().find(named);
+        let key = at.map_or("server.nbps", |at| at.key.as_str());
+        let place = at.map(|at| at.place).unwrap_or_default();
+        problems.warning(key, place, format!("{}: {reason}", path.display()));
     }
     if found.nbps.iter().next().is_none() {
         let at = written.nbps.as_ref().and_then(|folders| folders.first());
