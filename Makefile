@@ -10,7 +10,7 @@ help:
 	@echo "make demo    boot three machines in QEMU through reveille, and watch"
 	@echo "make test    format, lints, documentation, unit tests, the lab and the fuzz targets"
 	@echo "make fuzz    any bytes into the decoders, the DHCP answers and a TFTP transfer, FUZZ_SECONDS (60) each"
-	@echo "make bench   ours beside nginx, dnsmasq and other TFTP servers, as ratios; offers under load and floods"
+	@echo "make bench   ours beside nginx, dnsmasq and other TFTP servers, as ratios; offers under load and floods; configs of many machines"
 	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
 
 run: build
@@ -49,6 +49,7 @@ bench:
 	cargo bench --locked --bench transfers
 	cargo bench --locked --bench offers
 	cargo bench --locked --bench scripts
+	cargo bench --locked --bench profiles
 
 clean:
 	cargo clean

@@ -2,16 +2,17 @@
 //! the exact script. All of it comes from what answers machines, so that it cannot say something else.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::SystemTime;
 
-use crate::boot::catalog::{Catalog, Unknown};
+use crate::boot::catalog::{Catalog, Unknown, swapped};
 use crate::boot::decide::{Kind, Script};
 use crate::boot::pattern::Fit;
 use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::select::{Boots, Selection};
 use crate::boot::settings::Settings;
-use crate::boot::{Client, MachineState, decide_script, links, select};
+use crate::boot::{Arch, Client, MachineState, decide_script, links, select};
 use crate::config::Config;
 use crate::dhcp::packet::{Offer, option};
 use crate::dhcp::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
@@ -57,7 +58,7 @@ pub fn explain(
         why.push(("settings", says));
     }
     if is_asked {
-        let asked = "its iPXE is first asked what machine it is, since an entry or the template needs to know; then it gets the script below";
+        let asked = "its iPXE is first asked what machine it is, since an entry or the template needs to know; then this is decided";
         why.push(("facts", asked.to_owned()));
     }
     Explanation { why, offers: offers(config, machine, local), script }
@@ -74,7 +75,10 @@ fn entries(
         Some(machine) => {
             let by = match client.mac {
                 Some(mac) if machine.macs.contains(&mac) => format!("its MAC address {mac}"),
-                _ if machine.uuid.is_some() && client.uuid.is_some() => "its UUID".to_owned(),
+                _ if machine.uuid.is_some() && machine.uuid == client.uuid => "its UUID".to_owned(),
+                _ if machine.uuid.is_some() && machine.uuid == client.uuid.map(swapped) => {
+                    "its UUID, in the other byte order".to_owned()
+                }
                 _ => "its serial number".to_owned(),
             };
             format!("{}, found by {by}", machine.name)
@@ -146,19 +150,25 @@ fn said(selection: &Selection) -> String {
         Some(format!("{name}: {value} ({layer})"))
     };
     let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());
-    let nbps = |said: &Settings| {
-        let names: Vec<String> =
-            said.nbp.iter().map(|(arch, name)| format!("{name} for {arch}")).collect();
-        (!names.is_empty()).then(|| names.join(", "))
-    };
-    let told = [
+    let mut told = vec![
+        first("boot", &|said| said.boot.map(|policy| policy.word().to_owned())),
         first("local_boot", &|said| said.local_boot.map(|method| method.word().to_owned())),
-        first("nbp", &nbps),
+        first("nbp_ladder", &|said| said.nbp_ladder.map(|ladder| ladder.word().to_owned())),
         first("option_43", &|said| said.option_43.map(|mode| mode.word().to_owned())),
         first("answer_request_67", &|said| flag(said.answer_request_67)),
         first("replace_ipxe", &|said| flag(said.replace_ipxe)),
         first("talos.halt_if_installed", &|said| flag(said.halt_if_installed)),
     ];
+    // Each architecture's NBP is a word of its own, and so is each label.
+    let arches: BTreeSet<&Arch> = layers.iter().flat_map(|(_, said)| said.nbp.keys()).collect();
+    for arch in arches {
+        told.push(first(&format!("nbp for {arch}"), &|said| said.nbp.get(arch).cloned()));
+    }
+    let labels: BTreeSet<&String> =
+        layers.iter().flat_map(|(_, said)| said.labels.keys()).collect();
+    for label in labels {
+        told.push(first(&format!("label {label}"), &|said| said.labels.get(label).cloned()));
+    }
     let mut told: Vec<String> = told.into_iter().flatten().collect();
     for (layer, settings) in &layers {
         for (name, path) in &settings.files {

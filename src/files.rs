@@ -139,7 +139,13 @@ pub fn readable(path: &Path) -> Result<(), String> {
 /// # Errors
 /// Why it cannot be read, and what would mend it.
 pub fn read_text(path: &Path) -> Result<String, String> {
-    std::io::read_to_string(open(path)?).map_err(|error| reason(&error))
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut open(path)?, &mut bytes).map_err(|error| reason(&error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("its line {line} is not UTF-8; save it in that encoding")
+    })
 }
 
 /// The bytes of a file, which all share who send it.
@@ -276,7 +282,7 @@ mod tests {
             nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
         let mut problems = Problems::new(Path::new("config.yaml"), IMAGE);
-        let file = config::file::File::parse(IMAGE, &mut problems);
+        let file = config::file::File::parse(IMAGE, &mut problems).unwrap();
         let found = Surroundings { nbps, ..Surroundings::default() };
         let config = resolve(file, found, problems).unwrap();
         asked(name, &config, (&MachineState::default(), SystemTime::UNIX_EPOCH))

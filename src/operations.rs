@@ -74,9 +74,9 @@ pub struct Problem {
     /// The file.
     pub file: Option<String>,
     /// Its line, from 1.
-    pub line: Option<u64>,
+    pub line: Option<u32>,
     /// Its column, from 1.
-    pub column: Option<u64>,
+    pub column: Option<u32>,
     /// The key, as `profiles.talos.image`.
     pub key: String,
     /// What is wrong, and what would mend it.

@@ -51,7 +51,7 @@ static SNAPSHOTS: LazyLock<Vec<Config>> = LazyLock::new(|| CONFIGS.map(snapshot)
 
 fn snapshot(yaml: &str) -> Config {
     let mut problems = Problems::new(Path::new("config.yaml"), yaml);
-    let file = File::parse(yaml, &mut problems);
+    let file = File::parse(yaml, &mut problems).expect("it is YAML");
     let mut nbps = Nbps::default();
     let longest = format!("snponly-{:n<82}.efi", "");
     assert_eq!(longest.len(), 94, "no longer name is taken, see `nbps`");

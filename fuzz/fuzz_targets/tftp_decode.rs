@@ -20,7 +20,7 @@ static SNAPSHOT: LazyLock<Config> = LazyLock::new(|| {
     let images =
         "images: { talos: { kernel: /files/linux, initrd: [/files/first, /files/second] } }";
     let mut problems = Problems::new(Path::new("config.yaml"), images);
-    let file = File::parse(images, &mut problems);
+    let file = File::parse(images, &mut problems).expect("it is YAML");
     let mut nbps = Nbps::default();
     for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x64/snponly.efi", Arch::UefiX64)] {
         nbps.add(Nbp { name: name.into(), path: Path::new("/files").join(name), arch, folder: 0 });

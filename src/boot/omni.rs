@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
@@ -76,19 +77,26 @@ const TOKEN: &str = "jointoken=";
 
 /// `text` without the join tokens in it: for messages that quote what somebody wrote.
 pub fn redacted(text: &str) -> Cow<'_, str> {
-    if !text.contains(TOKEN) {
+    let tokens = tokens_in(text);
+    if tokens.is_empty() {
         return text.into();
     }
-    let mut parts = text.split(TOKEN);
-    let mut redacted = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let ends = |c: char| c.is_whitespace() || "&`\"'".contains(c);
-        let end = part.find(ends).unwrap_or(part.len());
-        redacted += TOKEN;
-        redacted += if end > 0 { "***" } else { "" };
-        redacted += &part[end..];
+    let mut redacted = text.to_owned();
+    for token in tokens.into_iter().rev() {
+        redacted.replace_range(token, "***");
     }
     redacted.into()
+}
+
+/// Where in a text join tokens stand, in bytes.
+pub fn tokens_in(text: &str) -> Vec<Range<usize>> {
+    let ends = |c: char| c.is_whitespace() || "&`\"'".contains(c);
+    let token = |(at, name): (usize, &str)| {
+        let start = at + name.len();
+        let len = text[start..].find(ends).unwrap_or(text.len() - start);
+        start..start + len
+    };
+    text.match_indices(TOKEN).map(token).filter(|token| !token.is_empty()).collect()
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub enum Fit {
 }
 
 /// A text with `*` for any characters and `?` for one. Case does not matter.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Wildcard {
     written: String,
     compiled: WildMatch,
@@ -48,7 +48,7 @@ pub struct Wildcard {
 impl Wildcard {
     /// Of a text as it is told, blanks at its ends left out.
     pub fn new(written: &str) -> Self {
-        let compiled = WildMatch::new_case_insensitive(written.trim());
+        let compiled = WildMatch::new_case_insensitive(&written.trim().to_lowercase());
         Self { written: written.to_owned(), compiled }
     }
 
@@ -61,6 +61,13 @@ impl Wildcard {
     /// As it is written.
     pub fn written(&self) -> &str {
         &self.written
+    }
+}
+
+/// Two that fit the same are the same, however they are written.
+impl PartialEq for Wildcard {
+    fn eq(&self, other: &Self) -> bool {
+        self.compiled == other.compiled
     }
 }
 

@@ -79,9 +79,14 @@ pub fn render(
         Kind::Menu(local_boot) => {
             ("menu", menu_values(catalog, *local_boot, scene), "the menu".to_owned())
         }
-        Kind::LocalDisk(method) => {
-            let method = method.word();
-            let does = format!("to its local disk by {method}");
+        Kind::LocalDisk(local_boot) => {
+            let method = local_boot.word();
+            // Who is to get no answer, and asks for a script all the same, leaves iPXE.
+            let does = match local_boot {
+                LocalBoot::Silent => LocalBoot::Exit.word(),
+                LocalBoot::Exit | LocalBoot::Sanboot | LocalBoot::Http404 => method,
+            };
+            let does = format!("to its local disk by {does}");
             ("local-disk", context! { local_boot => method }, does)
         }
         Kind::AskFacts => ("ask-facts", context! {}, "asked what machine it is".to_owned()),
@@ -498,7 +503,7 @@ mod tests {
             ("#!ipxe\n\n{% if %}\n", "template own.ipxe:3: syntax error"),
             (
                 "#!ipxe\n{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
-                "template own.ipxe:2: engine ran out of fuel",
+                "template own.ipxe:2: it takes more steps than any script needs",
             ),
         ];
         for (source, expected) in table {

@@ -176,7 +176,10 @@ impl Templates {
 
     fn fill(&self, file: &str, values: &Value) -> Result<String, Mistake> {
         let filled = self.env.get_template(file).and_then(|template| template.render(values));
-        let text = filled.map_err(|error| Mistake::of(&error, Some(values)))?;
+        let text = filled.map_err(|error| {
+            let mistake = Mistake::of(&error, Some(values));
+            Mistake { message: self.with_nearest(&error).unwrap_or(mistake.message), ..mistake }
+        })?;
         if text.len() > LONGEST {
             let message = format!("it is longer than {LONGEST} bytes once it is filled in");
             let file = Some(shown(file));
@@ -184,6 +187,30 @@ impl Templates {
         }
         Ok(text)
     }
+}
+
+impl Templates {
+    /// Of a template that is included and cannot be: whether there is one, and which may be meant.
+    fn with_nearest(&self, error: &Error) -> Option<String> {
+        let error = innermost(error);
+        let detail = error.detail().filter(|_| error.kind() == ErrorKind::TemplateNotFound)?;
+        let file = detail.split(['\'', '"', '`']).nth(1)?;
+        let name = file.strip_suffix(".ipxe").unwrap_or(file);
+        if self.broken.contains_key(name) {
+            return Some(format!("the template `{file}` that it includes cannot be used itself"));
+        }
+        let names: Vec<String> = self.names().iter().map(|name| script_file(name)).collect();
+        Some(match nearest(file, names.iter().map(String::as_str)) {
+            Some(near) => format!("there is no template `{file}`; did you mean `{near}`?"),
+            None => format!("there is no template `{file}`"),
+        })
+    }
+}
+
+/// What is wrong in a template that is included stands there.
+fn innermost(error: &Error) -> &Error {
+    let inner = std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref);
+    inner.map_or(error, innermost)
 }
 
 impl fmt::Debug for Templates {
@@ -337,12 +364,7 @@ fn shown(file: &str) -> String {
 impl Mistake {
     /// Never minijinja's own debug print: that shows every variable.
     fn of(error: &Error, values: Option<&Value>) -> Self {
-        // What is wrong in a template that is included stands there.
-        if let Some(inner) =
-            std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref)
-        {
-            return Self::of(inner, values);
-        }
+        let error = innermost(error);
         let source = error.template_source();
         let range = error.range();
         let culprit = source.zip(range.clone()).and_then(|(source, range)| source.get(range));
@@ -351,6 +373,9 @@ impl Mistake {
             (ErrorKind::UndefinedError, Some(name), _) if is_path(name) => undefined(name, values),
             (ErrorKind::BadEscape, _, Some(detail)) => detail,
             (ErrorKind::TemplateNotFound, _, Some(detail)) => detail,
+            (ErrorKind::OutOfFuel, _, _) => {
+                "it takes more steps than any script needs; does this loop end?".to_owned()
+            }
             (kind, _, Some(detail)) => format!("{kind}: {detail}"),
             (kind, _, None) => kind.to_string(),
         };

@@ -30,7 +30,8 @@ pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode>
     let (problems, config) = match source.load() {
         Ok(mut config) => (std::mem::take(&mut config.warnings), Some(config)),
         Err(LoadError::Invalid(problems)) => (problems, None),
-        Err(error @ LoadError::Unreadable { .. }) => return Err(anyhow!(error)),
+        Err(error @ LoadError::Unreadable { .. }) if !json => return Err(anyhow!(error)),
+        Err(error @ LoadError::Unreadable { .. }) => (vec![unreadable(&error)], None),
     };
     if json {
         print(&format!("{:#}\n", as_value(&source, &problems)))?;
@@ -41,6 +42,13 @@ pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode>
         print(&format!("{source}: {}\n", conclusion(&problems, config.as_ref())))?;
     }
     Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// An error that stands nowhere in the file.
+fn unreadable(error: &LoadError) -> Problem {
+    let severity = Severity::Error;
+    let key = String::new();
+    Problem { severity, at: None, key, message: error.to_string(), quote: None }
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -448,7 +448,7 @@ mod tests {
 
     fn config(yaml: &str, host: &Host) -> Config {
         let mut problems = Problems::new(Path::new("config.yaml"), yaml);
-        let file = File::parse(yaml, &mut problems);
+        let file = File::parse(yaml, &mut problems).unwrap();
         let mut nbps = Nbps::default();
         let (name, path) = (host.nbp.to_owned(), Path::new("/nbps").join(host.nbp));
         nbps.add(Nbp { name, path, arch: Arch::UefiX64, folder: 0 });

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use super::problem::{Problem, Severity};
-use super::quote::Quote;
+use super::quote::{self, Quote};
 use super::yaml::{Key, Node, Place, Value};
 use crate::boot::names::nearest;
 use crate::boot::omni::redacted;
@@ -44,6 +45,7 @@ pub struct Problems {
     /// Where each of its lines begins.
     lines: Vec<usize>,
     found: Vec<Problem>,
+    errors: usize,
 }
 
 impl Problems {
@@ -51,7 +53,7 @@ impl Problems {
     pub fn new(file: &Path, text: &str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
-        Self { file: file.to_owned(), text: text.to_owned(), lines, found: Vec::new() }
+        Self { file: file.to_owned(), text: text.to_owned(), lines, ..Self::default() }
     }
 
     /// Notes what spoils the config.
@@ -75,14 +77,15 @@ impl Problems {
             severity: Severity::Warning,
             at: Some((file, place)),
             key: key.to_owned(),
-            message: redacted(message).into_owned(),
+            message: in_one_line(message),
             quote,
         });
     }
 
     fn note(&mut self, severity: Severity, key: &str, place: Place, message: String) {
         let is_there = place != Place::default();
-        let message = redacted(&message).into_owned();
+        let message = in_one_line(&message);
+        self.errors += usize::from(severity == Severity::Error);
         self.found.push(Problem {
             severity,
             at: is_there.then(|| (self.file.clone(), place)),
@@ -92,10 +95,30 @@ impl Problems {
         });
     }
 
+    /// How many errors there are so far.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// Whether there is an error at this key or below it.
+    pub fn has_error_below(&self, key: &str) -> bool {
+        let is_below = |other: &str| {
+            let rest = other.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.found.iter().any(|told| told.severity == Severity::Error && is_below(&told.key))
+    }
+
     fn quote(&self, place: Place) -> Option<Quote> {
-        let start = *self.lines.get(usize::try_from(place.line).ok()?.checked_sub(1)?)?;
-        let line = self.text[start..].lines().next()?;
-        (!line.trim().is_empty()).then(|| Quote::of(line, place.column))
+        let at = |number: usize| self.text.get(*self.lines.get(number)?..)?.lines().next();
+        let number = (place.line as usize).checked_sub(1)?;
+        let line = at(number)?;
+        if line.trim().is_empty() {
+            return None;
+        }
+        let before = (0..number).rev().map_while(at);
+        let is_secret = quote::continues_a_secret(line, before);
+        Some(if is_secret { Quote::hidden(line) } else { Quote::of(line, place.column) })
     }
 
     /// All of them, in the order of the file; what other files say comes last.
@@ -107,6 +130,18 @@ impl Problems {
         };
         self.found.sort_by_cached_key(order);
         self.found
+    }
+}
+
+/// A message is a line of the log; what it repeats may hold any character, or a secret.
+fn in_one_line(message: &str) -> String {
+    let escaped =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let message = redacted(message);
+    if message.contains(char::is_control) {
+        message.chars().map(escaped).collect()
+    } else {
+        message.into_owned()
     }
 }
 
@@ -125,19 +160,28 @@ pub struct Fields<'a> {
     /// Its own key, as `profiles.talos`.
     pub key: String,
     entries: &'a [(Key, Node)],
+    /// Its keys, unless they are names.
+    keys: Option<Keys>,
+    /// Whether it is a mapping; if not, that has been told.
+    is_mapping: bool,
+}
+
+impl Keys {
+    fn all(self) -> impl Iterator<Item = &'static str> {
+        self.known.iter().chain(self.also).copied()
+    }
 }
 
 impl<'a> Fields<'a> {
     /// The fields of `node`, after each key has been looked at. Nothing (`machines:` with all of its
     /// entries commented out) is an empty mapping.
     pub fn of(node: &'a Node, key: &str, keys: Keys, problems: &mut Problems) -> Self {
-        let fields = Self::any(node, key, problems);
-        let known = || keys.known.iter().chain(keys.also).copied();
+        let fields = Self { keys: Some(keys), ..Self::any(node, key, problems) };
         for (field, _) in fields.entries {
-            let name = field.text.as_str();
-            if !known().any(|known| known == name) {
+            let name = &*field.text;
+            if !keys.all().any(|known| known == name) {
                 let path = fields.path(name);
-                problems.error(&path, field.place, unknown("key", name, known()));
+                problems.error(&path, field.place, unknown("key", name, keys.all()));
             }
         }
         fields
@@ -154,16 +198,24 @@ impl<'a> Fields<'a> {
                 &[]
             }
         };
-        let fields = Self { key: key.to_owned(), entries };
-        let mut first = HashMap::new();
-        for (field, _) in entries {
-            if let Some(line) = first.insert(field.text.as_str(), field.place.line) {
-                let path = fields.path(&field.text);
-                let message = format!("this key stands here twice; the first is on line {line}");
-                problems.error(&path, field.place, message);
-            }
+        let is_mapping = matches!(node.value, Value::Map(_) | Value::Null);
+        let fields = Self { key: key.to_owned(), entries, keys: None, is_mapping };
+        for (field, line) in repeated(entries) {
+            let message = format!("this key stands here twice; the first is on line {line}");
+            problems.error(&fields.path(&field.text), field.place, message);
         }
         fields
+    }
+
+    /// Whether a field is missing, and nothing that has been told is likely to be meant for it.
+    pub fn lacks(&self, field: &str) -> bool {
+        let is_meant = |name: &str| {
+            let known = || self.keys.into_iter().flat_map(Keys::all);
+            !known().any(|known| known == name) && nearest(name, known()) == Some(field)
+        };
+        self.is_mapping
+            && self.node(field).is_none()
+            && !self.entries.iter().any(|(key, _)| is_meant(&key.text))
     }
 
     /// All keys and what stands under them.
@@ -173,18 +225,17 @@ impl<'a> Fields<'a> {
 
     /// Every name and what stands under it. A name may go into URLs and scripts, so it is checked.
     pub fn named(&self, problems: &mut Problems) -> Vec<(Located<String>, &'a Node)> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         self.entries
             .iter()
             .map(|(key, node)| {
                 let path = self.path(&key.text);
                 let name = &key.text;
-                if name.is_empty() || !name.chars().all(plain) || name.starts_with('.') {
+                if !is_name(name) {
                     let message =
                         format!("`{name}` is not a name: letters, digits, `-`, `_` and `.`");
                     problems.error(&path, key.place, message);
                 }
-                let located = Located { value: name.clone(), key: path, place: key.place };
+                let located = Located { value: name.to_string(), key: path, place: key.place };
                 (located, node)
             })
             .collect()
@@ -197,7 +248,7 @@ impl<'a> Fields<'a> {
 
     /// The field's value, unless it is absent or nothing.
     pub fn node(&self, field: &str) -> Option<&'a Node> {
-        let (_, node) = self.entries.iter().find(|(key, _)| key.text == field)?;
+        let (_, node) = self.entries.iter().find(|(key, _)| *key.text == *field)?;
         (!matches!(node.value, Value::Null)).then_some(node)
     }
 
@@ -227,6 +278,11 @@ impl<'a> Fields<'a> {
         parse(text, problems)
     }
 
+    /// A field that is an IPv4 address.
+    pub fn address(&self, field: &str, problems: &mut Problems) -> Option<Located<Ipv4Addr>> {
+        address(self.text(field, problems)?, problems)
+    }
+
     /// A field that is a whole number in `range`.
     pub fn number(
         &self,
@@ -247,13 +303,25 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that is a UDP or TCP port.
-    pub fn port(&self, field: &str, problems: &mut Problems) -> Option<u16> {
-        self.number(field, 1..=65535, problems).and_then(|port| u16::try_from(port).ok())
+    pub fn port(&self, field: &str, problems: &mut Problems) -> Option<Located<u16>> {
+        let port = self.number(field, 1..=65535, problems)?;
+        let place = self.node(field)?.place;
+        Some(Located { value: u16::try_from(port).ok()?, key: self.path(field), place })
     }
 
     /// A field that is `true` or `false`.
     pub fn flag(&self, field: &str, problems: &mut Problems) -> Option<bool> {
-        self.one_of(field, &[("true", true), ("false", false)], problems)
+        let text = self.text(field, problems)?;
+        // YAML had these once, and many files still do.
+        let meant = match text.value.to_lowercase().as_str() {
+            "yes" | "on" | "1" => "true",
+            "no" | "off" | "0" => "false",
+            _ => return one_of(&text, &[("true", true), ("false", false)], problems),
+        };
+        let message =
+            format!("`{}` is neither `true` nor `false`; did you mean `{meant}`?", text.value);
+        problems.error(&text.key, text.place, message);
+        None
     }
 
     /// A field that is one of a few words.
@@ -293,6 +361,32 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Whether this can be the name of an entry.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
+}
+
+/// The keys that stand twice, each with the line of the one before it.
+fn repeated(entries: &[(Key, Node)]) -> Vec<(&Key, u32)> {
+    // Most mappings have a few keys: there a set would cost more than it saves.
+    if entries.len() < 16 {
+        let before = |at: usize| {
+            let same = |(key, _): &&(Key, Node)| key.text == entries[at].0.text;
+            entries[..at].iter().rfind(same).map(|(key, _)| (&entries[at].0, key.place.line))
+        };
+        return (0..entries.len()).filter_map(before).collect();
+    }
+    let mut first = HashMap::with_capacity(entries.len());
+    let mut repeated = Vec::new();
+    for (key, _) in entries {
+        if let Some(line) = first.insert(&*key.text, key.place.line) {
+            repeated.push((key, line));
+        }
+    }
+    repeated
+}
+
 /// One word of a few.
 pub fn one_of<T: Copy>(
     text: &Located<String>,
@@ -315,6 +409,16 @@ pub fn subnet(at: Located<String>, problems: &mut Problems) -> Option<Ipv4Net> {
         problems.error(&at.key, at.place, message);
     }
     subnet
+}
+
+/// An address, as `192.168.1.2`.
+pub fn address(at: Located<String>, problems: &mut Problems) -> Option<Located<Ipv4Addr>> {
+    let address = at.value.parse().ok();
+    if address.is_none() {
+        let message = format!("`{}` is no IPv4 address, as 192.168.1.2 is one", at.value);
+        problems.error(&at.key, at.place, message);
+    }
+    Some(Located { value: address?, key: at.key, place: at.place })
 }
 
 /// Reads a text, or notes why it is none.
@@ -342,7 +446,7 @@ where
 pub fn scalar(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<String>> {
     match &node.value {
         Value::Scalar(text) => {
-            Some(Located { value: text.clone(), key: key.to_owned(), place: node.place })
+            Some(Located { value: text.to_string(), key: key.to_owned(), place: node.place })
         }
         Value::Null | Value::List(_) | Value::Map(_) => {
             let message = format!("a single value belongs here, not {}", node.describe());
@@ -357,7 +461,7 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
     let known: Vec<&str> = known.collect();
     match nearest(name, known.iter().copied()) {
         Some(nearest) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
-        None if known.is_empty() => format!("there is no {what} `{name}`"),
+        None if known.is_empty() => format!("there is no {what} `{name}`, nor any other"),
         None => format!("there is no {what} `{name}`; there is: {}", known.join(", ")),
     }
 }

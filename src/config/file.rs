@@ -70,7 +70,7 @@ pub struct Server {
     /// `tftp`
     pub tftp: Tftp,
     /// `http.port`
-    pub http_port: Option<u16>,
+    pub http_port: Option<Located<u16>>,
     /// `state`
     pub state: Option<Located<String>>,
     /// `boot_scripts`
@@ -85,9 +85,9 @@ pub struct Dhcp {
     /// `dhcp: off`, or `mode: off`
     pub off: bool,
     /// `port`
-    pub port: Option<u16>,
+    pub port: Option<Located<u16>>,
     /// `boot_server_port`
-    pub boot_server_port: Option<u16>,
+    pub boot_server_port: Option<Located<u16>>,
 }
 
 /// `server.tftp`
@@ -96,7 +96,7 @@ pub struct Tftp {
     /// `tftp: off`
     pub off: bool,
     /// `port`
-    pub port: Option<u16>,
+    pub port: Option<Located<u16>>,
     /// `max_transfers`
     pub max_transfers: Option<u32>,
     /// `max_per_address`
@@ -161,7 +161,7 @@ fn groups(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Group> {
         return Vec::new();
     };
     let read = |(index, item)| Group::read(item, &format!("groups[{index}]"), problems);
-    items.iter().enumerate().filter_map(read).collect()
+    items.iter().enumerate().map(read).collect()
 }
 
 /// `admin`: what it says is looked at, so that a config which a later version reads is known to be right.
@@ -191,7 +191,7 @@ impl Server {
         });
         Self {
             interfaces: fields.texts("interfaces", problems),
-            advertise: fields.parsed("advertise", problems),
+            advertise: fields.address("advertise", problems),
             dhcp: dhcp.unwrap_or_default(),
             tftp: tftp.unwrap_or_default(),
             http_port,

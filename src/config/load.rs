@@ -160,7 +160,9 @@ impl Source {
             }
         };
         let mut problems = Problems::new(&path, &text);
-        let file = File::parse(&text, &mut problems);
+        let Some(file) = File::parse(&text, &mut problems) else {
+            return Err(LoadError::Invalid(problems.sorted()));
+        };
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let base = std::path::absolute(folder.unwrap_or(Path::new(".")));
         let base = base.map_err(|error| LoadError::Unreadable { path, reason: reason(&error) })?;

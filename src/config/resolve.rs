@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::fields::{Located, Problems};
-use super::file::{File, Part, SecretSource};
+use super::file::{self, File, Part, SecretSource};
 use super::problem::{Problem, Severity};
 use super::yaml::{self, Place};
 use super::{Config, Dhcp, Interfaces, Server, Tftp};
@@ -16,6 +16,7 @@ use crate::boot::nbp::Nbps;
 use crate::boot::templates::Templates;
 
 mod link;
+mod look;
 mod omni;
 
 use link::Linker;
@@ -64,13 +65,13 @@ pub const DEFAULT_NBPS: &[&str] = &["/usr/lib/ipxe", "/boot"];
 pub const DEFAULT_BOOT_SCRIPTS: &str = "./boot-scripts";
 
 impl File {
-    /// Reads YAML text, noting every problem.
-    pub fn parse(text: &str, problems: &mut Problems) -> Self {
+    /// Reads YAML text, noting every problem. None where it is no YAML: nothing is known then of what it says.
+    pub fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
         match yaml::parse(text) {
-            Ok(node) => Self::read(&node, problems),
+            Ok(node) => Some(Self::read(&node, problems)),
             Err(error) => {
                 problems.error("", error.place, error.message);
-                Self::default()
+                None
             }
         }
     }
@@ -119,10 +120,9 @@ pub fn resolve(
     let folder = file.server.boot_scripts.as_ref().map(|at| at.place).unwrap_or_default();
     for (name, mistake) in templates.broken() {
         let source = found.templates.get(name).and_then(|source| source.as_ref().ok());
-        link::tell_template(&mut problems, (name, mistake), (&found.boot_scripts, folder), source);
+        look::tell_template(&mut problems, (name, mistake), (&found.boot_scripts, folder), source);
     }
-    let catalog =
-        Linker { found: &found, templates: &templates, problems: &mut problems }.link(file);
+    let catalog = Linker::new(&found, &templates, &mut problems).link(file);
 
     let found = problems.sorted();
     if found.iter().any(|problem| problem.severity == Severity::Error) {
@@ -139,19 +139,17 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         }
         _ => Interfaces::OfDefaultRoute,
     };
-    if let Some(folders) = &written.nbps {
-        for (path, reason) in &found.bad_nbps {
-            let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));
-            let at = folders.iter().find(named);
-            let key = at.map_or("server.nbps", |at| at.key.as_str());
-            let place = at.map(|at| at.place).unwrap_or_default();
-            problems.warning(key, place, format!("{}: {reason}", path.display()));
-        }
-    } else {
-        for (path, reason) in &found.bad_nbps {
-            let message = format!("{}: {reason}", path.display());
-            problems.warning("server.nbps", Place::default(), message);
-        }
+    // What else lies in the host's own folders is none of the operator's making.
+    let is_its_own = |path: &Path| {
+        let within = |folder: &&str| path.starts_with(folder) && path != Path::new(folder);
+        DEFAULT_NBPS.iter().any(|folder| within(&folder))
+    };
+    for (path, reason) in found.bad_nbps.iter().filter(|(path, _)| !is_its_own(path)) {
+        let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));
+        let at = written.nbps.iter().flatten().find(named);
+        let key = at.map_or("server.nbps", |at| at.key.as_str());
+        let place = at.map(|at| at.place).unwrap_or_default();
+        problems.warning(key, place, format!("{}: {reason}", path.display()));
     }
     if found.nbps.iter().next().is_none() {
         let at = written.nbps.as_ref().and_then(|folders| folders.first());
@@ -170,34 +168,58 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         let message = "TFTP is off: only UEFI HTTP Boot and cards whose ROM is an iPXE can boot";
         problems.warning("server.tftp", Place::default(), message);
     }
+    let port = |said: &Option<Located<u16>>, usual| said.as_ref().map_or(usual, |at| at.value);
     let dhcp = (!written.dhcp.off).then(|| Dhcp {
-        port: written.dhcp.port.unwrap_or(67),
-        boot_server_port: written.dhcp.boot_server_port.unwrap_or(4011),
+        port: port(&written.dhcp.port, 67),
+        boot_server_port: port(&written.dhcp.boot_server_port, 4011),
     });
     let tftp = (!tftp.off).then(|| Tftp {
-        port: tftp.port.unwrap_or(69),
+        port: port(&tftp.port, 69),
         max_transfers: tftp.max_transfers.unwrap_or(2000) as usize,
         max_per_address: tftp.max_per_address.unwrap_or(8) as usize,
         max_unanswered: tftp.max_unanswered.unwrap_or(5),
         max_errors: tftp.max_errors.unwrap_or(100),
         subnets: tftp.subnets.clone(),
     });
-    let ports: Vec<u16> = dhcp
-        .iter()
-        .flat_map(|dhcp| [dhcp.port, dhcp.boot_server_port])
-        .chain(tftp.iter().map(|tftp| tftp.port))
-        .collect();
-    if (1..ports.len()).any(|at| ports[..at].contains(&ports[at])) {
-        let message = "the UDP ports of `dhcp` and `tftp` are three different ones";
-        problems.error("server", Place { line: 1, column: 1 }, message);
-    }
+    ports(written, (dhcp, tftp.as_ref()), problems);
     Server {
         interfaces,
         advertise: written.advertise.as_ref().map(|at| at.value),
         dhcp,
         tftp,
-        http_port: written.http_port.unwrap_or(8080),
+        http_port: port(&written.http_port, 8080),
         state: state_folder(file, &found.base, &found.state),
+    }
+}
+
+/// Looks whether each UDP port is another one.
+fn ports(
+    written: &file::Server,
+    (dhcp, tftp): (Option<Dhcp>, Option<&Tftp>),
+    problems: &mut Problems,
+) {
+    let dhcp = dhcp.iter().flat_map(|dhcp| {
+        let boot_server = &written.dhcp.boot_server_port;
+        [
+            ("server.dhcp.port", dhcp.port, &written.dhcp.port),
+            ("server.dhcp.boot_server_port", dhcp.boot_server_port, boot_server),
+        ]
+    });
+    let tftp = tftp.iter().map(|tftp| ("server.tftp.port", tftp.port, &written.tftp.port));
+    let all: Vec<_> = dhcp.chain(tftp).collect();
+    for (at, (key, port, said)) in all.iter().enumerate() {
+        let Some((other, _, other_said)) = all[..at].iter().find(|other| other.1 == *port) else {
+            continue;
+        };
+        // One of them is not the default, and is said.
+        let (key, other, said) = match said {
+            Some(said) => (key, other, said),
+            None => match other_said {
+                Some(said) => (other, key, said),
+                None => continue,
+            },
+        };
+        problems.error(key, said.place, format!("UDP port {port} is `{other}` already"));
     }
 }
 
@@ -230,7 +252,9 @@ pub(super) mod tests {
     /// A host where every file is there and every secret can be read.
     fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
         let mut problems = Problems::new(Path::new("config.yaml"), yaml);
-        let file = File::parse(yaml, &mut problems);
+        let Some(file) = File::parse(yaml, &mut problems) else {
+            return Err(problems.sorted());
+        };
         let mut nbps = Nbps::default();
         nbps.add(crate::boot::nbp::Nbp {
             name: "undionly.kpxe".into(),
@@ -368,8 +392,8 @@ menu: { default: talos, profiles: [] }
                 "config.yaml:11:22: profiles.talos.cmdline[1]: the argument `x=${uuid}` has `${` in it, which iPXE would expand",
                 "config.yaml:12:11: profiles.talos.boot: this version of reveille does not act on `once` yet: the network boots the machine whenever it asks",
                 "config.yaml:14:44: machines.oden.profile: there is no profile named `talso`; did you mean `talos`?",
-                "config.yaml:15:16: machines.loke.mac: machine oden has this MAC address already",
-                "config.yaml:16:11: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
+                "config.yaml:15:16: machines.loke.mac: machine oden has this MAC address already, on line 14",
+                "config.yaml:16:3: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
                 "config.yaml:18:10: unknown: there is no profile named `menue`; did you mean `menu`?",
                 "config.yaml:19:18: menu.default: `menu.profiles` does not offer `talos`",
             ]
@@ -408,7 +432,6 @@ profiles: { p: { script: menu, <<: { local_boot: exit, script: linux } }, q: { s
                 "config.yaml:3:47: machines.oden.mac: this key stands here twice; the first is on line 3",
                 "config.yaml:4:3: machines.oden: this key stands here twice; the first is on line 3",
                 "config.yaml:5:1: unknown: this key stands here twice; the first is on line 1",
-                "config.yaml:6:78: profiles.q: `script` is missing: talos, linux, local-disk, menu, or a template of your own",
                 "config.yaml:6:80: profiles.q.scrip: there is no key `scrip`; did you mean `script`?",
             ]
         );

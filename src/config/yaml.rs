@@ -10,19 +10,21 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
+mod syntax;
+
 /// A line and a column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The line.
-    pub line: u64,
+    pub line: u32,
     /// The column, in characters.
-    pub column: u64,
+    pub column: u32,
 }
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where its first character is.
+    /// Where its first character is; of a mapping that stands under a key, where that key is.
     pub place: Place,
     /// What it is.
     pub value: Value,
@@ -34,7 +36,7 @@ pub enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// Text, a number, a boolean: as it is written.
-    Scalar(String),
+    Scalar(Box<str>),
     /// A list.
     List(Vec<Node>),
     /// A mapping, in its own order.
@@ -45,7 +47,7 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Key {
     /// The key.
-    pub text: String,
+    pub text: Box<str>,
     /// Where it stands.
     pub place: Place,
 }
@@ -91,66 +93,78 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
         let place = Place { line: 1, column: 1 };
         return Ok(Node { place, value: Value::Null });
     }
-    serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options)
-        .map(|raw| settle(raw, text))
-        .map_err(|error| SyntaxError {
-            place: place(error.location().unwrap_or(Location::UNKNOWN)),
-            message: without_place(&error.without_snippet().to_string()),
-        })
+    serde_saphyr::from_str_with_options::<Unsettled>(text, options)
+        .map(|node| settle(node, text))
+        .map_err(|error| syntax::in_plain_words(&error, text))
 }
 
-/// A value as the library hands it over. A scalar that the YAML schema takes for a number or a
-/// boolean has lost its spelling, which [`settle`] reads from the source again.
+/// A node as it comes from the library. A scalar that the YAML schema takes for a number or a boolean has
+/// lost its spelling, which [`settle`] reads from the source again.
+struct Unsettled {
+    place: Place,
+    raw: Raw,
+}
+
 enum Raw {
     Null,
-    Text(String),
-    Typed,
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+    Text(Box<str>),
+    /// Where the source has it: the first byte, and how many.
+    Typed(u32, u32),
+    List(Vec<Unsettled>),
+    Map(Vec<(Key, Unsettled)>),
 }
 
-fn settle(raw: Spanned<Raw>, source: &str) -> Node {
-    let value = match raw.value {
+fn settle(node: Unsettled, source: &str) -> Node {
+    let value = match node.raw {
         Raw::Null => Value::Null,
         Raw::Text(text) => Value::Scalar(text),
-        Raw::Typed => Value::Scalar(spelling(raw.defined, source)),
+        Raw::Typed(start, len) => Value::Scalar(spelling(start, len, source).into()),
         Raw::List(items) => {
             Value::List(items.into_iter().map(|item| settle(item, source)).collect())
         }
-        Raw::Map(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| {
-                    let place = place(key.referenced);
-                    (Key { text: key.value, place }, settle(value, source))
-                })
-                .collect(),
-        ),
+        Raw::Map(entries) => {
+            let entry = |(key, value): (Key, Unsettled)| {
+                let mut value = settle(value, source);
+                // What a mapping lacks is told where its name stands, not at whatever it happens to begin with.
+                if let Value::Map(_) | Value::Null = value.value {
+                    value.place = key.place;
+                }
+                (key, value)
+            };
+            Value::Map(entries.into_iter().map(entry).collect())
+        }
     };
-    Node { place: place(raw.referenced), value }
+    Node { place: node.place, value }
 }
 
-fn spelling(location: Location, source: &str) -> String {
-    let span = location.span();
-    let at = |offset: Option<u64>| usize::try_from(offset?).ok();
-    at(span.byte_offset())
-        .zip(at(span.byte_len()))
-        .and_then(|(start, len)| source.get(start..start + len))
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+fn spelling(start: u32, len: u32, source: &str) -> &str {
+    source.get(start as usize..start as usize + len as usize).unwrap_or_default().trim()
 }
 
 fn place(location: Location) -> Place {
-    Place { line: location.line().max(1), column: location.column().max(1) }
+    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).max(1);
+    Place { line: number(location.line()), column: number(location.column()) }
 }
 
-/// The library's message without the `at line 3, column 4` that [`SyntaxError::place`] says.
-fn without_place(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    let end = first.rfind(" at line ").unwrap_or(first.len());
-    let start = first.find(": ").filter(|at| first[..*at].contains("line "));
-    first[start.map_or(0, |at| at + 2)..end.max(start.unwrap_or(0))].to_owned()
+impl<'de> Deserialize<'de> for Unsettled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Only one node at a time has the library's own, much larger locations.
+        let Spanned { value: mut raw, referenced, defined } = Spanned::deserialize(deserializer)?;
+        if let Raw::Typed(start, len) = &mut raw {
+            let span = defined.span();
+            let offset = |offset: Option<u64>| u32::try_from(offset?).ok();
+            (*start, *len) =
+                offset(span.byte_offset()).zip(offset(span.byte_len())).unwrap_or_default();
+        }
+        Ok(Self { place: place(referenced), raw })
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned { value, referenced, .. } = Spanned::<String>::deserialize(deserializer)?;
+        Ok(Self { text: value.into(), place: place(referenced) })
+    }
 }
 
 impl<'de> Deserialize<'de> for Raw {
@@ -169,31 +183,31 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
-        Ok(Raw::Typed)
+        Ok(Raw::Typed(0, 0))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
-        Ok(Raw::Typed)
+        Ok(Raw::Typed(0, 0))
     }
 
     fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
-        Ok(Raw::Typed)
+        Ok(Raw::Typed(0, 0))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
-        Ok(Raw::Typed)
+        Ok(Raw::Typed(0, 0))
     }
 
     fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
-        Ok(Raw::Typed)
+        Ok(Raw::Typed(0, 0))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
-        Ok(Raw::Typed)
+        Ok(Raw::Typed(0, 0))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(text.to_owned()))
+        Ok(Raw::Text(text.into()))
     }
 
     fn visit_unit<E>(self) -> Result<Raw, E> {
@@ -213,6 +227,7 @@ impl<'de> Visitor<'de> for RawVisitor {
         while let Some(item) = list.next_element()? {
             items.push(item);
         }
+        items.shrink_to_fit();
         Ok(Raw::List(items))
     }
 
@@ -221,6 +236,7 @@ impl<'de> Visitor<'de> for RawVisitor {
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
+        entries.shrink_to_fit();
         Ok(Raw::Map(entries))
     }
 }
@@ -229,17 +245,16 @@ impl<'de> Visitor<'de> for RawVisitor {
 mod tests {
     use super::*;
 
-    fn map(node: &Node) -> Vec<(&str, u64, u64, &Node)> {
+    fn map(node: &Node) -> Vec<(&str, u32, u32, &Node)> {
         match &node.value {
-            Value::Map(entries) => entries
-                .iter()
-                .map(|(k, v)| (k.text.as_str(), k.place.line, k.place.column, v))
-                .collect(),
+            Value::Map(entries) => {
+                entries.iter().map(|(k, v)| (&*k.text, k.place.line, k.place.column, v)).collect()
+            }
             other => panic!("no mapping: {other:?}"),
         }
     }
 
-    fn scalar(node: &Node) -> (&str, u64, u64) {
+    fn scalar(node: &Node) -> (&str, u32, u32) {
         match &node.value {
             Value::Scalar(text) => (text, node.place.line, node.place.column),
             other => panic!("no scalar: {other:?}"),
@@ -305,11 +320,13 @@ mod tests {
         let table = [
             ("a:\n\tb: 2\n", 2, "tab"),
             ("a: 1\nb: \"x\nc: 2\n", 2, "quote"),
-            ("a: [1, 2\nb: 3\n", 2, ""),
+            ("a: [1, 2\nb: 3\n", 1, "`[`"),
+            ("a: 1\nb\nc: 2\n", 2, "`:`"),
+            ("a: 1\n  b: 2\n", 2, "deeper"),
+            ("a: 1\n---\nb: 2\n", 2, "second document"),
         ];
         for (text, line, word) in table {
             let error = parse(text).unwrap_err();
-            println!("{text:?} -> {error:?}");
             assert_eq!(error.place.line, line, "{text:?}: {error:?}");
             assert!(error.message.contains(word), "{text:?}: {error:?}");
         }

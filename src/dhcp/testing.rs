@@ -86,7 +86,7 @@ pub(crate) fn nbps(archs: &[Arch]) -> Nbps {
 pub(crate) fn config_with(nbps: Nbps, yaml: &str) -> Config {
     let found = Surroundings { nbps, ..Surroundings::default() };
     let mut problems = Problems::new(Path::new("config.yaml"), yaml);
-    let file = File::parse(yaml, &mut problems);
+    let file = File::parse(yaml, &mut problems).expect("it is YAML");
     resolve(file, found, problems).expect("a test's config has no error")
 }
 

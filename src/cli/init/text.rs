@@ -186,7 +186,7 @@ mod tests {
     /// Every problem that the loader has with it, but for what is not on this host.
     fn complaints(plan: &Plan) -> Vec<String> {
         let mut problems = Problems::new(&plan.config, &plan.yaml());
-        let file = File::parse(&plan.yaml(), &mut problems);
+        let file = File::parse(&plan.yaml(), &mut problems).unwrap();
         let problems = match resolve(file, Surroundings::default(), problems) {
             Ok(config) => config.warnings,
             Err(problems) => problems,
@@ -207,7 +207,7 @@ mod tests {
         insta::assert_snapshot!("linux", bare().yaml());
         assert_eq!(complaints(&bare()), Vec::<String>::new());
         let mut problems = Problems::new(Path::new(""), "");
-        let file = File::parse(&bare().yaml(), &mut problems);
+        let file = File::parse(&bare().yaml(), &mut problems).unwrap();
         let config = resolve(file, Surroundings::default(), problems).unwrap();
         let machine = |mac: &str| config.catalog.machine(mac.parse().unwrap()).unwrap().clone();
         let (first, second) = (machine("5c:f3:fc:00:00:01"), machine("5c:f3:fc:00:00:02"));

@@ -14,7 +14,7 @@ use crate::boot::client::{Cpu, Firmware};
 use crate::boot::cmdline::Flaw;
 use crate::boot::pattern::{Pattern, Wildcard};
 use crate::boot::talos::{TalosArch, TalosVersion};
-use crate::config::fields::{Fields, Keys, Located, Problems, parse, scalar};
+use crate::config::fields::{Fields, Keys, Located, Problems, address, parse, scalar};
 use crate::config::yaml::{Node, Value};
 
 const IMAGE: Keys = Keys { known: &["kernel", "initrd", "cmdline", "talos"], also: &[] };
@@ -38,6 +38,8 @@ const MENU: Keys = Keys { known: &["default", "timeout", "profiles"], also: &[] 
 pub struct Image {
     /// `kernel`
     pub kernel: Option<Part>,
+    /// Whether it names no kernel, since Talos' is to be made.
+    pub is_made: bool,
     /// `initrd`
     pub initrds: Vec<Part>,
     /// `cmdline`
@@ -64,6 +66,8 @@ pub struct Profile {
     pub image: Option<Located<String>>,
     /// `omni`
     pub omni: Option<Located<String>>,
+    /// Whether it means to have no image.
+    pub lacks_image: bool,
     /// What may stand in a group and a machine too.
     pub said: Said,
 }
@@ -72,9 +76,9 @@ pub struct Profile {
 #[derive(Debug)]
 pub struct Group {
     /// `name`
-    pub name: Located<String>,
+    pub name: Option<Located<String>>,
     /// `match`
-    pub pattern: Pattern,
+    pub pattern: Option<Pattern>,
     /// `profile`
     pub profile: Option<Located<String>>,
     /// What may stand in a profile and a machine too.
@@ -92,6 +96,8 @@ pub struct Machine {
     pub serial: Option<Located<String>>,
     /// `profile`
     pub profile: Option<Located<String>>,
+    /// Whether it leaves the profile to a group.
+    pub lacks_profile: bool,
     /// `ip`, `gateway`, `nic`, `hostname`, `dns`
     pub network: Network,
     /// What may stand in a profile and a group too.
@@ -119,12 +125,12 @@ impl Image {
             extensions(&fields, problems);
             factory(&fields, problems);
             let version = fields.parsed::<TalosVersion>("version", problems);
-            if fields.node("version").is_none() {
+            if fields.lacks("version") {
                 problems.error(&fields.key, node.place, "`version` is missing, as v1.11.2");
             }
             Some((version?.value, arch.unwrap_or_default()))
         });
-        if fields.node("kernel").is_none() && fields.node("talos").is_none() {
+        if fields.lacks("kernel") && fields.lacks("talos") {
             problems.error(key, node.place, "`kernel` or `talos` is missing");
         }
         let kernel = fields.node("kernel");
@@ -138,7 +144,8 @@ impl Image {
             }
             Some(node) => Part::read(node, &fields.path("initrd"), problems).into_iter().collect(),
         };
-        Self { kernel, initrds, cmdline: cmdline(&fields, problems), talos }
+        let is_made = fields.lacks("kernel") && fields.node("talos").is_some();
+        Self { kernel, is_made, initrds, cmdline: cmdline(&fields, problems), talos }
     }
 }
 
@@ -155,7 +162,7 @@ impl Part {
                 problems.error(&sum.key, sum.place, message);
             }
             let url = fields.text("url", problems);
-            if url.is_none() {
+            if fields.lacks("url") {
                 problems.error(key, node.place, "`url` is missing");
             }
             return Some(Self::Url(web(url?, problems)?));
@@ -217,7 +224,7 @@ impl Profile {
     pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Self {
         let fields = Fields::of(node, key, PROFILE, problems);
         let script = fields.text("script", problems);
-        if script.is_none() {
+        if fields.lacks("script") {
             problems.error(
                 key,
                 node.place,
@@ -228,32 +235,36 @@ impl Profile {
             script,
             image: fields.text("image", problems),
             omni: fields.text("omni", problems),
+            lacks_image: fields.lacks("image"),
             said: Said::read(&fields, problems),
         }
     }
 }
 
 impl Group {
-    pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Self {
         let fields = Fields::of(node, key, GROUP, problems);
         let name = fields.text("name", problems);
-        if name.is_none() {
+        if fields.lacks("name") {
             problems.error(key, node.place, "`name` is missing");
         }
         let profile = fields.text("profile", problems);
-        if profile.is_none() {
+        if fields.lacks("profile") {
             problems.error(key, node.place, "`profile` is missing");
         }
-        let pattern = fields.node("match").map(|node| {
+        let pattern = fields.node("match").and_then(|node| {
+            let before = problems.errors();
             let fields = Fields::of(node, &fields.path("match"), MATCH, problems);
-            pattern(&fields, problems)
+            let pattern = pattern(&fields, problems);
+            // With a part of it left out, it would fit others.
+            (problems.errors() == before).then_some(pattern)
         });
-        if pattern.as_ref().is_none_or(Pattern::is_empty) {
+        if fields.lacks("match") || pattern.as_ref().is_some_and(Pattern::is_empty) {
             let message = "`match` is missing or empty; what everybody gets is said by `unknown`";
             problems.error(key, node.place, message);
         }
         let said = Said::read(&fields, problems);
-        Some(Self { name: name?, pattern: pattern?, profile, said })
+        Self { name, pattern: pattern.filter(|pattern| !pattern.is_empty()), profile, said }
     }
 }
 
@@ -291,22 +302,26 @@ impl Machine {
         let macs = fields.texts("mac", problems).unwrap_or_default();
         let uuid = fields.text("uuid", problems);
         let serial = fields.text("serial", problems);
-        if macs.is_empty() && uuid.is_none() && serial.is_none() {
-            problems.error(
-                key,
-                node.place,
-                "a machine needs at least one of `mac`, `uuid` and `serial`",
-            );
+        let is_told = fields.node("mac").is_some_and(|node| !is_empty_list(node))
+            || ["uuid", "serial"].into_iter().any(|field| !fields.lacks(field));
+        if !is_told && (fields.lacks("mac") || fields.node("mac").is_some()) {
+            let message = "a machine needs at least one of `mac`, `uuid` and `serial`";
+            problems.error(key, node.place, message);
         }
         Self {
             macs: macs.into_iter().filter_map(|at| parse(at, problems)).collect(),
             uuid: uuid.and_then(|at| machine_uuid(at, problems)),
             serial,
             profile: fields.text("profile", problems),
+            lacks_profile: fields.lacks("profile"),
             network: network(&fields, problems),
             said: Said::read(&fields, problems),
         }
     }
+}
+
+fn is_empty_list(node: &Node) -> bool {
+    matches!(&node.value, Value::List(items) if items.is_empty())
 }
 
 /// A UUID that tells a machine from others: boards without one report zeros or ones.
@@ -334,7 +349,7 @@ fn network(fields: &Fields<'_>, problems: &mut Problems) -> Network {
             None
         }
     });
-    let gateway = fields.parsed::<Ipv4Addr>("gateway", problems);
+    let gateway = fields.address("gateway", problems);
     if let (Some(ip), Some(gateway)) = (&ip, &gateway)
         && !ip.value.contains(&gateway.value)
     {
@@ -362,7 +377,7 @@ fn network(fields: &Fields<'_>, problems: &mut Problems) -> Network {
     });
     let dns = fields.texts("dns", problems).unwrap_or_default();
     let mut dns: Vec<Located<Ipv4Addr>> =
-        dns.into_iter().filter_map(|at| parse(at, problems)).collect();
+        dns.into_iter().filter_map(|at| address(at, problems)).collect();
     if let Some(third) = dns.get(2) {
         problems.error(&third.key, third.place, "the kernel takes two name servers at most");
         dns.truncate(2);

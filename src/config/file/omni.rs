@@ -85,8 +85,12 @@ impl Omni {
 
 /// There are two ways to say whom to join and with what: one of them is taken.
 fn ways(fields: &Fields<'_>, node: &Node, problems: &mut Problems) {
-    let is_there = |field| fields.node(field).is_some();
-    let [api, join_token, kernel_args] = ["api", "join_token", "kernel_args"].map(is_there);
+    // A misspelt one was meant, and is told by its name.
+    let ways = ["api", "join_token", "kernel_args"];
+    if ways.iter().all(|field| fields.node(field).is_none() && !fields.lacks(field)) {
+        return;
+    }
+    let [api, join_token, kernel_args] = ways.map(|field| !fields.lacks(field));
     let message = match (api, join_token, kernel_args) {
         (true, true, false) | (false, false, true) => return,
         (true, _, true) | (_, true, true) => {
@@ -114,7 +118,7 @@ fn argument(fields: &Fields<'_>, field: &str, problems: &mut Problems) -> Option
 
 impl SecretSource {
     pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<Self>> {
-        if let Value::Scalar(_) = node.value {
+        if let Value::Scalar(_) | Value::List(_) = node.value {
             // The text may be the secret itself: it is not repeated.
             let message = "a secret does not stand in the config; write { file: ./secrets/x }, { env: NAME } or { credential: NAME }";
             problems.error(key, node.place, message);
@@ -130,7 +134,10 @@ impl SecretSource {
         .flatten();
         match (sources.next(), sources.next()) {
             (Some(source), None) => Some(source),
-            _ => {
+            (None, _) if !["file", "env", "credential"].iter().all(|name| fields.lacks(name)) => {
+                None
+            }
+            (None, _) | (Some(_), Some(_)) => {
                 problems.error(key, node.place, "name one source: `file`, `env` or `credential`");
                 None
             }

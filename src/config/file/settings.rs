@@ -88,7 +88,11 @@ pub(super) fn cmdline(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Strin
     let arguments = fields.texts("cmdline", problems).unwrap_or_default();
     for argument in &arguments {
         if let Some(flaw) = Flaw::of(&argument.value) {
-            let message = format!("the argument `{}` {flaw}", argument.value);
+            let quoted = match argument.value.as_str() {
+                "" => String::new(),
+                value => format!(" `{value}`"),
+            };
+            let message = format!("the argument{quoted} {flaw}");
             problems.error(&argument.key, argument.place, message);
         }
     }
@@ -144,7 +148,7 @@ fn labels(talos: &Fields<'_>, problems: &mut Problems) -> BTreeMap<String, Strin
             continue;
         };
         if is_plain(&key.text) && is_plain(&label.value) {
-            labels.insert(key.text.clone(), label.value);
+            labels.insert(key.text.to_string(), label.value);
         } else {
             let message = format!(
                 "`{}: {}` is no label: both have at most 63 letters, digits, `-`, `_`, `.` and `/`",
@@ -172,22 +176,29 @@ fn vars(fields: &Fields<'_>, problems: &mut Problems) -> BTreeMap<String, Var> {
             problems.error(&fields.path(&key.text), key.place, message);
         }
     }
-    fields.entries().iter().filter_map(|(key, node)| Some((key.text.clone(), var(node)?))).collect()
+    fields
+        .entries()
+        .iter()
+        .filter_map(|(key, node)| Some((key.text.to_string(), var(node)?)))
+        .collect()
 }
 
 fn var(node: &Node) -> Option<Var> {
     Some(match &node.value {
         Value::Null => return None,
-        Value::Scalar(text) => match (text.as_str(), text.parse::<i64>()) {
+        Value::Scalar(text) => match (&**text, text.parse::<i64>()) {
             ("true", _) => Var::Flag(true),
             ("false", _) => Var::Flag(false),
             // `007` and `+1` are no numbers to who wrote them.
-            (_, Ok(number)) if number.to_string() == *text => Var::Number(number),
+            (_, Ok(number)) if number.to_string() == **text => Var::Number(number),
             (text, _) => Var::Text(text.to_owned()),
         },
         Value::List(items) => Var::List(items.iter().filter_map(var).collect()),
         Value::Map(entries) => Var::Map(
-            entries.iter().filter_map(|(key, node)| Some((key.text.clone(), var(node)?))).collect(),
+            entries
+                .iter()
+                .filter_map(|(key, node)| Some((key.text.to_string(), var(node)?)))
+                .collect(),
         ),
     })
 }

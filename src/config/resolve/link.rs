@@ -1,27 +1,29 @@
 //! From names to the things that they name: the catalog of one snapshot.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::look::{self, place_of, quote_of};
 use super::{Surroundings, within};
 use crate::boot::catalog::{
     Catalog, Files, Group, Image, Machine, Menu, Profile, Unknown, swapped,
 };
-use crate::boot::client::{Cpu, Facts};
-use crate::boot::cmdline;
-use crate::boot::decide::{Kind, Script};
+use crate::boot::cmdline::{self, CmdlineError};
+use crate::boot::names::nearest;
 use crate::boot::omni::Omni;
-use crate::boot::script::{self, Refusal, Scene};
 use crate::boot::select::Who;
 use crate::boot::settings::Settings;
-use crate::boot::templates::{Mistake, Templates};
-use crate::boot::{Arch, Client, Mac, Stage};
-use crate::config::fields::{Located, Problems, no_such};
+use crate::boot::templates::Templates;
+use crate::boot::{Arch, Mac};
+use crate::config::fields::{Located, Problems, is_name, no_such};
 use crate::config::file::{self, File, Part};
-use crate::config::quote::Quote;
 use crate::config::yaml::Place;
+
+/// Templates that no profile boots by.
+const OF_OURS: [&str; 3] = ["ask-facts", "autoexec", "refused"];
 
 /// What `unknown` and `menu.default` mean by these words is no profile.
 const RESERVED: [&str; 3] = ["menu", "local", "ignore"];
@@ -29,43 +31,78 @@ const RESERVED: [&str; 3] = ["menu", "local", "ignore"];
 /// Looks names up, each kind of thing in those that were linked before it.
 pub(super) struct Linker<'a> {
     pub(super) found: &'a Surroundings,
-    pub(super) templates: &'a Templates,
+    templates: &'a Templates,
     pub(super) problems: &'a mut Problems,
+    /// The profiles that something names, also those that are likely to be meant by a misspelt name.
+    used: HashSet<String>,
+    /// The profiles whose own kernel line is too long: nothing more is said of it for their machines.
+    too_long: HashSet<String>,
 }
 
-impl Linker<'_> {
+/// What there is of a kind, by name; none where it has an error, so that who names it is not at fault.
+struct Named<T>(BTreeMap<String, Option<Arc<T>>>);
+
+impl<T> Named<T> {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Those without an error.
+    fn sound(self) -> BTreeMap<String, Arc<T>> {
+        self.0.into_iter().filter_map(|(name, entry)| Some((name, entry?))).collect()
+    }
+}
+
+impl<'a> Linker<'a> {
+    pub(super) fn new(
+        found: &'a Surroundings,
+        templates: &'a Templates,
+        problems: &'a mut Problems,
+    ) -> Self {
+        Self { found, templates, problems, used: HashSet::new(), too_long: HashSet::new() }
+    }
+
     pub(super) fn link(mut self, file: File) -> Catalog {
         let omni = by_name(file.omni, |name, omni| self.omni(name, omni));
         let images = by_name(file.images, |name, image| self.image(name, image));
-        let places: Vec<(Located<String>, Place)> = file
+        let trials: Vec<look::Trial> = file
             .profiles
             .iter()
             .map(|(name, profile)| {
                 let script = profile.script.as_ref().map_or(name.place, |script| script.place);
-                (name.clone(), script)
+                look::Trial { name: name.clone(), script }
             })
             .collect();
         let profiles =
             by_name(file.profiles, |name, profile| self.profile(name, profile, &images, &omni));
+        let has_groups = !file.groups.is_empty();
         let mut catalog = Catalog::default();
         catalog.unknown = self.unknown(file.unknown, &profiles);
         catalog.menu = self.menu(file.menu, &profiles);
-        catalog.omni = omni;
-        catalog.images = images;
+        catalog.omni = omni.sound();
+        catalog.images = images.sound();
         catalog.nbps = self.found.nbps.clone();
         catalog.groups = self.groups(file.groups, &profiles);
-        let mut taken = HashMap::new();
+        let mut taken = HashMap::with_capacity(file.machines.len());
         for (name, machine) in file.machines {
-            let has_groups = !catalog.groups.is_empty();
             let machine = self.machine(&name, machine, (&profiles, has_groups), &mut taken);
             if let Some(machine) = machine {
                 catalog.add(machine);
             }
         }
-        catalog.profiles = profiles;
-        for (name, place) in places {
-            self.look_at_profile(&name, place, &catalog);
+        catalog.profiles = profiles.sound();
+        for look::Trial { name, .. } in &trials {
+            if !self.used.contains(&name.value) {
+                let message =
+                    "no machine, no group, not `unknown` and not `menu` names this profile";
+                self.problems.warning(&name.key, name.place, message);
+            }
         }
+        look::at_scripts(&trials, &catalog, (self.found, self.templates), self.problems);
         catalog
     }
 
@@ -98,7 +135,7 @@ impl Linker<'_> {
                 at.value
             );
             Some((at, why))
-        } else if image.kernel.is_none() {
+        } else if image.is_made {
             let why = "this version of reveille does not make Talos images itself yet; name their files with `kernel` and `initrd`";
             Some((name, why.to_owned()))
         } else {
@@ -123,13 +160,14 @@ impl Linker<'_> {
         &mut self,
         name: &Located<String>,
         profile: file::Profile,
-        images: &BTreeMap<String, Arc<Image>>,
-        omni: &BTreeMap<String, Arc<Omni>>,
+        images: &Named<Image>,
+        omni: &Named<Omni>,
     ) -> Option<Profile> {
         let script = profile.script?;
         if !self.templates.knows(&script.value) {
             let names = self.templates.names();
-            let known = no_such("boot script", &script.value, names.iter().map(String::as_str));
+            let names = names.iter().map(String::as_str).filter(|name| !OF_OURS.contains(name));
+            let known = no_such("boot script", &script.value, names);
             let message =
                 format!("{known}; boots of profile {} are refused until it is there", name.value);
             self.problems.warning(&script.key, script.place, message);
@@ -142,19 +180,21 @@ impl Linker<'_> {
             );
             self.problems.error(&name.key, name.place, message);
         }
-        let without_image = profile.image.is_none();
+        let without_image = profile.lacks_image;
         let profile = Profile {
             name: name.value.clone(),
             script: script.value,
             image,
-            omni: profile.omni.as_ref().and_then(|at| self.named("omni", at, omni)),
+            omni: profile.omni.as_ref().and_then(|at| self.named("Omni instance", at, omni)),
             settings: self.settings(profile.said),
         };
         if without_image && profile.needs_image() {
             let message = format!("script `{}` needs an `image`", profile.script);
             self.problems.error(&name.key, name.place, message);
         }
-        self.try_kernel_line(name, &profile, &Who::default());
+        if self.tells_of_kernel_line(name, &profile, &Who::default()) {
+            self.too_long.insert(name.value.clone());
+        }
         Some(profile)
     }
 
@@ -182,42 +222,41 @@ impl Linker<'_> {
         path
     }
 
-    fn groups(
-        &mut self,
-        groups: Vec<file::Group>,
-        profiles: &BTreeMap<String, Arc<Profile>>,
-    ) -> Vec<Arc<Group>> {
+    fn groups(&mut self, groups: Vec<file::Group>, profiles: &Named<Profile>) -> Vec<Arc<Group>> {
         let mut linked: Vec<Arc<Group>> = Vec::new();
-        for group in groups {
-            if linked.iter().any(|other| other.name == group.name.value) {
-                let message = format!("there is a group `{}` already", group.name.value);
-                self.problems.error(&group.name.key, group.name.place, message);
+        for file::Group { name, pattern, profile, said } in groups {
+            let profile = profile.and_then(|at| self.profile_named(&at, profiles));
+            let settings = self.settings(said);
+            let (Some(name), Some(pattern)) = (name, pattern) else {
+                continue;
+            };
+            if linked.iter().any(|other| other.name == name.value) {
+                let message = format!("there is a group `{}` already", name.value);
+                self.problems.error(&name.key, name.place, message);
             }
-            if let Some(first) = linked.iter().find(|other| other.pattern == group.pattern) {
+            if let Some(first) = linked.iter().find(|other| other.pattern == pattern) {
                 let message = format!(
                     "it asks for the same as group {}, which comes before it: nobody is ever in it",
                     first.name
                 );
-                self.problems.warning(&group.name.key, group.name.place, message);
+                self.problems.warning(&name.key, name.place, message);
             }
-            let profile = group.profile.and_then(|at| self.named("profile", &at, profiles));
-            let settings = self.settings(group.said);
             let Some(profile) = profile else {
                 continue;
             };
-            let name = group.name.value.clone();
-            let group_of = |profile: &Arc<Profile>| Group {
-                name: name.clone(),
-                pattern: group.pattern.clone(),
-                profile: Arc::clone(profile),
-                settings: settings.clone(),
+            let has_arguments = !settings.cmdline.is_empty();
+            let group = Group {
+                name: name.value.clone(),
+                pattern,
+                profile: Arc::clone(&profile),
+                settings,
             };
-            let made = Arc::new(group_of(&profile));
-            if !made.settings.cmdline.is_empty() {
-                let who = Who { machine: None, group: Some(Arc::clone(&made)) };
-                self.try_kernel_line(&group.name, &profile, &who);
+            let group = Arc::new(group);
+            if has_arguments {
+                let who = Who { machine: None, group: Some(Arc::clone(&group)) };
+                self.tells_of_kernel_line(&name, &profile, &who);
             }
-            linked.push(made);
+            linked.push(group);
         }
         linked
     }
@@ -226,23 +265,31 @@ impl Linker<'_> {
         &mut self,
         name: &Located<String>,
         machine: file::Machine,
-        (profiles, has_groups): (&BTreeMap<String, Arc<Profile>>, bool),
-        taken: &mut HashMap<Identity, String>,
+        (profiles, has_groups): (&Named<Profile>, bool),
+        taken: &mut HashMap<Identity, (Arc<str>, u32)>,
     ) -> Option<Machine> {
+        let own: Arc<str> = name.value.as_str().into();
         for (identity, key, place) in identities(&machine) {
-            if let Some(other) = taken.get(&identity).filter(|other| **other != name.value) {
-                let message = format!("machine {other} has this {identity} already");
-                self.problems.error(key, place, message);
-            } else {
-                taken.insert(identity, name.value.clone());
+            match taken.entry(identity) {
+                Entry::Occupied(first) if first.get().0 != own => {
+                    let (other, line) = first.get();
+                    let identity = first.key();
+                    let message =
+                        format!("machine {other} has this {identity} already, on line {line}");
+                    self.problems.error(key, place, message);
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(free) => {
+                    free.insert((Arc::clone(&own), place.line));
+                }
             }
         }
-        if machine.profile.is_none() && !has_groups {
+        if machine.lacks_profile && !has_groups {
             let message = "`profile` is missing, and there are no `groups` that it could be in";
             self.problems.error(&name.key, name.place, message);
         }
         let profile = match &machine.profile {
-            Some(at) => Some(self.named("profile", at, profiles)?),
+            Some(at) => Some(self.profile_named(at, profiles)?),
             None => None,
         };
         let machine = Machine {
@@ -257,45 +304,10 @@ impl Linker<'_> {
         let has_arguments = !machine.settings.cmdline.is_empty() || machine.network.ip.is_some();
         if let Some(profile) = machine.profile.clone().filter(|_| has_arguments) {
             let who = Who { machine: Some(Arc::new(machine)), group: None };
-            self.try_kernel_line(name, &profile, &who);
+            self.tells_of_kernel_line(name, &profile, &who);
             return who.machine.and_then(Arc::into_inner);
         }
         Some(machine)
-    }
-
-    /// Says now what would be refused at the boot by the template of a profile, and whether anybody boots it.
-    fn look_at_profile(&mut self, name: &Located<String>, script: Place, catalog: &Catalog) {
-        let Some(profile) = catalog.profiles.get(&name.value) else {
-            return;
-        };
-        let is_it = |other: &Arc<Profile>| Arc::ptr_eq(other, profile);
-        let is_used = catalog.machines().values().any(|m| m.profile.as_ref().is_some_and(is_it))
-            || catalog.groups.iter().any(|group| is_it(&group.profile))
-            || catalog.menu.profiles.iter().any(is_it)
-            || matches!(&catalog.unknown, Unknown::Profile(unknown) if is_it(unknown));
-        if !is_used {
-            let message = "no machine, no group, not `unknown` and not `menu` names this profile";
-            self.problems.warning(&name.key, name.place, message);
-        }
-        let Err(mistake) = try_script(self.templates, profile, catalog) else {
-            return;
-        };
-        let key = format!("{}.script", name.key);
-        let file = mistake.file.as_deref().and_then(|file| file.strip_suffix(".ipxe"));
-        let source = file.and_then(|name| Some((name, self.found.templates.get(name)?)));
-        match (source, mistake.line) {
-            (Some((file, Ok(source))), Some(_)) => {
-                let path = self.found.boot_scripts.join(format!("{file}.ipxe"));
-                let at = (path, place_of(&mistake), quote_of(&mistake, Some(source)));
-                let message =
-                    format!("{}; boots of profile {} are refused", mistake.message, name.value);
-                self.problems.warning_elsewhere(&key, at, &message);
-            }
-            (Some(_) | None, _) => {
-                let message = format!("boots of profile {} are refused: {mistake}", name.value);
-                self.problems.warning(&key, script, message);
-            }
-        }
     }
 
     /// The NBPs that are named, after a look whether each is there and for whom.
@@ -320,23 +332,33 @@ impl Linker<'_> {
         named.into_iter().map(|(arch, at)| (arch, at.value)).collect()
     }
 
-    /// Says now what would be refused at the boot. A missing token has been told already.
-    fn try_kernel_line(&mut self, name: &Located<String>, profile: &Profile, who: &Who) {
-        let tokenless = profile.omni.as_ref().is_some_and(|omni| omni.join_token.is_err());
-        let Some(image) = profile.image.as_ref().filter(|_| !tokenless) else {
-            return;
+    /// Tells of a kernel line that is too long to be served. What else can be wrong with one has been told
+    /// where it stands.
+    fn tells_of_kernel_line(
+        &mut self,
+        name: &Located<String>,
+        profile: &Profile,
+        who: &Who,
+    ) -> bool {
+        let Some(image) = &profile.image else {
+            return false;
         };
-        if let Err(error) = cmdline::kernel_line(profile, image, who) {
-            let message = format!("{error}; its boots are refused until that is mended");
-            self.problems.warning(&name.key, name.place, message);
+        match cmdline::kernel_line(profile, image, who) {
+            Err(error @ CmdlineError::TooLong { .. }) if !self.too_long.contains(&profile.name) => {
+                let message = format!("{error}; its boots are refused until that is mended");
+                self.problems.warning(&name.key, name.place, message);
+                true
+            }
+            Err(
+                CmdlineError::TooLong { .. }
+                | CmdlineError::Argument { .. }
+                | CmdlineError::Omni(_),
+            )
+            | Ok(_) => false,
         }
     }
 
-    fn unknown(
-        &mut self,
-        at: Option<Located<String>>,
-        profiles: &BTreeMap<String, Arc<Profile>>,
-    ) -> Unknown {
+    fn unknown(&mut self, at: Option<Located<String>>, profiles: &Named<Profile>) -> Unknown {
         let Some(at) = at else {
             return Unknown::default();
         };
@@ -344,32 +366,36 @@ impl Linker<'_> {
             "menu" => Unknown::Menu,
             "local" => Unknown::Local,
             "ignore" => Unknown::Ignore,
+            name if profiles.has(name) => {
+                self.profile_named(&at, profiles).map(Unknown::Profile).unwrap_or_default()
+            }
             name => {
-                if let Some(profile) = profiles.get(name) {
-                    return Unknown::Profile(Arc::clone(profile));
-                }
-                let known = profiles.keys().map(String::as_str).chain(RESERVED);
-                self.problems.error(&at.key, at.place, no_such("profile", name, known));
+                let known = || profiles.names().chain(RESERVED);
+                self.used.extend(nearest(name, known()).map(str::to_owned));
+                self.problems.error(&at.key, at.place, no_such("profile", name, known()));
                 Unknown::default()
             }
         }
     }
 
-    fn menu(&mut self, menu: file::Menu, profiles: &BTreeMap<String, Arc<Profile>>) -> Menu {
-        let offered: Vec<Arc<Profile>> = match menu.profiles {
-            Some(names) => {
-                names.iter().filter_map(|at| self.named("profile", at, profiles)).collect()
-            }
-            None => profiles.values().cloned().collect(),
+    fn menu(&mut self, menu: file::Menu, profiles: &Named<Profile>) -> Menu {
+        let offers = |name: &str| {
+            menu.profiles.as_ref().is_none_or(|offered| offered.iter().any(|at| at.value == name))
         };
         let default = menu.default.filter(|at| at.value != "local").and_then(|at| {
-            let profile = self.named("profile", &at, profiles)?;
-            if !offered.iter().any(|offered| offered.name == profile.name) {
-                let message = format!("`menu.profiles` does not offer `{}`", profile.name);
+            if profiles.has(&at.value) && !offers(&at.value) {
+                let message = format!("`menu.profiles` does not offer `{}`", at.value);
                 self.problems.error(&at.key, at.place, message);
             }
-            Some(profile)
+            self.profile_named(&at, profiles)
         });
+        let offered: Vec<Arc<Profile>> = match &menu.profiles {
+            Some(names) => names.iter().filter_map(|at| self.profile_named(at, profiles)).collect(),
+            None => {
+                self.used.extend(profiles.names().map(str::to_owned));
+                profiles.0.values().flatten().cloned().collect()
+            }
+        };
         Menu {
             default,
             timeout: menu.timeout.unwrap_or(Menu::default().timeout),
@@ -377,100 +403,40 @@ impl Linker<'_> {
         }
     }
 
-    fn named<T>(
+    fn profile_named(
         &mut self,
-        what: &str,
         at: &Located<String>,
-        all: &BTreeMap<String, Arc<T>>,
-    ) -> Option<Arc<T>> {
-        let found = all.get(&at.value).cloned();
+        profiles: &Named<Profile>,
+    ) -> Option<Arc<Profile>> {
+        let meant = match profiles.has(&at.value) {
+            true => Some(at.value.as_str()),
+            false => nearest(&at.value, profiles.names()),
+        };
+        if let Some(meant) = meant.filter(|meant| !self.used.contains(*meant)) {
+            self.used.insert(meant.to_owned());
+        }
+        self.named("profile", at, profiles)
+    }
+
+    fn named<T>(&mut self, what: &str, at: &Located<String>, all: &Named<T>) -> Option<Arc<T>> {
+        let found = all.0.get(&at.value);
         if found.is_none() {
-            let message = no_such(what, &at.value, all.keys().map(String::as_str));
+            let message = no_such(what, &at.value, all.names());
             self.problems.error(&at.key, at.place, message);
         }
-        found
+        found.cloned().flatten()
     }
 }
 
 fn by_name<F, T>(
     entries: Vec<(Located<String>, F)>,
     mut link: impl FnMut(&Located<String>, F) -> Option<T>,
-) -> BTreeMap<String, Arc<T>> {
-    entries
-        .into_iter()
-        .filter_map(|(name, entry)| Some((name.value.clone(), Arc::new(link(&name, entry)?))))
-        .collect()
-}
-
-/// Tells of a template that does not compile, at its own line where that is known.
-pub(super) fn tell_template(
-    problems: &mut Problems,
-    (name, mistake): (&str, &Mistake),
-    (folder, said): (&Path, Place),
-    source: Option<&String>,
-) {
-    let until = format!("boots that need `{name}` are refused until that is mended");
-    if mistake.line.is_some() {
-        let path = folder.join(format!("{name}.ipxe"));
-        let at = (path, place_of(mistake), quote_of(mistake, source.map(String::as_str)));
-        problems.warning_elsewhere("", at, &format!("{}; {until}", mistake.message));
-    } else {
-        problems.warning("server.boot_scripts", said, format!("{mistake}; {until}"));
-    }
-}
-
-/// Renders a profile's script for a machine that is none, to see whether it can be rendered at all.
-fn try_script(
-    templates: &Templates,
-    profile: &Arc<Profile>,
-    catalog: &Catalog,
-) -> Result<(), Mistake> {
-    // That is told already.
-    if !templates.knows(&profile.script) || profile.needs_image() && profile.image.is_none() {
-        return Ok(());
-    }
-    let mac = Mac::new([2, 0, 0, 0, 0, 0]);
-    let some = || Some("x".to_owned());
-    let client = Client {
-        mac: Some(mac),
-        arch: Some(Arch::Bios),
-        uuid: Some(uuid::Uuid::max()),
-        address: Some([192, 0, 2, 1].into()),
-        facts: Some(Facts { serial: some(), product: some(), vendor: some(), cpu: Some(Cpu::X64) }),
-        ..Client::at(Stage::Ipxe)
-    };
-    let scene = Scene { client: &client, mac, base: "http://192.0.2.2:8080" };
-    // Some machine, or group, may say what the template needs.
-    let is_it = |other: &Arc<Profile>| Arc::ptr_eq(other, profile);
-    let machine = catalog
-        .machines()
-        .values()
-        .find(|machine| machine.profile.as_ref().is_some_and(is_it))
-        .cloned();
-    let group = catalog.groups.iter().find(|group| is_it(&group.profile)).cloned();
-    let who = Who { machine, group };
-    let script = Script { kind: Kind::of(profile, &who), who };
-    match script::render(templates, &script, catalog, scene) {
-        Err(Refusal::Template(mistake)) => Err(mistake),
-        // These have been told, each at its own place.
-        Ok(_)
-        | Err(
-            Refusal::Image(_) | Refusal::Cmdline(_) | Refusal::NoTemplate(_) | Refusal::NoFile(_),
-        ) => Ok(()),
-    }
-}
-
-fn place_of(mistake: &Mistake) -> Place {
-    Place {
-        line: mistake.line.unwrap_or(1) as u64,
-        column: mistake.columns.map_or(1, |(column, _)| column) as u64,
-    }
-}
-
-fn quote_of(mistake: &Mistake, source: Option<&str>) -> Option<Quote> {
-    let line = source?.lines().nth(mistake.line?.checked_sub(1)?)?;
-    let (column, wide) = mistake.columns.unwrap_or((1, line.chars().count()));
-    Some(Quote::marking(line, column - 1, wide))
+) -> Named<T> {
+    let linked = entries.into_iter().map(|(name, entry)| {
+        let linked = link(&name, entry).filter(|_| is_name(&name.value));
+        (name.value, linked.map(Arc::new))
+    });
+    Named(linked.collect())
 }
 
 /// What tells a machine from others.

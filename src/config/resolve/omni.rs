@@ -13,7 +13,7 @@ impl Linker<'_> {
     pub(super) fn omni(&mut self, name: &Located<String>, omni: file::Omni) -> Option<Omni> {
         self.ca(omni.ca.as_ref());
         let (what, source, read) = match (omni.kernel_args, &omni.api, omni.join_token) {
-            (Some(source), _, _) => {
+            (Some(source), None, None) => {
                 let read = self.secret(&source).and_then(from_pasted);
                 ("join arguments", source, read)
             }
@@ -22,7 +22,7 @@ impl Linker<'_> {
                 ("join token", source, read)
             }
             // That is an error, which has been told.
-            (None, _, _) => return None,
+            (Some(_) | None, _, _) => return None,
         };
         let api = omni.api.map(|api| api.value);
         match read {
@@ -130,7 +130,7 @@ mod tests {
              profiles: {{ p: {{ script: talos, image: i, omni: lab }} }}\nserver: {{ nbps: [] }}\n"
         );
         let mut problems = Problems::new(Path::new("config.yaml"), "");
-        let file = File::parse(&yaml, &mut problems);
+        let file = File::parse(&yaml, &mut problems).unwrap();
         let found = Surroundings {
             base: "/etc/reveille".into(),
             secrets: file.secret_sources().map(|s| (s.clone(), read.clone())).collect(),
@@ -242,7 +242,7 @@ mod tests {
         ] {
             let (_, complaints) = joined(omni, secret("hush"));
             assert!(
-                complaints.contains(&format!("config.yaml:2:8: omni.lab: {told}")),
+                complaints.contains(&format!("config.yaml:2:3: omni.lab: {told}")),
                 "{complaints:?}"
             );
         }
