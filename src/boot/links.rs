@@ -75,9 +75,14 @@ const PLATFORMS: [(Arch, (&str, &str)); 6] = [
     (Arch::UefiRiscv64, ("efi", "riscv64")),
 ];
 
+/// Where a machine's own files are, each by its name behind this.
+pub fn files(base: &str, mac: Mac) -> String {
+    format!("{base}/files/{}/", mac.hyphenated())
+}
+
 /// One of a machine's own files, as an installer fetches it.
 pub fn file(base: &str, mac: Mac, name: &str) -> String {
-    format!("{base}/files/{}/{name}", mac.hyphenated())
+    files(base, mac) + name
 }
 
 /// An NBP, for UEFI HTTP Boot: the address ends as the name does, in `.efi`.

@@ -97,6 +97,7 @@ pub fn render(
     }
     let common = common_values(who, profile, scene);
     let text = templates.script(template, &context! { ..own, ..common })?;
+    text.lines().filter_map(kernel_arguments).try_for_each(cmdline::fits)?;
     Ok(Rendered { text, does })
 }
 
@@ -151,6 +152,16 @@ pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal
     })
 }
 
+/// What a line of a script starts a kernel with: `kernel --name kernel http://… quiet || goto failed`.
+/// Templates add to what the config says.
+fn kernel_arguments(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("kernel ")?;
+    let rest =
+        rest.strip_prefix("--name ").map_or(Some(rest), |rest| Some(rest.split_once(' ')?.1));
+    let (_, arguments) = rest?.split_once(' ')?;
+    Some(arguments.split(" || ").next().unwrap_or(arguments))
+}
+
 /// What every template may use.
 fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Value {
     let Scene { client, mac, base, image: _ } = scene;
@@ -199,8 +210,10 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         group => who.group.as_ref().map(|group| &group.name),
         profile => context! { name => profile.map(|profile| &profile.name) },
         files => urls,
+        files_url => links::files(base, mac),
         base => base,
         script_url => links::script_again(base, mac, client),
+        start_url => links::script_again(base, mac, &Client { choice: None, ..client.clone() }),
     }
 }
 
@@ -289,6 +302,9 @@ fn added_up<'a, T>(
     let all = who.settings(profile).rev().flat_map(said);
     all.map(|(name, value)| (name.as_str(), value)).collect()
 }
+
+#[cfg(test)]
+mod shipped;
 
 #[cfg(test)]
 mod tests {
@@ -462,8 +478,8 @@ mod tests {
             "image rack has no /srv/vmlinuz"
         );
         assert_eq!(
-            refused(&of_profile(profile("coreos")), scene()),
-            "there is no boot script `coreos.ipxe`: none in the folder of `server.boot_scripts`, none built in"
+            refused(&of_profile(profile("nixos")), scene()),
+            "there is no boot script `nixos.ipxe`: none in the folder of `server.boot_scripts`, none built in"
         );
         let bad = Profile { settings: arguments("&&"), ..profile("linux") };
         assert_eq!(

@@ -22,11 +22,35 @@ use super::omni::redacted;
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("ask-facts", include_str!("../../boot-scripts/ask-facts.ipxe")),
     ("autoexec", include_str!("../../boot-scripts/autoexec.ipxe")),
+    ("autoinstall", include_str!("../../boot-scripts/autoinstall.ipxe")),
+    ("coreos", include_str!("../../boot-scripts/coreos.ipxe")),
+    ("debian", include_str!("../../boot-scripts/debian.ipxe")),
+    ("flatcar", include_str!("../../boot-scripts/flatcar.ipxe")),
+    ("inspect", include_str!("../../boot-scripts/inspect.ipxe")),
+    ("kickstart", include_str!("../../boot-scripts/kickstart.ipxe")),
     ("linux", include_str!("../../boot-scripts/linux.ipxe")),
     ("local-disk", include_str!("../../boot-scripts/local-disk.ipxe")),
+    ("memtest", include_str!("../../boot-scripts/memtest.ipxe")),
     ("menu", include_str!("../../boot-scripts/menu.ipxe")),
+    ("netbootxyz", include_str!("../../boot-scripts/netbootxyz.ipxe")),
     ("refused", include_str!("../../boot-scripts/refused.ipxe")),
     ("talos", include_str!("../../boot-scripts/talos.ipxe")),
+];
+
+/// Those among them that start a kernel, and so need an image.
+pub const STARTING_A_KERNEL: &[&str] =
+    &["autoinstall", "coreos", "debian", "flatcar", "kickstart", "linux", "memtest", "talos"];
+
+/// What only iPXE can tell, as templates say it. A machine's own serial number and UUID are among it, where
+/// its entry does not say them.
+const FACTS: &[&str] = &[
+    "client.serial",
+    "client.product",
+    "client.vendor",
+    "client.cpu",
+    "client.uuid",
+    "machine.serial",
+    "machine.uuid",
 ];
 
 /// How many steps a template may take: enough for a menu of a thousand profiles, and the end of a
@@ -59,8 +83,10 @@ pub struct Templates {
     env: Environment<'static>,
     broken: BTreeMap<String, Mistake>,
     answers: BTreeMap<PathBuf, Result<(), Mistake>>,
-    /// Those that print what only iPXE can tell.
+    /// The boot scripts that print what only iPXE can tell.
     using_facts: BTreeSet<String>,
+    /// The answer files that do.
+    answers_using_facts: BTreeSet<PathBuf>,
 }
 
 /// Where templates come from: name to source, or why it cannot be read.
@@ -88,6 +114,12 @@ impl Templates {
             .collect();
         sources.extend(own);
         let using_facts = using_facts(&sources);
+        let tells = |source: &Result<String, String>| source.as_ref().is_ok_and(|s| tells(s));
+        let answers_using_facts = answers
+            .iter()
+            .filter(|(_, source)| tells(source))
+            .map(|(path, _)| path.clone())
+            .collect();
         for (name, source) in sources {
             if let Err(mistake) = compile(&mut env, script_file(&name), source) {
                 broken.insert(name, mistake);
@@ -100,7 +132,7 @@ impl Templates {
                 (path, compiled)
             })
             .collect();
-        Self { env, broken, answers, using_facts }
+        Self { env, broken, answers, using_facts, answers_using_facts }
     }
 
     /// Whether there is a boot script of this name, usable or not.
@@ -139,6 +171,11 @@ impl Templates {
     /// Whether a boot script prints what only iPXE can tell of its machine.
     pub fn uses_facts(&self, name: &str) -> bool {
         self.using_facts.contains(name)
+    }
+
+    /// Whether an answer file does.
+    pub fn answer_uses_facts(&self, path: &Path) -> bool {
+        self.answers_using_facts.contains(path)
     }
 
     /// Fills in a boot script.
@@ -256,12 +293,18 @@ fn breakout(word: &str) -> Option<String> {
     Some(why)
 }
 
-/// The filter `words`: blanks are wanted here, everything else is checked word by word.
+/// The filter `words`: of a text, where blanks are wanted, and everything else is checked word by word; or
+/// of a list, of which every item is one word.
 fn words(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
-    let text = printable(value)?;
-    match text.split(' ').find_map(|word| danger(state, word)) {
+    let words: Vec<String> = match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter()?.map(|item| printable(&item)).collect::<Result<_, _>>()?
+        }
+        _ => printable(value)?.split(' ').map(str::to_owned).collect(),
+    };
+    match words.iter().find_map(|word| danger(state, word)) {
         Some(why) => Err(refused(format!("a word that is printed here {why}"))),
-        None => Ok(Value::from_safe_string(text)),
+        None => Ok(Value::from_safe_string(words.join(" "))),
     }
 }
 
@@ -286,8 +329,6 @@ fn compile(
 
 /// The templates that print what only iPXE can tell, themselves or through what they include.
 fn using_facts(sources: &BTreeMap<String, Result<String, String>>) -> BTreeSet<String> {
-    let facts = ["client.serial", "client.product", "client.vendor", "client.cpu", "client.uuid"];
-    let tells = |source: &str| facts.iter().any(|fact| source.contains(fact));
     let text = |name: &String| sources[name].as_ref().map_or("", String::as_str);
     let mut using: BTreeSet<String> =
         sources.keys().filter(|name| tells(text(name))).cloned().collect();
@@ -304,6 +345,10 @@ fn using_facts(sources: &BTreeMap<String, Result<String, String>>) -> BTreeSet<S
         }
         using.extend(more);
     }
+}
+
+fn tells(source: &str) -> bool {
+    FACTS.iter().any(|fact| source.contains(fact))
 }
 
 fn quoted(name: &str) -> String {
@@ -389,3 +434,6 @@ impl fmt::Display for Mistake {
         f.write_str(&self.message)
     }
 }
+
+#[cfg(test)]
+mod tests;
