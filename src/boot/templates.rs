@@ -11,8 +11,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::ValueKind;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, filters,
+};
 
 use super::cmdline::Flaw;
 use super::names::nearest;
@@ -245,6 +247,7 @@ fn environment() -> Environment<'static> {
         }
     });
     env.add_filter("words", words);
+    env.add_filter("tojson", tojson);
     env.add_filter("harmless", harmless);
     env
 }
@@ -306,6 +309,24 @@ fn words(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
         Some(why) => Err(refused(format!("a word that is printed here {why}"))),
         None => Ok(Value::from_safe_string(words.join(" "))),
     }
+}
+
+/// The filter `tojson`: a value as JSON, which holds whatever it is; also what is an empty list or nothing,
+/// but not what is misspelt. iPXE does not know JSON's quotes, so there it stays one word.
+fn tojson(
+    state: &State<'_, '_>,
+    value: &Value,
+    indent: Option<Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(refused("a value that is printed here is not known".to_owned()));
+    }
+    let json = filters::tojson(value, indent, options)?;
+    Ok(match state.auto_escape() {
+        AutoEscape::Custom(kind) if kind == IPXE => Value::from(json.to_string()),
+        _ => json,
+    })
 }
 
 /// The filter `harmless`: what is only shown. Words that cannot be printed are left out, and so is what is

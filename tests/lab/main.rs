@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod bad_input;
 mod beside;
 mod boots;
@@ -16,6 +17,7 @@ mod fetching;
 mod interfaces;
 mod journey;
 mod option_43;
+mod scripts;
 mod simulate;
 mod tftp;
 mod tftp_clients;

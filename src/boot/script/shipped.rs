@@ -243,9 +243,9 @@ fn what_a_machine_says_of_itself_is_shown_as_far_as_it_can_be_printed() {
         let facts = Facts { serial: Some(value.into()), ..Facts::default() };
         let client = Client { facts: Some(facts), ..told() };
         let script = run(bare("inspect"), Who::default(), &client).unwrap();
-        let line = script.lines().find(|line| line.starts_with("echo - serial")).unwrap();
+        let line = script.lines().find(|line| line.starts_with("echo serial")).unwrap();
         assert_eq!(script.lines().count(), bare_run("inspect").unwrap().lines().count());
-        line["echo - serial   ".len()..].to_owned()
+        line["echo serial   ".len()..].to_owned()
     };
     let table = [
         ("x\nshell", "x shell"),

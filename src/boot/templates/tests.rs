@@ -98,12 +98,38 @@ fn a_word_of_an_answer_file_cannot_leave_a_shell_word_a_quoted_text_or_a_yaml_va
 }
 
 #[test]
+fn no_block_and_no_filter_turns_the_check_off_by_accident() {
+    let values = context! { x => "a || shell" };
+    for source in [
+        "{% autoescape false %}{{ x }}{% endautoescape %}",
+        "{% set y %}{{ x }}{% endset %}{{ y }}",
+        "{% set y = \"z \" ~ x %}{{ y }}",
+        "{% macro m() %}{{ x }}{% endmacro %}{{ m() }}",
+        "{{ [x, x] | join(' ') }}",
+        "{{ x | replace('a', 'b') }}",
+        "{{ x | upper }}",
+        "{{ x | escape }}",
+        "{{ \"%s\" | format(x) }}",
+    ] {
+        assert!(script(source, &values).is_err(), "{source}: {:?}", script(source, &values));
+        assert!(answer(source, &values).is_err(), "{source}");
+    }
+    assert_eq!(script("{{ x | safe }}", &values).as_deref(), Ok("a || shell"), "who says so");
+}
+
+#[test]
 fn json_in_an_answer_file_holds_any_value() {
     for value in ["a \"b\" \\ \n ${x} || # ' </script> Öden", "", "x:"] {
         let text = answer("{\"x\": {{ x | tojson }}}", &context! { x => value }).unwrap();
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["x"], value);
     }
+    let none = context! { x => (), list => Vec::<u8>::new() };
+    assert_eq!(answer("{{ x | tojson }} {{ list | tojson }}", &none).as_deref(), Ok("null []"));
+    let refused = answer("{{ y | tojson }}", &none).unwrap_err();
+    assert!(refused.ends_with(": a value that is printed here is not known"), "{refused}");
+    let in_a_script = script("echo {{ x | tojson }}", &context! { x => "a || shell" }).unwrap_err();
+    assert!(in_a_script.contains("has a blank in it"), "iPXE has no quoting: {in_a_script}");
 }
 
 #[test]
