@@ -97,7 +97,7 @@ impl Found<'_> {
         let arch = open(&path).and_then(|mut file| arch_of(&path, &mut file));
         match arch {
             Ok(arch) if is_plain(&name) => self.nbps.add(Nbp { name, path, arch, folder }),
-            Ok(_) => self.bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `-` and `/` fit DHCP and a URL"))),
+            Ok(_) => self.bad.push((path, format!("its name is not offered: at most {MAX_NAME} letters, digits, `.`, `_`, `-`, `+` and `/` fit DHCP and a URL"))),
             Err(why) => self.bad.push((path, why)),
         }
     }
@@ -162,7 +162,7 @@ fn after_three_numbers(text: &[u8]) -> Option<&[u8]> {
 
 /// Whether a name can stand in the BOOTP `file` field and in a URL as it is.
 fn is_plain(name: &str) -> bool {
-    name.len() <= MAX_NAME && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
+    name.len() <= MAX_NAME && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-+/".contains(c))
 }
 
 /// Whether a file could be an NBP, going by the end of its name.

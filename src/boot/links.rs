@@ -2,9 +2,10 @@
 //! HTTP server answers. They stand here once, so that what is named is what is served.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::client::Facts;
 use super::{Arch, Client, Mac};
@@ -54,6 +55,32 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
     url
 }
 
+/// What a script's address tells behind its `?`, as [`script_again`] and iPXE write it.
+///
+/// iPXE's `:uristring` escapes blanks, `%`, `#`, `/`, `:`, `@` and `?` but not `&`, `=` and `+` (`core/uri.c`;
+/// seen with Debian 12's): what stands behind an `&` and is none of ours belongs to the value before it, and
+/// a `+` is a plus.
+pub fn told(query: &str) -> BTreeMap<&'static str, String> {
+    let mut told: Vec<(&'static str, String)> = Vec::new();
+    for part in query.split('&') {
+        let named = part.split_once('=').and_then(|(name, value)| {
+            TOLD.iter().find(|known| **known == name).map(|known| (*known, value))
+        });
+        match (named, told.last_mut()) {
+            (Some((name, value)), _) => told.push((name, value.to_owned())),
+            (None, Some((_, before))) => *before += &format!("&{part}"),
+            (None, None) => {}
+        }
+    }
+    let decoded = |value: String| percent_decode_str(&value).decode_utf8_lossy().into_owned();
+    // The first of a name counts: what follows it may be a part of a value.
+    told.into_iter().rev().map(|(name, value)| (name, decoded(value))).collect()
+}
+
+/// The names in a script's address.
+const TOLD: [&str; 9] =
+    ["mac", "uuid", "serial", "product", "vendor", "platform", "arch", "cpu", "profile"];
+
 /// What iPXE says of itself, `${platform}` and `${buildarch}`, on firmware of this kind.
 fn platform(arch: Arch) -> Option<(&'static str, &'static str)> {
     PLATFORMS.iter().find(|(known, _)| *known == arch).map(|(_, words)| *words)
@@ -93,4 +120,29 @@ pub fn nbp(base: &str, name: &str) -> String {
 /// A part of an image; the MAC tells whose fetch it is.
 pub fn image(base: &str, image: &str, part: &str, mac: Mac) -> String {
     format!("{base}/images/{image}/{part}?mac={mac}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ipxe_does_not_escape_in_a_value_stays_in_it() {
+        let query = "mac=52:54:00:00:00:01&uuid=&serial=CZ%201&2%253+4=5&&product=A&B=C&vendor=%C3%96&cpu=x64";
+        let told = told(query);
+        let value = |name| told.get(name).map(String::as_str);
+        assert_eq!(value("serial"), Some("CZ 1&2%3+4=5&"));
+        assert_eq!(value("product"), Some("A&B=C"));
+        assert_eq!(value("vendor"), Some("Ö"));
+        assert_eq!((value("uuid"), value("cpu"), value("profile")), (Some(""), Some("x64"), None));
+        assert_eq!(told.get("mac").map(String::as_str), Some("52:54:00:00:00:01"));
+    }
+
+    #[test]
+    fn any_query_is_read_somehow() {
+        for query in ["", "&", "=", "x", "&&x=1", "%", "serial=%", "serial=%ff%fe"] {
+            assert!(told(query).len() <= 1, "{query}");
+        }
+        assert_eq!(told("serial=a&serial=b")["serial"], "a");
+    }
 }

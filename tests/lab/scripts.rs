@@ -368,13 +368,13 @@ unknown: inspect
             "manufacturer=HP,product=ProLiant BL460c Gen8,serial=CZ 31%&4,uuid=00112233-4455-6677-8899-aabbccddeeff",
         );
         let mut other =
-            on(Machine::Uefi, UEFI, "manufacturer=Sun || shell,product=X4150,serial=0 1&2%3");
+            on(Machine::Uefi, UEFI, "manufacturer=Sun || shell,product=X4150,serial=0 1&2%3+4=Ö");
         for line in [
             "reveille: this is 52:54:00:77:00:02",
             "group none",
             "vendor Sun shell",
             "product X4150",
-            "serial 0 1&2%3",
+            "serial 0 1&2%3+4=Ö",
             "cpu x64",
             "firmware uefi",
             "net0 52:54:00:77:00:02 10.77.0.",

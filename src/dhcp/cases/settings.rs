@@ -19,7 +19,7 @@ fn the_longest_name_of_an_nbp_fits_and_a_longer_one_is_never_offered() {
     }
     let (found, mut bad) = find(&[(folder.path().to_owned(), Absence::IsAProblem)]);
     bad.sort();
-    let reason = "its name is not offered: at most 94 letters, digits, `.`, `_`, `-` and `/` fit DHCP and a URL";
+    let reason = "its name is not offered: at most 94 letters, digits, `.`, `_`, `-`, `+` and `/` fit DHCP and a URL";
     let refused = [95, 128].map(|len| (folder.path().join(named(len)), reason.to_owned()));
     assert_eq!(bad, refused);
 
