@@ -59,7 +59,8 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
 ///
 /// iPXE's `:uristring` escapes blanks, `%`, `#`, `/`, `:`, `@` and `?` but not `&`, `=` and `+` (`core/uri.c`;
 /// seen with Debian 12's): what stands behind an `&` and is none of ours belongs to the value before it, and
-/// a `+` is a plus.
+/// a `+` is a plus. That iPXE also writes a byte beyond ASCII with its sign, `%FFFFFFC3`, and what is encoded
+/// once more on its way to the wire as `%FFFFFFFFFFFFC3`.
 pub fn told(query: &str) -> BTreeMap<&'static str, String> {
     let mut told: Vec<(&'static str, String)> = Vec::new();
     for part in query.split('&') {
@@ -72,9 +73,27 @@ pub fn told(query: &str) -> BTreeMap<&'static str, String> {
             (None, None) => {}
         }
     }
-    let decoded = |value: String| percent_decode_str(&value).decode_utf8_lossy().into_owned();
+    let decoded =
+        |value: String| percent_decode_str(&unsigned(&value)).decode_utf8_lossy().into_owned();
     // The first of a name counts: what follows it may be a part of a value.
     told.into_iter().rev().map(|(name, value)| (name, decoded(value))).collect()
+}
+
+/// `%FFFFFFC3` as `%C3`.
+fn unsigned(value: &str) -> String {
+    let mut parts = value.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut rest = part;
+        while let Some(shorter) = rest.strip_prefix("FF") {
+            rest = shorter;
+        }
+        let is_signed = part.len() >= rest.len() + 6;
+        let is_byte = rest.starts_with(['8', '9', 'A', 'B', 'C', 'D', 'E', 'F']);
+        text.push('%');
+        text.push_str(if is_signed && is_byte { rest } else { part });
+    }
+    text
 }
 
 /// The names in a script's address.
@@ -136,6 +155,18 @@ mod tests {
         assert_eq!(value("vendor"), Some("Ö"));
         assert_eq!((value("uuid"), value("cpu"), value("profile")), (Some(""), Some("x64"), None));
         assert_eq!(told.get("mac").map(String::as_str), Some("52:54:00:00:00:01"));
+    }
+
+    #[test]
+    fn a_byte_that_ipxe_writes_with_its_sign_is_that_byte() {
+        for written in [
+            "%C3%96x%F0%9F%98%80",
+            "%FFFFFFC3%FFFFFF96x%FFFFFFF0%FFFFFF9F%FFFFFF98%FFFFFF80",
+            "%FFFFFFFFFFFFC3%FFFFFFFFFFFF96x%FFFFFFFFFFFFF0%FFFFFFFFFFFF9F%FFFFFFFFFFFF98%FFFFFFFFFFFF80",
+        ] {
+            assert_eq!(told(&format!("serial={written}"))["serial"], "Öx😀", "{written}");
+        }
+        assert_eq!(told("serial=%25FFFFFFC3")["serial"], "%FFFFFFC3");
     }
 
     #[test]

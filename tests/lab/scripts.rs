@@ -354,7 +354,7 @@ profiles:
   blades: { script: linux, image: linux, cmdline: [console=ttyS0, quiet, lab.blade=1] }
   inspect: { script: inspect }
 groups:
-  - { name: asgard, match: { product: 'ProLiant BL460c*', vendor: HP }, profile: blades }
+  - { name: asgard, match: { product: 'ProLiant BL460c*', vendor: HP, serial: 'CZ 31%&4+Ö' }, profile: blades }
 unknown: inspect
 ";
         let (_folder, _router, mut appliance) = serving(config);
@@ -365,16 +365,16 @@ unknown: inspect
         let blade = on(
             Machine::Bios,
             BIOS,
-            "manufacturer=HP,product=ProLiant BL460c Gen8,serial=CZ 31%&4,uuid=00112233-4455-6677-8899-aabbccddeeff",
+            "manufacturer=HP,product=ProLiant BL460c Gen8,serial=CZ 31%&4+Ö,uuid=00112233-4455-6677-8899-aabbccddeeff",
         );
         let mut other =
-            on(Machine::Uefi, UEFI, "manufacturer=Sun || shell,product=X4150,serial=0 1&2%3+4=Ö");
+            on(Machine::Uefi, UEFI, "manufacturer=Sun || shell,product=X4150,serial=0 1&2%3+4=5");
         for line in [
             "reveille: this is 52:54:00:77:00:02",
             "group none",
             "vendor Sun shell",
             "product X4150",
-            "serial 0 1&2%3+4=Ö",
+            "serial 0 1&2%3+4=5",
             "cpu x64",
             "firmware uefi",
             "net0 52:54:00:77:00:02 10.77.0.",
