@@ -107,7 +107,7 @@ fn scripts_a_second(config: &Config, machines: u32) -> f64 {
             let script = decide_script(&client, &config.catalog, &config.templates);
             let script = script.expect("every machine boots");
             let base = "http://192.168.1.2:8080";
-            let scene = Scene { client: &client, mac, base };
+            let scene = Scene { client: &client, mac, base, http: base };
             let text = script::render(&config.templates, &script, &config.catalog, scene);
             black_box(text.expect("every script can be rendered"));
             rendered += 1;

@@ -47,7 +47,7 @@ pub fn explain(
     let script = match decide_script(client, catalog, &config.templates) {
         Ok(script) => {
             why.push(("template", template(&script, config)));
-            let scene = Scene { client, mac: machine.mac, base: &base };
+            let scene = Scene { client, mac: machine.mac, base: &base, http: &base };
             let rendered = script::render(&config.templates, &script, catalog, scene);
             rendered.map_err(|refusal| refusal.to_string())
         }

@@ -28,14 +28,14 @@ impl Does {
     }
 }
 
-/// The script's text, and what it does.
+/// The script's text, and what it does. It names what is fetched over `base`, and answer files over HTTP.
 pub fn render(
     config: &Config,
     script: &Script,
     (mac, client): (Mac, &Client),
-    base: &str,
+    (base, http): (&str, &str),
 ) -> (String, Does) {
-    let scene = Scene { client, mac, base };
+    let scene = Scene { client, mac, base, http };
     match script::render(&config.templates, script, &config.catalog, scene) {
         Ok(rendered) => (rendered.text, Does::Boot(rendered.does, Box::new(client.clone()))),
         Err(refusal) => {
@@ -61,7 +61,7 @@ pub fn render_file(
     let client = Client { facts: Some(facts), ..client.clone() };
     let script = decide_script(&client, &config.catalog, &config.templates);
     let script = script.map_err(|reason| reason.to_string())?;
-    let scene = Scene { client: &client, mac, base };
+    let scene = Scene { client: &client, mac, base, http: base };
     script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())
 }
 
@@ -85,5 +85,96 @@ pub fn render_for_tftp(
     };
     let script = decide_script(&client, &config.catalog, &config.templates);
     let script = script.map_err(|reason| reason.to_string())?;
-    Ok(render(config, &script, (mac, &client), &links::tftp_base(at)))
+    let http = links::base(*at.ip(), config.server.http_port);
+    Ok(render(config, &script, (mac, &client), (&links::tftp_base(at), &http)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::load::Source;
+
+    /// The example's config, where its profile `k3s` has each of the answer files that come along.
+    fn example() -> Config {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(root.join("config.example.yaml")).unwrap();
+        let names = ["preseed.cfg", "ks.cfg", "config.ign", "user-data", "meta-data"];
+        let all =
+            names.map(|name| format!("{name}: {}", root.join("answers").join(name).display()));
+        let text = text.replace("preseed.cfg: ./answers/preseed.cfg", &all.join(", "));
+        let text =
+            text.replace("disk: /dev/sda }", "disk: /dev/sda, repo: 'http://mirror.example/os/' }");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        std::fs::write(&file, text).unwrap();
+        Source::File(file).load().unwrap()
+    }
+
+    fn answer(config: &Config, name: &str) -> Result<String, String> {
+        let mac = Mac::new([0x9c, 0x8e, 0x99, 0, 0, 7]);
+        let facts = Facts { serial: Some("CZ1".into()), ..Facts::default() };
+        let arch = Some(crate::boot::Arch::UefiX64);
+        let client = Client { mac: Some(mac), facts: Some(facts), arch, ..Client::at(Stage::Ipxe) };
+        render_file(config, name, (mac, &client), "http://192.168.1.2:8080")
+    }
+
+    #[test]
+    fn the_answer_files_that_come_along_are_filled_in_from_the_example() {
+        let config = example();
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample you@home";
+        let preseed = answer(&config, "preseed.cfg").unwrap();
+        assert!(preseed.contains("d-i partman-auto/disk string /dev/sda\n"), "{preseed}");
+        assert!(preseed.contains(&format!("echo '{key}' > ")), "{preseed}");
+        let continued = |line: &str| line.ends_with('\\') || line.starts_with("  ");
+        let is_setting = |line: &str| line.split_whitespace().count() >= 3;
+        for line in preseed.lines().filter(|line| !line.is_empty() && !continued(line)) {
+            assert!(is_setting(line), "{line}");
+        }
+        let ks = answer(&config, "ks.cfg").unwrap();
+        assert!(ks.starts_with("text\nreboot\nurl --url=http://mirror.example/os/\n"), "{ks}");
+        assert_eq!(ks.matches("\n%end\n").count(), 2, "{ks}");
+
+        let ign = answer(&config, "config.ign").unwrap();
+        let ign: serde_json::Value = serde_json::from_str(&ign).unwrap();
+        assert_eq!(ign["passwd"]["users"][0]["sshAuthorizedKeys"][0], key);
+        assert_eq!(ign["storage"]["files"][0]["contents"]["source"], "data:,9c-8e-99-00-00-07");
+
+        let user_data = answer(&config, "user-data").unwrap();
+        assert!(user_data.starts_with("#cloud-config\n"), "{user_data}");
+        let user_data: serde_json::Value = serde_saphyr::from_str(&user_data).unwrap();
+        let auto = &user_data["autoinstall"];
+        assert_eq!(auto["identity"]["hostname"], "9c-8e-99-00-00-07");
+        assert_eq!(auto["ssh"]["authorized-keys"][0], key);
+        let meta_data = answer(&config, "meta-data").unwrap();
+        let meta_data: serde_json::Value = serde_saphyr::from_str(&meta_data).unwrap();
+        assert_eq!(meta_data["instance-id"], "9c-8e-99-00-00-07");
+    }
+
+    #[test]
+    fn an_answer_file_that_needs_what_the_config_does_not_say_is_refused_with_its_line() {
+        let mut config = example();
+        let group = config.catalog.groups.pop().unwrap();
+        let mut group = std::sync::Arc::into_inner(group).unwrap();
+        let profile = std::sync::Arc::clone(&group.profile);
+        let settings = crate::boot::settings::Settings {
+            vars: std::collections::BTreeMap::new(),
+            ..profile.settings.clone()
+        };
+        let bare = crate::boot::catalog::Profile {
+            name: "bare".into(),
+            script: "debian".into(),
+            image: None,
+            omni: None,
+            settings,
+        };
+        group.profile = std::sync::Arc::new(bare);
+        config.catalog.groups.push(std::sync::Arc::new(group));
+        for name in ["preseed.cfg", "ks.cfg", "config.ign", "user-data"] {
+            let refused = answer(&config, name).unwrap_err();
+            assert!(refused.contains(&format!("answers/{name}:")), "{refused}");
+            assert!(refused.contains("not known"), "{refused}");
+        }
+    }
 }

@@ -201,8 +201,9 @@ fn in_the_example_with_its_files_nothing_is_wrong() {
         ("images/linux", "a kernel"),
         ("images/initrd.gz", "an initrd"),
         ("boot-scripts/README", "templates"),
+        ("answers/preseed.cfg", include_str!("../answers/preseed.cfg")),
     ]);
-    let said = "./config.yaml: nothing is wrong; 3 machines, 0 groups, 3 profiles, 2 images\n";
+    let said = "./config.yaml: nothing is wrong; 4 machines, 2 groups, 4 profiles, 2 images\n";
     assert_eq!(check(folder.path(), &[]), (said.to_owned(), String::new(), 0));
 }
 

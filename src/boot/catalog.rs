@@ -20,6 +20,7 @@ use super::omni::Omni;
 use super::pattern::Pattern;
 use super::settings::Settings;
 use super::talos::{TalosArch, TalosVersion};
+use super::templates::STARTING_A_KERNEL;
 
 /// A known box.
 #[derive(Debug)]
@@ -89,9 +90,9 @@ impl Profile {
         self.script == "talos"
     }
 
-    /// Whether its script is a built-in one that loads a kernel.
+    /// Whether its script is a built-in one that starts a kernel.
     pub fn needs_image(&self) -> bool {
-        self.adds_talos_arguments() || self.script == "linux"
+        STARTING_A_KERNEL.contains(&self.script.as_str())
     }
 }
 

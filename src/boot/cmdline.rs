@@ -171,6 +171,21 @@ pub fn kernel_line(profile: &Profile, image: &Image, who: &Who) -> Result<String
     }
 }
 
+/// Whether a kernel line as a script has it, with what its template adds, is short enough.
+///
+/// # Errors
+/// It is not. The message has the name of the longest argument and not its value, which may be a secret.
+pub fn fits(line: &str) -> Result<(), CmdlineError> {
+    let len = KERNEL_NAME.len() + 1 + line.len();
+    if len <= MAX_LEN {
+        return Ok(());
+    }
+    let longest = line.split(' ').max_by_key(|word| word.len()).unwrap_or_default();
+    let name: String = longest.split('=').next().unwrap_or_default().chars().take(100).collect();
+    let longest = format!("`{name}=…` ({} bytes), with what its template adds", longest.len());
+    Err(CmdlineError::TooLong { len, longest })
+}
+
 fn arguments<'a>(
     profile: &'a Profile,
     image: &'a Image,

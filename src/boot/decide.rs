@@ -177,7 +177,7 @@ pub fn decide_script(
     };
     let kind = choose(kind, &who, client, catalog);
     match &kind {
-        Kind::Profile(profile) if tells_more && templates.uses_facts(&profile.script) => {
+        Kind::Profile(profile) if tells_more && uses_facts(profile, &who, templates) => {
             Ok(Script { kind: Kind::AskFacts, who })
         }
         // From a menu that would only lead back to it.
@@ -188,6 +188,12 @@ pub fn decide_script(
             Ok(Script { kind, who })
         }
     }
+}
+
+/// Whether a profile's script, or a file that its machine will fetch, prints what only iPXE can tell.
+fn uses_facts(profile: &Profile, who: &Who, templates: &Templates) -> bool {
+    let mut files = who.settings(Some(profile)).flat_map(|said| said.files.values());
+    templates.uses_facts(&profile.script) || files.any(|path| templates.answer_uses_facts(path))
 }
 
 /// Decides what a client gets that asks for an NBP by its name.

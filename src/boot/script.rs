@@ -23,6 +23,8 @@ pub struct Scene<'a> {
     pub mac: Mac,
     /// Where this client reaches our HTTP server, as `http://192.168.1.2:8080`.
     pub base: &'a str,
+    /// The same over HTTP: an installer has it, also where the iPXE before it had not.
+    pub http: &'a str,
 }
 
 /// A script, ready to be served.
@@ -100,6 +102,7 @@ pub fn render(
     }
     let common = common_values(who, profile, scene);
     let text = templates.script(template, &context! { ..own, ..common })?;
+    text.lines().filter_map(kernel_arguments).try_for_each(cmdline::fits)?;
     // After all else, so that what is wrong besides is known while an image is still on its way.
     if let Some(image) = profile.and_then(|profile| profile.image.as_ref()) {
         image.is_ready().map_err(|reason| Refusal::Image(reason.to_owned()))?;
@@ -158,9 +161,19 @@ pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal
     })
 }
 
+/// What a line of a script starts a kernel with: `kernel --name kernel http://… quiet || goto failed`.
+/// Templates add to what the config says.
+fn kernel_arguments(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("kernel ")?;
+    let rest =
+        rest.strip_prefix("--name ").map_or(Some(rest), |rest| Some(rest.split_once(' ')?.1));
+    let (_, arguments) = rest?.split_once(' ')?;
+    Some(arguments.split(" || ").next().unwrap_or(arguments))
+}
+
 /// What every template may use.
 fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Value {
-    let Scene { client, mac, base } = scene;
+    let Scene { client, mac, base, http } = scene;
     let machine = who.machine.as_deref();
     let network = machine.map(|machine| &machine.network);
     let facts = client.facts.as_ref();
@@ -171,7 +184,7 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         .map(|profile| files(who, profile))
         .into_iter()
         .flatten()
-        .map(|(name, _)| (name, Value::from_safe_string(links::file(base, mac, name))))
+        .map(|(name, _)| (name, Value::from_safe_string(links::file(http, mac, name))))
         .collect();
     let uuid = client.uuid.or_else(|| machine?.uuid);
     let told_serial = facts.and_then(|facts| facts.serial.as_ref());
@@ -206,8 +219,10 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         group => who.group.as_ref().map(|group| &group.name),
         profile => context! { name => profile.map(|profile| &profile.name) },
         files => urls,
+        files_url => links::files(http, mac),
         base => base,
         script_url => links::script_again(base, mac, client),
+        start_url => links::script_again(base, mac, &Client { choice: None, ..client.clone() }),
     }
 }
 
@@ -297,6 +312,9 @@ fn added_up<'a, T>(
 }
 
 #[cfg(test)]
+mod shipped;
+
+#[cfg(test)]
 mod tests {
     use std::sync::{Arc, LazyLock};
 
@@ -315,7 +333,8 @@ mod tests {
     }
 
     fn scene() -> Scene<'static> {
-        Scene { client: &CLIENT, mac: MAC, base: "http://192.168.1.2:8080" }
+        let base = "http://192.168.1.2:8080";
+        Scene { client: &CLIENT, mac: MAC, base, http: base }
     }
 
     fn arguments(word: &str) -> Settings {
@@ -467,8 +486,8 @@ mod tests {
         });
         assert_eq!(refused(&of_profile(without), scene()), "image rack has no /srv/vmlinuz");
         assert_eq!(
-            refused(&of_profile(profile("coreos")), scene()),
-            "there is no boot script `coreos.ipxe`: none in the folder of `server.boot_scripts`, none built in"
+            refused(&of_profile(profile("nixos")), scene()),
+            "there is no boot script `nixos.ipxe`: none in the folder of `server.boot_scripts`, none built in"
         );
         let bad = Profile { settings: arguments("&&"), ..profile("linux") };
         assert_eq!(

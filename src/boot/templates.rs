@@ -11,8 +11,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::ValueKind;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, filters,
+};
 
 use super::cmdline::Flaw;
 use super::names::nearest;
@@ -22,11 +24,35 @@ use super::omni::redacted;
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("ask-facts", include_str!("../../boot-scripts/ask-facts.ipxe")),
     ("autoexec", include_str!("../../boot-scripts/autoexec.ipxe")),
+    ("autoinstall", include_str!("../../boot-scripts/autoinstall.ipxe")),
+    ("coreos", include_str!("../../boot-scripts/coreos.ipxe")),
+    ("debian", include_str!("../../boot-scripts/debian.ipxe")),
+    ("flatcar", include_str!("../../boot-scripts/flatcar.ipxe")),
+    ("inspect", include_str!("../../boot-scripts/inspect.ipxe")),
+    ("kickstart", include_str!("../../boot-scripts/kickstart.ipxe")),
     ("linux", include_str!("../../boot-scripts/linux.ipxe")),
     ("local-disk", include_str!("../../boot-scripts/local-disk.ipxe")),
+    ("memtest", include_str!("../../boot-scripts/memtest.ipxe")),
     ("menu", include_str!("../../boot-scripts/menu.ipxe")),
+    ("netbootxyz", include_str!("../../boot-scripts/netbootxyz.ipxe")),
     ("refused", include_str!("../../boot-scripts/refused.ipxe")),
     ("talos", include_str!("../../boot-scripts/talos.ipxe")),
+];
+
+/// Those among them that start a kernel, and so need an image.
+pub const STARTING_A_KERNEL: &[&str] =
+    &["autoinstall", "coreos", "debian", "flatcar", "kickstart", "linux", "memtest", "talos"];
+
+/// What only iPXE can tell, as templates say it. A machine's own serial number and UUID are among it, where
+/// its entry does not say them.
+const FACTS: &[&str] = &[
+    "client.serial",
+    "client.product",
+    "client.vendor",
+    "client.cpu",
+    "client.uuid",
+    "machine.serial",
+    "machine.uuid",
 ];
 
 /// How many steps a template may take: enough for a menu of a thousand profiles, and the end of a
@@ -61,8 +87,10 @@ pub struct Templates {
     answers: BTreeMap<PathBuf, Result<(), Mistake>>,
     /// Those that did not come with reveille.
     own: BTreeSet<String>,
-    /// Those that print what only iPXE can tell.
+    /// The boot scripts that print what only iPXE can tell.
     using_facts: BTreeSet<String>,
+    /// The answer files that do.
+    answers_using_facts: BTreeSet<PathBuf>,
 }
 
 /// Where templates come from: name to source, or why it cannot be read.
@@ -91,6 +119,12 @@ impl Templates {
         let names = own.keys().cloned().collect();
         sources.extend(own);
         let using_facts = using_facts(&sources);
+        let tells = |source: &Result<String, String>| source.as_ref().is_ok_and(|s| tells(s));
+        let answers_using_facts = answers
+            .iter()
+            .filter(|(_, source)| tells(source))
+            .map(|(path, _)| path.clone())
+            .collect();
         for (name, source) in sources {
             if let Err(mistake) = compile(&mut env, script_file(&name), source) {
                 broken.insert(name, mistake);
@@ -103,7 +137,7 @@ impl Templates {
                 (path, compiled)
             })
             .collect();
-        Self { env, broken, answers, own: names, using_facts }
+        Self { env, broken, answers, own: names, using_facts, answers_using_facts }
     }
 
     /// Whether there is a boot script of this name, usable or not.
@@ -150,6 +184,11 @@ impl Templates {
     /// Whether a boot script prints what only iPXE can tell of its machine.
     pub fn uses_facts(&self, name: &str) -> bool {
         self.using_facts.contains(name)
+    }
+
+    /// Whether an answer file does.
+    pub fn answer_uses_facts(&self, path: &Path) -> bool {
+        self.answers_using_facts.contains(path)
     }
 
     /// Fills in a boot script.
@@ -246,6 +285,7 @@ fn environment() -> Environment<'static> {
         }
     });
     env.add_filter("words", words);
+    env.add_filter("tojson", tojson);
     env.add_filter("harmless", harmless);
     env
 }
@@ -294,13 +334,37 @@ fn breakout(word: &str) -> Option<String> {
     Some(why)
 }
 
-/// The filter `words`: blanks are wanted here, everything else is checked word by word.
+/// The filter `words`: of a text, where blanks are wanted, and everything else is checked word by word; or
+/// of a list, of which every item is one word.
 fn words(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
-    let text = printable(value)?;
-    match text.split(' ').find_map(|word| danger(state, word)) {
+    let words: Vec<String> = match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter()?.map(|item| printable(&item)).collect::<Result<_, _>>()?
+        }
+        _ => printable(value)?.split(' ').map(str::to_owned).collect(),
+    };
+    match words.iter().find_map(|word| danger(state, word)) {
         Some(why) => Err(refused(format!("a word that is printed here {why}"))),
-        None => Ok(Value::from_safe_string(text)),
+        None => Ok(Value::from_safe_string(words.join(" "))),
     }
+}
+
+/// The filter `tojson`: a value as JSON, which holds whatever it is; also what is an empty list or nothing,
+/// but not what is misspelt. iPXE does not know JSON's quotes, so there it stays one word.
+fn tojson(
+    state: &State<'_, '_>,
+    value: &Value,
+    indent: Option<Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(refused("a value that is printed here is not known".to_owned()));
+    }
+    let json = filters::tojson(value, indent, options)?;
+    Ok(match state.auto_escape() {
+        AutoEscape::Custom(kind) if kind == IPXE => Value::from(json.to_string()),
+        _ => json,
+    })
 }
 
 /// The filter `harmless`: what is only shown. Words that cannot be printed are left out, and so is what is
@@ -324,8 +388,6 @@ fn compile(
 
 /// The templates that print what only iPXE can tell, themselves or through what they include.
 fn using_facts(sources: &BTreeMap<String, Result<String, String>>) -> BTreeSet<String> {
-    let facts = ["client.serial", "client.product", "client.vendor", "client.cpu", "client.uuid"];
-    let tells = |source: &str| facts.iter().any(|fact| source.contains(fact));
     let text = |name: &String| sources[name].as_ref().map_or("", String::as_str);
     let mut using: BTreeSet<String> =
         sources.keys().filter(|name| tells(text(name))).cloned().collect();
@@ -342,6 +404,10 @@ fn using_facts(sources: &BTreeMap<String, Result<String, String>>) -> BTreeSet<S
         }
         using.extend(more);
     }
+}
+
+fn tells(source: &str) -> bool {
+    FACTS.iter().any(|fact| source.contains(fact))
 }
 
 fn quoted(name: &str) -> String {
@@ -425,3 +491,6 @@ impl fmt::Display for Mistake {
         f.write_str(&self.message)
     }
 }
+
+#[cfg(test)]
+mod tests;

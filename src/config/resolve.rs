@@ -266,6 +266,10 @@ pub(super) mod tests {
             base: "/etc/reveille".into(),
             state: "/var/lib/reveille".into(),
             secrets: file.secret_sources().map(|s| (s.clone(), secret("abcd"))).collect(),
+            answers: file
+                .answer_files()
+                .map(|name| (within(Path::new("/etc/reveille"), name), Ok(String::new())))
+                .collect(),
             nbps,
             ..Surroundings::default()
         };
@@ -293,6 +297,12 @@ pub(super) mod tests {
         assert_eq!(kernel, Path::new("/etc/reveille/images/kernel-amd64"));
         let v1_11: TalosVersion = "1.11".parse().unwrap();
         assert_eq!(image.talos, Some((v1_11, TalosArch::Amd64)));
+        let networked = " talos.hostname=oden ip=192.168.1.171::192.168.1.1:255.255.255.0:oden:eth0:off:192.168.1.1";
+        let groups: Vec<_> = catalog.groups.iter().map(|group| group.name.as_str()).collect();
+        assert_eq!(groups, ["blades", "rest"]);
+        let rest = &catalog.groups[1];
+        let preseed = &rest.profile.settings.files["preseed.cfg"];
+        assert_eq!(preseed, Path::new("/etc/reveille/answers/preseed.cfg"));
         let balder = catalog.machine("9c:8e:99:00:00:02".parse().unwrap()).unwrap();
         assert_eq!((balder.macs.len(), balder.settings.replace_ipxe), (2, Some(true)));
         assert!(catalog.needs_smbios());
@@ -303,7 +313,8 @@ pub(super) mod tests {
         assert!(
             line.contains(" siderolink.api=https://example.omni.siderolabs.io?jointoken=abcd ")
         );
-        assert!(line.ends_with(" console=ttyS1,115200n8 intel_iommu=off talos.hostname=oden"));
+        let own = " console=ttyS1,115200n8 intel_iommu=off";
+        assert!(line.ends_with(&format!("{own}{networked}")), "{line}");
     }
 
     #[test]

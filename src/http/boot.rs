@@ -1,13 +1,13 @@
 //! `/boot/<mac>.ipxe`, `/files/<mac>/<name>`, `/nbp/<name>` and `/images/<image>/<part>`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, Path, Query, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
@@ -39,7 +39,7 @@ pub async fn script(
     State(server): State<Server>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     Path(file): Path<String>,
-    Query(facts): Query<HashMap<String, String>>,
+    RawQuery(query): RawQuery,
     (method, headers): (Method, HeaderMap),
 ) -> Response {
     let server = server.serving(&headers);
@@ -49,7 +49,8 @@ pub async fn script(
     };
     let config = Arc::clone(&server.config.borrow());
     let state = server.registry.state(Some(mac), None);
-    let client = client(mac, arrival.from, &facts, &state);
+    let told = links::told(query.as_deref().unwrap_or_default());
+    let client = client(mac, arrival.from, &told, &state);
     let subject = Subject {
         mac: Some(mac),
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
@@ -58,7 +59,7 @@ pub async fn script(
     let (text, does) = match decide_script(&client, &config.catalog, &config.templates) {
         Ok(script) => {
             let base = links::base(address, config.server.http_port);
-            scripts::render(&config, &script, (mac, &client), &base)
+            scripts::render(&config, &script, (mac, &client), (&base, &base))
         }
         Err(reason) => {
             let text = format!("{reason}\n");
@@ -74,7 +75,7 @@ pub async fn script(
 fn client(
     mac: Mac,
     address: Ipv4Addr,
-    told: &HashMap<String, String>,
+    told: &BTreeMap<&str, String>,
     state: &MachineState,
 ) -> Client {
     let given = |name: &str| {

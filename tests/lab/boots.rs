@@ -79,6 +79,25 @@ pub fn appliance_with(config: &str) -> (Folder, Appliance) {
     (folder, appliance)
 }
 
+/// What the operator does while a rack boots: an edit counts for the next boot, a mistake for none.
+#[test]
+fn a_machine_that_boots_again_has_the_line_as_it_was_edited_and_after_a_broken_edit_the_old_one() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let (folder, mut appliance) = appliance();
+        let boot = || Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01").command_line();
+        assert_eq!(boot(), expected("bios"));
+        let edited = CONFIG.replace("lab.profile=a||b]", "lab.profile=a||b, lab.edit=1]");
+        folder.write("config.yaml", &edited);
+        appliance.wait_for("profile talos: cmdline + lab.edit=1");
+        let line = expected("bios").replace("lab.profile=a||b", "lab.profile=a||b lab.edit=1");
+        assert_eq!(boot(), line);
+        folder.write("config.yaml", edited.replace("profile: talos", "profile: talso"));
+        appliance.wait_for("there is no profile named `talso`; did you mean `talos`?");
+        assert_eq!(boot(), line);
+    });
+}
+
 /// The three firmwares, switched on together.
 fn three_boot(lan: &Lan, dhcp: Dhcp) {
     let _router = Router::start(dhcp, Ipv6::Announced);

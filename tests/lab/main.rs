@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod bad_input;
 mod beside;
 mod boots;
@@ -18,6 +19,7 @@ mod interfaces;
 mod journey;
 mod option_43;
 mod reload;
+mod scripts;
 mod simulate;
 mod tftp;
 mod tftp_clients;

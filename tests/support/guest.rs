@@ -21,6 +21,32 @@ pub enum Machine {
     UefiHttp,
 }
 
+/// What a machine has beyond its card.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hardware<'a> {
+    /// Memory in MiB, where the usual is not enough.
+    pub memory: Option<u32>,
+    /// What its SMBIOS tables say of the system, as QEMU's `-smbios type=1` has it.
+    pub smbios: Option<&'a str>,
+    /// A disk that it boots after its card.
+    pub disk: Option<Disk<'a>>,
+    /// A screen, for what runs only where there is one.
+    pub screen: Option<Screen>,
+}
+
+/// A screen.
+#[derive(Clone, Copy, Debug)]
+pub struct Screen;
+
+/// A disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Disk<'a> {
+    /// The bytes of this file.
+    Image(&'a Path),
+    /// A FAT file system with what is in this folder.
+    Folder(&'a Path),
+}
+
 /// A running machine.
 #[derive(Debug)]
 pub struct Guest {
@@ -32,6 +58,15 @@ pub struct Guest {
 impl Guest {
     /// Switches a machine on.
     pub fn power_on(lan: &Lan, machine: Machine, mac: &str) -> Self {
+        Self::power_on_with(lan, (machine, mac), Hardware::default())
+    }
+
+    /// Switches a machine on that has more than a card.
+    pub fn power_on_with(
+        lan: &Lan,
+        (machine, mac): (Machine, &str),
+        hardware: Hardware<'_>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the machine");
         let console = folder.path().join("console");
         let tap = format!("tap{}", mac.replace(':', "").split_off(6));
@@ -51,7 +86,7 @@ impl Guest {
             Machine::Bios => {
                 packaged("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu");
                 qemu.args(["-m", "192", "-device"]);
-                qemu.arg(format!("virtio-net-pci,netdev=n0,mac={mac}"));
+                qemu.arg(format!("virtio-net-pci,netdev=n0,mac={mac},bootindex=0"));
             }
             Machine::Uefi => uefi(&mut qemu, folder.path(), mac),
             Machine::UefiHttp => {
@@ -61,6 +96,7 @@ impl Guest {
                 }
             }
         }
+        hardware.plug_into(&mut qemu);
         let qemu = qemu.stdin(Stdio::null()).spawn().expect("timeout (package coreutils) starts");
         Self { qemu, console, _folder: folder }
     }
@@ -101,6 +137,28 @@ impl Guest {
     }
 }
 
+impl Hardware<'_> {
+    fn plug_into(&self, qemu: &mut Command) {
+        if let Some(memory) = self.memory {
+            // The last one counts.
+            qemu.args(["-m", &memory.to_string()]);
+        }
+        if let Some(smbios) = self.smbios {
+            qemu.args(["-smbios", &format!("type=1,{smbios}")]);
+        }
+        if let Some(Screen) = self.screen {
+            qemu.args(["-device", "VGA"]);
+        }
+        let file = match self.disk {
+            Some(Disk::Image(file)) => file.display().to_string(),
+            Some(Disk::Folder(folder)) => format!("fat:rw:{}", folder.display()),
+            None => return,
+        };
+        qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,file={file}"));
+        qemu.args(["-device", "ide-hd,drive=d0,bootindex=1"]);
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         self.qemu.kill().ok();
@@ -114,7 +172,7 @@ fn uefi(qemu: &mut Command, folder: &Path, mac: &str) {
     fs::copy(packaged("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"), &variables)
         .expect("the machine's folder is writable");
     qemu.args(["-m", "256", "-device"]);
-    qemu.arg(format!("virtio-net-pci,netdev=n0,mac={mac},romfile="));
+    qemu.arg(format!("virtio-net-pci,netdev=n0,mac={mac},romfile=,bootindex=0"));
     let flash = "if=pflash,format=raw";
     qemu.arg("-drive").arg(format!("{flash},unit=0,readonly=on,file={}", code.display()));
     qemu.arg("-drive").arg(format!("{flash},unit=1,file={}", variables.display()));
@@ -128,6 +186,11 @@ pub fn kernel() -> PathBuf {
         kernel.exists().then_some(kernel)
     });
     found.expect("apt-get install debian-installer-12-netboot-amd64 (dev/setup test does it)")
+}
+
+/// The initial RAM disk of Debian's installer, which is this kernel's.
+pub fn installer() -> PathBuf {
+    kernel().with_file_name("initrd.gz")
 }
 
 /// What the machine runs: it prints its command line and switches itself off.

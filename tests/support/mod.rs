@@ -10,7 +10,7 @@ pub mod lan;
 pub mod router;
 
 pub use appliance::Appliance;
-pub use guest::{Guest, Machine};
+pub use guest::{Disk, Guest, Hardware, Machine, Screen};
 pub use lan::{Lan, in_lab};
 pub use router::{Dhcp, Router};
 

@@ -228,7 +228,7 @@ impl Profile {
             problems.error(
                 key,
                 node.place,
-                "`script` is missing: talos, linux, local-disk, menu, or a template of your own",
+                "`script` is missing: talos, linux, debian, local-disk, menu or another of those that come with reveille, or a template of your own",
             );
         }
         Self {

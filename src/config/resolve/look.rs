@@ -114,7 +114,8 @@ fn try_script(
         facts: Some(Facts { serial: some(), product: some(), vendor: some(), cpu: Some(Cpu::X64) }),
         ..Client::at(Stage::Ipxe)
     };
-    let scene = Scene { client: &client, mac, base: "http://192.0.2.2:8080" };
+    let base = "http://192.0.2.2:8080";
+    let scene = Scene { client: &client, mac, base, http: base };
     // Some machine, or group, may say what the template needs.
     let is_it = |other: &Arc<Profile>| Arc::ptr_eq(other, profile);
     let machine = catalog
