@@ -131,7 +131,7 @@ fn a_daemon_with_a_bad_config_says_everything_and_does_not_start() {
             "./config.yaml:1:25: error: server.http.port: `0` is not a whole number from 1 to 65535",
             "./config.yaml:2:23: error: machines.a.mac: `b` is not a MAC address; write it like 5c:f3:fc:00:00:01",
             "./config.yaml:2:13: error: machines.a: `profile` is missing",
-            "     2 | machines: { a: { mac: b } }\n       |                       ^\n",
+            "     2 | machines: { a: { mac: b } }\n       |                       ^",
         ] {
             assert!(log.contains(told), "no `{told}` in\n{log}");
         }
