@@ -116,7 +116,8 @@ impl Problems {
         if line.trim().is_empty() {
             return None;
         }
-        let before = (0..number).rev().map_while(at);
+        // No secret has more lines; a list of machines may have many more.
+        let before = (0..number).rev().take(500).map_while(at);
         let is_secret = quote::continues_a_secret(line, before);
         Some(if is_secret { Quote::hidden(line) } else { Quote::of(line, place.column) })
     }

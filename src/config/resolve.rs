@@ -141,8 +141,8 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
     };
     // What else lies in the host's own folders is none of the operator's making.
     let is_its_own = |path: &Path| {
-        let within = |folder: &&str| path.starts_with(folder) && path != Path::new(folder);
-        DEFAULT_NBPS.iter().any(within)
+        let lies_in = |folder: &&str| path.starts_with(folder) && path != Path::new(folder);
+        DEFAULT_NBPS.iter().any(lies_in)
     };
     for (path, reason) in found.bad_nbps.iter().filter(|(path, _)| !is_its_own(path)) {
         let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));

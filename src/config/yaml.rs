@@ -84,7 +84,12 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
             max_nodes: 10_000_000,
             max_events: 20_000_000,
             max_total_scalar_bytes: 1 << 28,
+            // Each machine may begin with what all have, `<<: *base`.
+            max_aliases: 1_000_000,
+            max_merge_keys: 1_000_000,
+            enforce_alias_anchor_ratio: false,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 5_000_000 },
         with_snippet: false,
         // Who reads a mapping tells of them, together with all else that is wrong.
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
@@ -330,6 +335,16 @@ mod tests {
             assert_eq!(error.place.line, line, "{text:?}: {error:?}");
             assert!(error.message.contains(word), "{text:?}: {error:?}");
         }
+    }
+
+    #[test]
+    fn every_machine_of_many_may_begin_with_what_all_have() {
+        let mut text = "a: &base { x: 1, y: [2, 3] }\n".to_owned();
+        for n in 0..20_000 {
+            text += &format!("n{n}: {{ <<: *base, z: {n} }}\n");
+        }
+        let node = parse(&text).unwrap();
+        assert_eq!(map(map(&node)[20_000].3).len(), 3);
     }
 
     #[test]

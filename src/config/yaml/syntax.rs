@@ -9,20 +9,32 @@ use super::{Place, SyntaxError, place};
 
 const NO_COLON: &str = "this line has no `:`; write it like `key: value`";
 
+/// What the library says, in part, and what it is called where it says so.
+const PLAIN: [(&str, &str); 6] = [
+    ("unclosed quote", "this quote is not closed"),
+    (
+        "invalid trailing content after",
+        "the quotes end before this; put the whole value between them",
+    ),
+    ("misplaced bracket", "this bracket or brace closes nothing"),
+    ("recursion limit", "brackets or braces stand too deep in each other here"),
+    ("budget breached", ALIASES),
+    ("alias", ALIASES),
+];
+const ALIASES: &str = "aliases (`*name`) repeat more here than any config needs; write out what is meant, once for each";
+
 /// The library's error, at the place that needs an edit.
 pub(super) fn in_plain_words(error: &Error, text: &str) -> SyntaxError {
     let at = place(error.location().unwrap_or(Location::UNKNOWN));
     let library = without_place(&error.without_snippet().to_string());
-    let told = |place: Place, message: String| SyntaxError { place, message };
     let has = |part: &str| library.contains(part);
+    let told = |place: Place, message: String| SyntaxError { place, message };
     let line = line_of(text, at.line);
+    let begin = Place { column: indentation(line) + 1, ..at };
     if has("tabs disallowed") || has("tab ") {
         let column = line.find('\t').map_or(at.column, |tab| column(line, tab));
         let message = "a tab stands here; YAML is indented with blanks".to_owned();
         return told(Place { column, ..at }, message);
-    }
-    if has("unclosed quote") {
-        return told(at, "this quote is not closed".to_owned());
     }
     if has("multiple YAML documents") {
         let begins = |line: &u32| line_of(text, *line).starts_with("---");
@@ -31,30 +43,15 @@ pub(super) fn in_plain_words(error: &Error, text: &str) -> SyntaxError {
         return told(Place { line, column: 1 }, message);
     }
     if has("unknown anchor") {
-        let name = word(line, at.column);
-        let message = format!(
-            "`{name}` stands for what has the anchor `&{}`, and there is none; a text that begins with `*` needs quotes",
-            name.trim_start_matches('*')
-        );
-        return told(at, message);
+        return told(at, without_anchor(line, at));
     }
-    if has("budget breached") || has("alias") {
-        let message = "aliases (`*name`) repeat more here than any config needs; write out what is meant, once for each";
-        return told(at, message.to_owned());
-    }
-    if has("recursion limit") {
-        return told(at, "brackets or braces stand too deep in each other here".to_owned());
+    if let Some((_, plain)) = PLAIN.iter().find(|(part, _)| has(part)) {
+        return told(at, (*plain).to_owned());
     }
     if let Some(character) = line.chars().nth(at.column as usize - 1)
         && has("unexpected character")
     {
-        let shown = character.escape_default();
-        let message = if character.is_control() {
-            format!("the character `{shown}` cannot stand in a config")
-        } else {
-            format!("a value that begins with `{shown}` needs quotes")
-        };
-        return told(at, message);
+        return told(at, unexpected(character));
     }
     if let Some((place, bracket)) = unclosed(text, at)
         && ["flow", "':'", "bracket", "mapping values"].into_iter().any(has)
@@ -62,7 +59,7 @@ pub(super) fn in_plain_words(error: &Error, text: &str) -> SyntaxError {
         return told(place, format!("this `{bracket}` is not closed"));
     }
     if has("simple key expect") {
-        return told(Place { column: indentation(line) + 1, ..at }, NO_COLON.to_owned());
+        return told(begin, NO_COLON.to_owned());
     }
     if has("mapping values are not allowed") {
         return misplaced(text, at);
@@ -70,9 +67,26 @@ pub(super) fn in_plain_words(error: &Error, text: &str) -> SyntaxError {
     if has("did not find expected key") || has("did not find expected '-'") || has("indentation") {
         let message =
             "this fits nowhere: it is indented like none of the lines that it could belong to";
-        return told(Place { column: indentation(line) + 1, ..at }, message.to_owned());
+        return told(begin, message.to_owned());
     }
     told(at, library)
+}
+
+fn without_anchor(line: &str, at: Place) -> String {
+    let name = word(line, at.column);
+    let anchor = name.trim_start_matches('*');
+    format!(
+        "`{name}` stands for what has the anchor `&{anchor}`, and there is none; a text that begins with `*` needs quotes"
+    )
+}
+
+fn unexpected(character: char) -> String {
+    let shown = character.escape_default();
+    if character.is_control() {
+        format!("the character `{shown}` cannot stand in a config")
+    } else {
+        format!("a value that begins with `{shown}` needs quotes")
+    }
 }
 
 /// A `:` where none can stand: the line before has none, or none with a blank behind it, or a value already.
