@@ -1,7 +1,8 @@
 //! The appliance: the built daemon in its namespace.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -31,7 +32,11 @@ impl Folder {
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::create_dir_all(path.parent().expect("a file has a folder")).expect("it is writable");
-        fs::write(&path, content).expect("it is writable");
+        // A token is for its owner alone, as the daemon wants it.
+        let mode = if name.ends_with(".token") { 0o600 } else { 0o644 };
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true).mode(mode).open(&path);
+        file.and_then(|mut file| file.write_all(content.as_ref())).expect("it is writable");
         path
     }
 }
