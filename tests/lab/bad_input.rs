@@ -23,12 +23,12 @@ images:
 profiles:
   talos: { script: talos, image: talos, omni: lab }
   debian: { script: linux, image: debian }
-  coreos: { script: coreos }
+  nixos: { script: nixos }
   fine: { script: linux, image: fine }
 machines:
   one: { mac: 52:54:00:77:00:01, profile: talos }
   two: { mac: 52:54:00:77:00:02, profile: debian }
-  three: { mac: 52:54:00:77:00:03, profile: coreos }
+  three: { mac: 52:54:00:77:00:03, profile: nixos }
   four: { mac: 52:54:00:77:00:04, profile: fine }
 ";
 
@@ -55,7 +55,7 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
             format!("WARN config: ./config.yaml:2:18: server.nbps[1]: {base}/more-nbps: there is no such file"),
             format!("WARN config: ./config.yaml:6:25: omni.lab.join_token.file: no join token: {base}/lab.token: there is no such file; boots that join lab are refused until it is there"),
             format!("WARN config: ./config.yaml:10:38: images.debian.initrd: {base}/gone.gz: there is no such file; boots of image debian are refused until it is there"),
-            "WARN config: ./config.yaml:14:21: profiles.coreos.script: there is no boot script named `coreos`".to_owned(),
+            "WARN config: ./config.yaml:14:20: profiles.nixos.script: there is no boot script named `nixos`".to_owned(),
         ] {
             assert!(log.contains(&told), "no `{told}` in\n{log}");
         }
@@ -69,7 +69,7 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
         };
         refused(1, "no join token for omni lab: ");
         refused(2, "gone.gz: there is no such file");
-        refused(3, "there is no boot script `coreos.ipxe`");
+        refused(3, "there is no boot script `nixos.ipxe`");
         assert!(script(&firmware, 4).contains("\nkernel "));
         appliance.wait_for("WARN one (52:54:00:77:00:01): refused its boot: no join token");
 
@@ -77,9 +77,9 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
         folder.write("gone.gz", "here");
         assert!(script(&firmware, 2).contains("\nkernel "));
         folder.write("lab.token", "abcd\n");
-        folder.write("boot-scripts/coreos.ipxe", "#!ipxe\necho {{ machine.name }}\n");
+        folder.write("boot-scripts/nixos.ipxe", "#!ipxe\necho {{ machine.name }}\n");
         appliance.wait_for("omni lab: join token is there");
-        appliance.wait_for("template coreos: new");
+        appliance.wait_for("template nixos: new");
         assert!(script(&firmware, 1).contains("?jointoken=abcd "));
         assert_eq!(script(&firmware, 3), "#!ipxe\necho three\n");
     });

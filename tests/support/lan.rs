@@ -188,7 +188,10 @@ impl Lan {
 
     /// Makes a tap interface on the LAN, for QEMU.
     pub fn tap(&self, name: &str) {
-        run("ip", &["tuntap", "add", "dev", name, "mode", "tap"]);
+        // A machine that is switched on again has the cable that it had.
+        if nix::net::if_::if_nametoindex(name).is_err() {
+            run("ip", &["tuntap", "add", "dev", name, "mode", "tap"]);
+        }
         run("ip", &["link", "set", name, "master", self.bridge, "up"]);
     }
 }
