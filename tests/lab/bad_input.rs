@@ -75,6 +75,7 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
 
         // An image that comes is served at once, a secret and a template when they are taken up.
         folder.write("gone.gz", "here");
+        appliance.wait_for("image debian: initrd is there");
         assert!(script(&firmware, 2).contains("\nkernel "));
         folder.write("lab.token", "abcd\n");
         folder.write("boot-scripts/nixos.ipxe", "#!ipxe\necho {{ machine.name }}\n");
