@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::boot::event::Subject;
-use crate::boot::{Event, Mac, MachineState};
+use crate::boot::{Arch, Event, Mac, MachineState};
 use crate::journal::Journal;
 
 /// How long something is remembered: an address is taken for the machine that leased it last, and a
@@ -95,6 +95,12 @@ impl Registry {
         let key = Key::of(mac, address);
         let known = key.and_then(|key| remembered.states.get(&key, SystemTime::now()));
         known.cloned().unwrap_or_default()
+    }
+
+    /// What its firmware is, as far as DHCP told.
+    pub fn arch(&self, mac: Mac) -> Option<Arch> {
+        let remembered = self.remembered();
+        remembered.states.get(&Key::Mac(mac), SystemTime::now())?.arch()
     }
 
     /// Who has this address, as far as was seen.

@@ -125,6 +125,11 @@ pub enum Flaw {
 impl Flaw {
     /// What iPXE would do to `word` as a word of its own, if it does not take it literally.
     pub fn of(word: &str) -> Option<Self> {
+        // Most words are: nothing that follows can be said of them.
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"|&;#$\\".contains(&byte);
+        if !word.is_empty() && word.bytes().all(is_plain) {
+            return None;
+        }
         if word.is_empty() {
             Some(Self::Empty)
         } else if word.chars().any(|c| c.is_control()) {

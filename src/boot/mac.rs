@@ -29,7 +29,20 @@ impl Mac {
     /// `5c-f3-fc-00-00-01`: the spelling that is safe in a path, and the one that iPXE's
     /// `${mac:hexhyp}` makes.
     pub fn hyphenated(self) -> String {
-        self.to_string().replace(':', "-")
+        self.spelled(b'-', &mut [0; 17]).to_owned()
+    }
+
+    /// A script names its machine a dozen times.
+    fn spelled(self, separator: u8, text: &mut [u8; 17]) -> &str {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for (octet, place) in self.0.iter().zip(text.chunks_mut(3)) {
+            place[0] = DIGITS[usize::from(octet >> 4)];
+            place[1] = DIGITS[usize::from(octet & 15)];
+            if let Some(third) = place.get_mut(2) {
+                *third = separator;
+            }
+        }
+        std::str::from_utf8(text).expect("digits and separators are ASCII")
     }
 }
 
@@ -66,8 +79,7 @@ impl FromStr for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        f.write_str(self.spelled(b':', &mut [0; 17]))
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::script;
-use crate::boot::{Client, Event, Mac, MachineState, Stage, Step, decide_script, links};
+use crate::boot::{Arch, Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::files::{self, Asked, readable};
 use crate::scripts;
 
@@ -48,9 +48,9 @@ pub async fn script(
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
     };
     let config = Arc::clone(&server.config.borrow());
-    let state = server.registry.state(Some(mac), None);
+    let arch = server.registry.arch(mac);
     let told = links::told(query.as_deref().unwrap_or_default());
-    let client = client(mac, arrival.from, &told, &state);
+    let client = client(mac, arrival.from, &told, arch);
     let subject = Subject {
         mac: Some(mac),
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
@@ -76,7 +76,7 @@ fn client(
     mac: Mac,
     address: Ipv4Addr,
     told: &BTreeMap<&str, String>,
-    state: &MachineState,
+    known: Option<Arch>,
 ) -> Client {
     let given = |name: &str| {
         let fact = told.get(name).map(|fact| fact.trim());
@@ -96,7 +96,7 @@ fn client(
         ["uuid", "serial", "product", "vendor"].iter().any(|fact| told.contains_key(*fact));
     Client {
         mac: Some(mac),
-        arch: arch.or(state.arch()),
+        arch: arch.or(known),
         uuid: given("uuid").and_then(|uuid| Uuid::parse_str(&uuid).ok()),
         address: Some(address),
         facts: was_asked.then_some(facts),
