@@ -68,6 +68,23 @@ pub fn render(
     catalog: &Catalog,
     scene: Scene<'_>,
 ) -> Result<Rendered, Refusal> {
+    let filled = fill(templates, script, catalog, scene);
+    // A mistake in a template is known also while the image is still on its way.
+    if let Kind::Profile(profile) = &script.kind
+        && let Some(image) = &profile.image
+        && !matches!(filled, Err(Refusal::Template(_)))
+    {
+        image.is_ready().map_err(|reason| Refusal::Image(reason.to_owned()))?;
+    }
+    filled
+}
+
+fn fill(
+    templates: &Templates,
+    script: &Script,
+    catalog: &Catalog,
+    scene: Scene<'_>,
+) -> Result<Rendered, Refusal> {
     let Script { kind, who } = script;
     let (template, own, does) = match kind {
         Kind::Profile(profile) => (
@@ -103,10 +120,6 @@ pub fn render(
     let common = common_values(who, profile, scene);
     let text = templates.script(template, &context! { ..own, ..common })?;
     text.lines().filter_map(kernel_arguments).try_for_each(cmdline::fits)?;
-    // After all else, so that what is wrong besides is known while an image is still on its way.
-    if let Some(image) = profile.and_then(|profile| profile.image.as_ref()) {
-        image.is_ready().map_err(|reason| Refusal::Image(reason.to_owned()))?;
-    }
     Ok(Rendered { text, does })
 }
 
