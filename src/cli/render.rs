@@ -3,13 +3,9 @@
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, ValueEnum};
-use serde_json::json;
-use uuid::Uuid;
-
+use super::ConfigFile;
 use super::nbps::print;
-use super::{ConfigFile, simulate::Kind};
+use super::simulate::{Board, Kind};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::omni::redacted;
 use crate::boot::{Arch, Client, Mac, Stage, links};
@@ -18,6 +14,9 @@ use crate::config::load::Source;
 use crate::explain::{Explanation, explain};
 use crate::simulate::machine::{Machine, Smbios};
 use crate::{interfaces, scripts};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -27,18 +26,8 @@ pub(super) struct Arguments {
     /// Its MAC address, in any common spelling
     #[arg(long)]
     mac: Option<Mac>,
-    /// Its UUID, as SMBIOS has it
-    #[arg(long)]
-    uuid: Option<Uuid>,
-    /// Its serial number
-    #[arg(long)]
-    serial: Option<String>,
-    /// Its product name
-    #[arg(long)]
-    product: Option<String>,
-    /// Its manufacturer
-    #[arg(long)]
-    vendor: Option<String>,
+    #[command(flatten)]
+    board: Board,
     /// Its firmware: a BIOS with a PXE ROM, UEFI by PXE, UEFI by HTTP Boot, or a card whose ROM is an iPXE
     #[arg(long, value_enum, default_value_t = Kind::Bios)]
     firmware: Kind,
@@ -111,13 +100,13 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
 /// The machine that is meant, with what the config knows of it where the command line does not say it.
 fn machine(arguments: &Arguments, config: &Config) -> Result<Machine> {
     let mut mac = arguments.mac;
-    let (mut uuid, mut serial) = (arguments.uuid, arguments.serial.clone());
+    let mut smbios = Smbios::from(arguments.board.clone());
     if let Some(name) = &arguments.machine {
         let machines = config.catalog.machines();
         if let Some(machine) = machines.get(name) {
             mac = mac.or(machine.macs.first().copied());
-            uuid = uuid.or(machine.uuid);
-            serial = serial.or_else(|| machine.serial.clone());
+            smbios.uuid = smbios.uuid.or(machine.uuid);
+            smbios.serial = smbios.serial.or_else(|| machine.serial.clone());
         } else if let Ok(named) = name.parse() {
             mac = Some(named);
         } else {
@@ -125,15 +114,14 @@ fn machine(arguments: &Arguments, config: &Config) -> Result<Machine> {
             bail!("{}", crate::config::fields::no_such("machine", name, known));
         }
     }
-    if mac.is_none() && uuid.is_none() && serial.is_none() {
+    if mac.is_none() && smbios.uuid.is_none() && smbios.serial.is_none() {
         bail!("name a machine of the config, or say --mac, --uuid or --serial");
     }
-    let Arguments { product, vendor, .. } = arguments;
     Ok(Machine {
         // One that nobody has.
         mac: mac.unwrap_or(Mac::new([2, 0, 0, 0, 0, 0])),
         firmware: arguments.firmware.into(),
-        smbios: Smbios { uuid, serial, product: product.clone(), vendor: vendor.clone() },
+        smbios,
     })
 }
 

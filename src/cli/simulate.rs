@@ -29,6 +29,18 @@ pub(super) struct Arguments {
     /// The interface on whose LAN it is [default: the first that the config has served]. With it no config is read, as on a host that has none
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
+    #[command(flatten)]
+    board: Board,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// What a machine's SMBIOS tables say.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Board {
     /// Its UUID, as SMBIOS has it
     #[arg(long)]
     uuid: Option<Uuid>,
@@ -41,11 +53,12 @@ pub(super) struct Arguments {
     /// Its manufacturer
     #[arg(long)]
     vendor: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    file: ConfigFile,
+}
+
+impl From<Board> for Smbios {
+    fn from(Board { uuid, serial, product, vendor }: Board) -> Self {
+        Self { uuid, serial, product, vendor }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -70,8 +83,8 @@ impl From<Kind> for Firmware {
 /// Plays the machine, prints each step when it is done, and how it ends.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let interface = interface(&arguments)?;
-    let Arguments { mac, firmware, uuid, serial, product, vendor, json, .. } = arguments;
-    let smbios = Smbios { uuid, serial, product, vendor };
+    let Arguments { mac, firmware, board, json, .. } = arguments;
+    let smbios = board.into();
     let machine = Machine { mac: mac.unwrap_or_else(made_up), firmware: firmware.into(), smbios };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
