@@ -102,7 +102,12 @@ pub fn continues_a_secret<'a>(line: &str, before: impl Iterator<Item = &'a str>)
         && rest.starts_with(':')
         && !rest[1..].starts_with(|c: char| c != ' ')
     {
-        return false;
+        // Below a secret's key stands where it is read from; under any other key perhaps the secret.
+        let is_above = |above: &&str| indentation(above) < indentation(line);
+        let parent = before.filter(|line| !line.trim().is_empty()).find(is_above);
+        let (above, value) = parent.and_then(|above| above.split_once(':')).unwrap_or_default();
+        let opens = value.trim().is_empty() || value.trim_start().starts_with(['{', '#', '&']);
+        return is_secret(above) && opens && !names_a_source(key);
     }
     let mut before = before.filter(|line| !line.trim().is_empty());
     let Some(last) = before.next() else {
@@ -132,18 +137,32 @@ fn is_secret(before_colon: &str) -> bool {
             .any(|word| key.contains(word) || strsim::osa_distance(key, word) <= 1 + word.len() / 8)
 }
 
+/// Whether a key says where a secret is read from, which is none itself.
+fn names_a_source(before_colon: &str) -> bool {
+    let key = before_colon.rsplit(['{', ',']).next().unwrap_or_default();
+    ["file", "env", "credential"].contains(&key.trim().trim_matches(['"', '\'']))
+}
+
 /// A line in parts: what is written, and what is shown for it. Secrets are shown as `***`: join tokens, and
-/// what stands behind a key that has a secret's name. A mapping there, as `{ file: … }`, holds none.
+/// what stands behind a key that has a secret's name. Of a mapping there only what says where the secret is
+/// read from is shown, as `{ file: … }`.
 fn hide_secrets(line: &str) -> Vec<(&str, &str)> {
     let mut parts = Vec::new();
     let mut from = 0;
     let mut at = 0;
+    // Where the mapping ends that stands behind a secret's key.
+    let mut inside = 0;
     while let Some(colon) = line[at..].find(':').map(|found| at + found) {
         at = colon + 1;
         let blank = line[at..].len() - line[at..].trim_start().len();
         let value = &line[at + blank..];
         let is_elsewhere = value.is_empty() || value.starts_with(['{', '#', '&', '*']);
-        if is_secret(&line[..colon]) && !is_elsewhere {
+        let is_key = blank > 0 || value.is_empty();
+        let is_within = colon < inside && is_key && !names_a_source(&line[..colon]);
+        if is_secret(&line[..colon]) && value.starts_with('{') {
+            inside = at + blank + value.find('}').unwrap_or(value.len());
+        }
+        if (is_secret(&line[..colon]) || is_within) && !is_elsewhere {
             tokens(&line[from..at + blank], &mut parts);
             let len = secret_len(value, line[..colon].contains('{'));
             parts.push((&value[..len], STARS));
@@ -201,6 +220,29 @@ mod tests {
 
     fn marked(line: &str, column: u32) -> String {
         Quote::of(line, column).marked(7)
+    }
+
+    #[test]
+    fn of_a_mapping_behind_a_secrets_key_only_the_source_is_shown() {
+        for line in [
+            "    join_token: { file: ./secrets/t, value: hush }",
+            "    join_token: { value: hush }",
+            "o: { join_token: { inline: 'hush', env: X }, api: https://x }",
+            "    join_token: { fiel: hush, file: ./x:y }",
+        ] {
+            for column in 1..60 {
+                let quote = Quote::of(line, column).marked(7);
+                assert!(!quote.contains("hush"), "{line}: {quote}");
+            }
+        }
+        let line = "o: { join_token: { file: ./x:y }, api: https://x }";
+        assert!(Quote::of(line, 4).marked(1).contains(line));
+        let below = |key: &str| {
+            let line = format!("      {key}: hush");
+            continues_a_secret(&line, ["    join_token:", "  lab:"].into_iter())
+        };
+        assert!(below("value") && below("fiel") && !below("file") && !below("env"));
+        assert!(!continues_a_secret("    api: https://x", ["  lab:", "omni:"].into_iter()));
     }
 
     #[test]
