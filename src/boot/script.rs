@@ -146,8 +146,10 @@ pub fn render_file(
     };
     let own = boot_values(profile, &script.who, scene)?;
     let common = common_values(&script.who, Some(profile), scene);
-    let omni = context! { omni => omni_values(profile) };
-    Ok(templates.answer(path, &context! { ..omni, ..own, ..common })?)
+    // It was looked at as iPXE reads it; here it is a text like any other.
+    let cmdline = own.get_attr("cmdline").ok().and_then(|line| Some(line.as_str()?.to_owned()));
+    let here = context! { omni => omni_values(profile), cmdline => cmdline };
+    Ok(templates.answer(path, &context! { ..here, ..own, ..common })?)
 }
 
 /// The script for an iPXE that has not said yet which machine it is: it fetches that machine's own.
@@ -272,13 +274,15 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
     })
 }
 
-/// The Omni instance, for a Talos machine config. The URL holds the join token.
+/// The Omni instance, for a Talos machine config. The URL holds the join token. What is no address, and could
+/// end the text that it is printed in, is not there.
 fn omni_values(profile: &Profile) -> Option<Value> {
     let omni = profile.omni.as_ref()?;
     let [api, events, kernel_log] = omni.arguments().ok()?;
     let value = |argument: &str| {
+        let is_of_an_address = |c: char| c.is_ascii_alphanumeric() || ".-_~:/?[]@=%&+".contains(c);
         let (_, value) = argument.split_once('=')?;
-        Some(Value::from_safe_string(value.to_owned()))
+        value.chars().all(is_of_an_address).then(|| Value::from_safe_string(value.to_owned()))
     };
     Some(context! {
         name => &omni.name,
@@ -485,6 +489,31 @@ mod tests {
             assert!(text.contains(&format!(" initrd={name} ")), "{text}");
             assert!(text.contains(&format!("\ninitrd --name {name} http://")), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_harmless_to_ipxe_does_not_break_out_of_an_answer_file() {
+        let answer = |source: &str, arguments: &str, api: &str| {
+            let path = PathBuf::from("/answers/a");
+            let sources = [(path.clone(), Ok(source.to_owned()))].into();
+            let templates = Templates::new(BTreeMap::new(), sources);
+            let mut profile = profile("talos");
+            profile.settings = self::arguments(arguments);
+            profile.settings.files.insert("a".into(), path);
+            profile.omni = profile
+                .omni
+                .and_then(Arc::into_inner)
+                .map(|omni| Arc::new(Omni { api: api.into(), ..omni }));
+            render_file(&templates, (&of_profile(profile), "a"), scene()).map_err(|e| e.to_string())
+        };
+        let api = "https://x.omni.siderolabs.io";
+        let url = answer("{{ omni.api_url }}", "quiet", api).unwrap();
+        assert_eq!(url, format!("{api}?jointoken=abcd"));
+        assert!(answer("{{ omni.api_url }}", "quiet", "https://x\"y$(id)").is_err());
+        assert!(answer("\"{{ cmdline }}\"", "bar=$(id)", api).is_err());
+        assert!(answer("\"{{ cmdline | words }}\"", "foo=\"x", api).is_err());
+        let quoted = answer("{{ cmdline | tojson }}", "foo=\"x", api).unwrap();
+        assert!(quoted.contains(r#" foo=\"x "#), "{quoted}");
     }
 
     #[test]

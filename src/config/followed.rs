@@ -112,9 +112,9 @@ fn each_in(folder: &Path, look: impl FnMut(PathBuf)) {
     entries.map(|entry| entry.path()).for_each(look);
 }
 
-/// Whether a file in the folder of boot scripts is one.
+/// Whether a file in the folder of boot scripts is one: what begins with a dot is an editor's, as Emacs' locks.
 pub fn is_script(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "ipxe")
+    !nbps::is_hidden(path) && path.extension().is_some_and(|extension| extension == "ipxe")
 }
 
 /// What happened to a file between two readings of the config.
