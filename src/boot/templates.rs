@@ -93,9 +93,6 @@ pub struct Templates {
     answers_using_facts: BTreeSet<PathBuf>,
 }
 
-/// Where templates come from: name to source, or why it cannot be read.
-pub type Sources = BTreeMap<String, Result<String, String>>;
-
 impl Default for Templates {
     fn default() -> Self {
         Self::new(BTreeMap::new(), BTreeMap::new())
