@@ -46,7 +46,7 @@ pub struct Config {
     pub catalog: Catalog,
     /// The boot scripts.
     pub templates: Templates,
-    /// What is wrong but does not keep the rest from serving.
+    /// What is wrong but does not keep the rest from serving: faults and warnings.
     pub warnings: Vec<Problem>,
 }
 

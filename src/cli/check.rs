@@ -48,7 +48,7 @@ pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode>
 fn unreadable(error: &LoadError) -> Problem {
     let severity = Severity::Error;
     let key = String::new();
-    Problem { severity, at: None, key, message: error.to_string(), quote: None }
+    Problem { severity, at: None, key, message: error.to_string(), quote: None, spoils: Vec::new() }
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -115,7 +115,9 @@ fn inventory(source: &Source) -> Result<Inventory> {
 fn tell(inventory: &Inventory, severity: Severity) {
     let concerns = |problem: &&Problem| match problem.severity {
         Severity::Error => severity == Severity::Error,
-        Severity::Warning => severity == Severity::Warning && problem.key.contains("nbp"),
+        Severity::Fault | Severity::Warning => {
+            severity == Severity::Warning && problem.key.contains("nbp")
+        }
     };
     for problem in inventory.problems.iter().filter(concerns) {
         eprintln!("config: {problem}");

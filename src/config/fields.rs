@@ -56,43 +56,62 @@ impl Problems {
         Self { file: file.to_owned(), text: text.to_owned(), lines, ..Self::default() }
     }
 
-    /// Notes what spoils the config.
+    /// Notes what spoils the whole config.
     pub fn error(&mut self, key: &str, place: Place, message: impl Into<String>) {
         self.note(Severity::Error, key, place, message.into());
     }
 
-    /// Notes what spoils some boots.
-    pub fn warning(&mut self, key: &str, place: Place, message: impl Into<String>) {
-        self.note(Severity::Warning, key, place, message.into());
+    /// Notes what spoils some boots, and is written or kept by the operator as text. Returns it, for what
+    /// else it spoils.
+    pub fn fault(&mut self, key: &str, place: Place, message: impl Into<String>) -> &mut Problem {
+        self.note(Severity::Fault, key, place, message.into())
     }
 
-    /// Notes what spoils some boots, and stands in another file.
-    pub fn warning_elsewhere(
+    /// The same, of what stands in another file.
+    pub fn fault_elsewhere(
         &mut self,
         key: &str,
         (file, place, quote): (PathBuf, Place, Option<Quote>),
         message: &str,
-    ) {
-        self.found.push(Problem {
-            severity: Severity::Warning,
+    ) -> &mut Problem {
+        self.push(Problem {
+            severity: Severity::Fault,
             at: Some((file, place)),
             key: key.to_owned(),
             message: in_one_line(message),
             quote,
-        });
+            spoils: Vec::new(),
+        })
     }
 
-    fn note(&mut self, severity: Severity, key: &str, place: Place, message: String) {
+    /// Notes what spoils nothing, or what may come and go by itself.
+    pub fn warning(&mut self, key: &str, place: Place, message: impl Into<String>) {
+        self.note(Severity::Warning, key, place, message.into());
+    }
+
+    fn note(
+        &mut self,
+        severity: Severity,
+        key: &str,
+        place: Place,
+        message: String,
+    ) -> &mut Problem {
         let is_there = place != Place::default();
         let message = in_one_line(&message);
         self.errors += usize::from(severity == Severity::Error);
-        self.found.push(Problem {
+        self.push(Problem {
             severity,
             at: is_there.then(|| (self.file.clone(), place)),
             key: key.to_owned(),
             message,
             quote: is_there.then(|| self.quote(place)).flatten(),
-        });
+            spoils: Vec::new(),
+        })
+    }
+
+    fn push(&mut self, problem: Problem) -> &mut Problem {
+        self.found.push(problem);
+        self.found.last_mut().expect("it was pushed now")
     }
 
     /// How many errors there are so far.

@@ -85,8 +85,8 @@ impl Source {
     /// Reads it, with everything that it names.
     ///
     /// # Errors
-    /// The file cannot be read, or holds errors. A missing secret, template, NBP or image file is a
-    /// warning in [`Config::warnings`].
+    /// The file cannot be read, or holds errors. A secret or a template that cannot be used is a fault, a
+    /// missing NBP or image file a warning, both in [`Config::warnings`].
     pub fn load(&self) -> Result<Config, LoadError> {
         self.load_followed().0
     }

@@ -10,16 +10,20 @@ use super::yaml::Place;
 /// How much a problem spoils.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The config is not taken up: the last good one stays.
+    /// The config cannot be served: the last good one stays, and no daemon starts with it.
     Error,
-    /// The config is taken up; the boots that need what is missing are refused, with this reason.
+    /// The config can be served, but boots that need what is broken are refused. So the last good one
+    /// stays where it is not broken; a daemon that starts has none, and serves the rest.
+    Fault,
+    /// The config is taken up. What is missing may come and go by itself, as an image on a share does; the
+    /// boots that need it are refused meanwhile, with this reason.
     Warning,
 }
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Error => "error",
+            Self::Error | Self::Fault => "error",
             Self::Warning => "warning",
         })
     }
@@ -38,6 +42,8 @@ pub struct Problem {
     pub message: String,
     /// The line that it stands on.
     pub quote: Option<Quote>,
+    /// What is broken by it, by key or by path, where that is not `key` alone.
+    pub spoils: Vec<String>,
 }
 
 /// In one line, for a log: `config.yaml:12:5: profiles.talos.image: there is no …`.
@@ -54,9 +60,15 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
+    /// What is broken by it, by key or by path: the same however it is broken, and wherever it stands.
+    pub fn spoiled(&self) -> impl Iterator<Item = &str> {
+        let own = self.spoils.is_empty().then_some(self.key.as_str());
+        own.into_iter().chain(self.spoils.iter().map(String::as_str))
+    }
+
     /// With its severity, and the line quoted and marked.
     pub fn at_length(&self) -> String {
-        let Self { severity, at, key, message, quote } = self;
+        let Self { severity, at, key, message, quote, spoils: _ } = self;
         let mut text = match at {
             Some((file, place)) => {
                 format!("{}:{}:{}: ", file.display(), place.line, place.column)

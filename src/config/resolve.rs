@@ -109,7 +109,7 @@ impl File {
 }
 
 /// Makes a config of what the file says and what was found. `Err` holds every problem, when one of
-/// them is an error; else the warnings are in [`Config::warnings`].
+/// them is an error; else the faults and the warnings are in [`Config::warnings`].
 pub fn resolve(
     file: File,
     found: Surroundings,
@@ -161,7 +161,7 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
     {
         let folder = within(&found.base, &at.value);
         let message = format!("{}: {reason}; the built-in templates serve", folder.display());
-        problems.warning(&at.key, at.place, message);
+        problems.fault(&at.key, at.place, message);
     }
     let tftp = &written.tftp;
     if tftp.off {

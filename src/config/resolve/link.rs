@@ -144,7 +144,7 @@ impl<'a> Linker<'a> {
         let files = match why {
             Some((at, why)) => {
                 let refused = format!("{why}; boots of image {} are refused", name.value);
-                self.problems.warning(&at.key, at.place, refused);
+                self.problems.fault(&at.key, at.place, refused).spoils = vec![name.key.clone()];
                 Err(format!("image {}: {why}", name.value))
             }
             None => {
@@ -170,7 +170,7 @@ impl<'a> Linker<'a> {
             let known = no_such("boot script", &script.value, names);
             let message =
                 format!("{known}; boots of profile {} are refused until it is there", name.value);
-            self.problems.warning(&script.key, script.place, message);
+            self.problems.fault(&script.key, script.place, message);
         }
         let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
         if RESERVED.contains(&name.value.as_str()) {
@@ -214,9 +214,9 @@ impl<'a> Linker<'a> {
                 let source = source.map(String::as_str);
                 let (place, quote) = (place_of(mistake), quote_of(mistake, source));
                 let message = format!("{}; it is not served until that is mended", mistake.message);
-                self.problems.warning_elsewhere(&at.key, (path.clone(), place, quote), &message);
+                self.problems.fault_elsewhere(&at.key, (path.clone(), place, quote), &message);
             } else {
-                self.problems.warning(&at.key, at.place, message);
+                self.problems.fault(&at.key, at.place, message);
             }
         }
         path
@@ -346,7 +346,7 @@ impl<'a> Linker<'a> {
         match cmdline::kernel_line(profile, image, who) {
             Err(error @ CmdlineError::TooLong { .. }) if !self.too_long.contains(&profile.name) => {
                 let message = format!("{error}; its boots are refused until that is mended");
-                self.problems.warning(&name.key, name.place, message);
+                self.problems.fault(&name.key, name.place, message);
                 true
             }
             Err(

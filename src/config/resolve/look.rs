@@ -58,6 +58,7 @@ pub(super) fn at_scripts(
         let plural = if names.len() == 1 { "" } else { "s" };
         let refused = format!("boots of profile{plural} {} are refused", names.join(", "));
         let key = format!("{}.script", first.key);
+        let spoils = having.iter().map(|trial| format!("{}.script", trial.name.key)).collect();
         let file = mistake.file.as_deref().and_then(|file| file.strip_suffix(".ipxe"));
         let source = file.and_then(|name| Some((name, found.templates.get(name)?)));
         match (source, mistake.line) {
@@ -65,10 +66,11 @@ pub(super) fn at_scripts(
                 let path = found.boot_scripts.join(format!("{file}.ipxe"));
                 let at = (path, place_of(&mistake), quote_of(&mistake, Some(source)));
                 let message = format!("{}; {refused}", mistake.message);
-                problems.warning_elsewhere(&key, at, &message);
+                problems.fault_elsewhere(&key, at, &message).spoils = spoils;
             }
             (Some(_) | None, _) => {
-                problems.warning(&key, *script, format!("{refused}: {mistake}"));
+                let message = format!("{refused}: {mistake}");
+                problems.fault(&key, *script, message).spoils = spoils;
             }
         }
     }
@@ -82,13 +84,15 @@ pub(super) fn tell_template(
     source: Option<&String>,
 ) {
     let until = format!("boots that need `{name}` are refused until that is mended");
-    if mistake.line.is_some() {
-        let path = folder.join(format!("{name}.ipxe"));
+    let path = folder.join(format!("{name}.ipxe"));
+    let spoils = vec![path.display().to_string()];
+    let told = if mistake.line.is_some() {
         let at = (path, place_of(mistake), quote_of(mistake, source.map(String::as_str)));
-        problems.warning_elsewhere("", at, &format!("{}; {until}", mistake.message));
+        problems.fault_elsewhere("", at, &format!("{}; {until}", mistake.message))
     } else {
-        problems.warning("server.boot_scripts", said, format!("{mistake}; {until}"));
-    }
+        problems.fault("server.boot_scripts", said, format!("{mistake}; {until}"))
+    };
+    told.spoils = spoils;
 }
 
 /// Renders a profile's script for a machine that is none, to see whether it can be rendered at all.

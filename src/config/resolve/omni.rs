@@ -43,7 +43,8 @@ impl Linker<'_> {
                     "no {what}: {reason}; boots that join {} are refused until it is there",
                     name.value
                 );
-                self.problems.warning(&source.key, source.place, message);
+                let told = self.problems.fault(&source.key, source.place, message);
+                told.spoils = vec![name.key.clone()];
                 Some(Omni {
                     name: name.value.clone(),
                     api: api.unwrap_or_default(),
@@ -78,7 +79,7 @@ impl Linker<'_> {
         };
         let path = within(&self.found.base, &at.value);
         if let Some(reason) = self.found.unreadable.get(&path) {
-            self.problems.warning(&at.key, at.place, format!("{}: {reason}", path.display()));
+            self.problems.fault(&at.key, at.place, format!("{}: {reason}", path.display()));
         }
     }
 }
