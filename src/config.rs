@@ -50,6 +50,13 @@ pub struct Config {
     pub warnings: Vec<Problem>,
 }
 
+impl Config {
+    /// What the operator wrote or keeps that cannot be used.
+    pub fn faults(&self) -> impl Iterator<Item = &Problem> {
+        self.warnings.iter().filter(|problem| problem.severity == Severity::Fault)
+    }
+}
+
 /// Where and how we serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {

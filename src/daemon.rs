@@ -68,7 +68,8 @@ pub async fn serve(source: Source) -> Result<()> {
     })?;
 
     let journal = Arc::new(Journal::default());
-    let reloader = Arc::new(Reloader::new(source, (config, followed), Arc::clone(&journal)));
+    journal.publish_problems(&config.warnings);
+    let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
     let registry = Registry::new(Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
@@ -89,37 +90,38 @@ pub async fn serve(source: Source) -> Result<()> {
     let (config, served) = views();
     let http = http::Server { config, served, registry: registry.clone() };
     tasks.spawn(http.run(http_listener, most_connections(open_files)));
-    let (served, listeners) = (interfaces.subscribe(), listeners(&server));
+    let operations = Operations {
+        reloader: Arc::clone(&reloader),
+        served: interfaces.subscribe(),
+        journal,
+        listeners: listeners(&server),
+        transfers,
+        started,
+    };
     tasks.spawn(interfaces.run());
     if let Some(control) = control {
-        let reloader = Arc::clone(&reloader);
-        tasks.spawn(control.run(Operations {
-            reloader,
-            served,
-            journal,
-            listeners,
-            transfers,
-            started,
-        }));
+        tasks.spawn(control.run(operations.clone()));
     }
-    watch::follow(Arc::clone(&reloader)).context("cannot start a thread")?;
+    let follower = operations.clone();
+    let reload = move || drop(follower.reload());
+    watch::follow(reloader, reload).context("cannot start a thread")?;
 
-    until_the_end(&reloader, &mut tasks).await?;
+    until_the_end(&operations, &mut tasks).await?;
     registry.close();
     info!("stopped");
     Ok(())
 }
 
 /// Runs until a signal says that it is enough, or until the first part ends by itself.
-async fn until_the_end(reloader: &Arc<Reloader>, tasks: &mut JoinSet<()>) -> Result<()> {
+async fn until_the_end(operations: &Operations, tasks: &mut JoinSet<()>) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     info!("ready");
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                let reloader = Arc::clone(reloader);
-                tokio::task::spawn_blocking(move || reloader.reload());
+                let operations = operations.clone();
+                tokio::task::spawn_blocking(move || operations.reload());
             }
             _ = terminate.recv() => return Ok(()),
             _ = tokio::signal::ctrl_c() => return Ok(()),

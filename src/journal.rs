@@ -10,8 +10,8 @@ use tracing::{debug, error, info, warn};
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::budget::Budget;
-use crate::config::Problem;
 use crate::config::event::Reload;
+use crate::config::{Problem, Severity};
 
 /// How long a machine that is refused for one reason is not told of again: firmware asks every few
 /// seconds, for ever.
@@ -66,7 +66,7 @@ impl Journal {
                 for change in at_next_start {
                     warn!("config: {change} is taken up at the next start");
                 }
-                self.publish_warnings(warnings);
+                self.publish_problems(warnings);
             }
             Reload::Refused { again: false, .. } => error!("config: {reload}"),
             Reload::Refused { again: true, .. } => warn!("config: {reload}"),
@@ -74,9 +74,12 @@ impl Journal {
     }
 
     /// Writes down what is wrong with a config that serves.
-    pub fn publish_warnings(&self, warnings: &[Problem]) {
-        for problem in warnings {
-            warn!("config: {problem}");
+    pub fn publish_problems(&self, problems: &[Problem]) {
+        for problem in problems {
+            match problem.severity {
+                Severity::Error | Severity::Fault => error!("config: {problem}"),
+                Severity::Warning => warn!("config: {problem}"),
+            }
         }
     }
 

@@ -51,7 +51,9 @@ pub struct ConfigStatus {
     pub refused: Option<Refused>,
     /// What has changed in it and is taken up at the next start.
     pub at_next_start: Vec<String>,
-    /// What is wrong in the running one, but spoils only some boots.
+    /// What is broken in the running one since the start: the boots that need it are refused.
+    pub faults: Vec<Problem>,
+    /// What else is wrong in the running one, but keeps nothing else from serving.
     pub warnings: Vec<Problem>,
 }
 
@@ -69,8 +71,11 @@ pub struct Refused {
 /// One thing that is wrong in a config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Whether it spoils the whole config.
+    /// Whether it is told as an error.
     pub is_error: bool,
+    /// Whether it is an error that a daemon starts with all the same: only the boots that need what is broken
+    /// are refused.
+    pub is_fault: bool,
     /// The file.
     pub file: Option<String>,
     /// Its line, from 1.
@@ -195,7 +200,13 @@ impl Operations {
                 },
             }),
             at_next_start: standing.at_next_start.clone(),
-            warnings: config.warnings.iter().map(Problem::of).collect(),
+            faults: config.faults().map(Problem::of).collect(),
+            warnings: config
+                .warnings
+                .iter()
+                .filter(|problem| problem.severity == Severity::Warning)
+                .map(Problem::of)
+                .collect(),
         }
     }
 
@@ -210,9 +221,11 @@ impl Operations {
         }
     }
 
-    /// Reads the config again. That takes as long as the disk does.
+    /// Reads the config again, and has it written down what became of that. It takes as long as the disk does.
     pub fn reload(&self) -> Reloaded {
-        match self.reloader.reload() {
+        let reload = self.reloader.reload();
+        self.journal.publish_reload(&reload);
+        match reload {
             Reload::TakenUp { generation, changes, at_next_start, .. } => {
                 Reloaded { generation, changes, at_next_start, refused: None }
             }
@@ -231,7 +244,8 @@ impl Problem {
     pub fn of(problem: &config::Problem) -> Self {
         let place = problem.at.as_ref();
         Self {
-            is_error: problem.severity == Severity::Error,
+            is_error: problem.severity.is_error(),
+            is_fault: problem.severity == Severity::Fault,
             file: place.map(|(file, _)| file.display().to_string()),
             line: place.map(|(_, place)| place.line),
             column: place.map(|(_, place)| place.column),

@@ -123,6 +123,7 @@ fn json_has_each_problem_with_its_file_its_place_and_its_line() {
             "problems": [
                 {
                     "severity": "error",
+                    "fault": false,
                     "file": "./config.yaml",
                     "line": 2,
                     "column": 28,
@@ -131,7 +132,8 @@ fn json_has_each_problem_with_its_file_its_place_and_its_line() {
                     "quote": "  p: { script: own, image: debain }",
                 },
                 {
-                    "severity": "warning",
+                    "severity": "error",
+                    "fault": true,
                     "file": "{here}/boot-scripts/own.ipxe",
                     "line": 2,
                     "column": 9,
@@ -208,12 +210,23 @@ fn in_the_example_with_its_files_nothing_is_wrong() {
 }
 
 #[test]
-fn of_the_whole_language_nothing_is_an_error() {
+fn of_the_whole_language_only_what_it_names_is_not_there() {
     let folder = folder(&[("config.yaml", include_str!("fixtures/whole-language.yaml"))]);
     let (said, errors, code) = check(folder.path(), &["--json"]);
-    assert_eq!((errors.as_str(), code), ("", 0), "{said}");
+    assert_eq!((errors.as_str(), code), ("", 1), "{said}");
     let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(said["ok"], true);
+    assert_eq!(said["ok"], false);
     let problems = said["problems"].as_array().unwrap();
-    assert!(problems.iter().all(|problem| problem["severity"] == "warning"), "{said}");
+    let faults = problems.iter().filter(|problem| problem["severity"] == "error");
+    let faults: Vec<(&str, bool)> = faults
+        .map(|problem| (problem["key"].as_str().unwrap(), problem["fault"] == true))
+        .collect();
+    let keys = [
+        "server.boot_scripts",
+        "omni.homelab.join_token.file",
+        "omni.homelab.ca",
+        "images.talos-old-nics",
+        "profiles.talos.files.preseed.cfg",
+    ];
+    assert_eq!(faults, keys.map(|key| (key, true)));
 }

@@ -41,7 +41,8 @@ pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode>
         }
         print(&format!("{source}: {}\n", conclusion(&problems, config.as_ref())))?;
     }
-    Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_good = !problems.iter().any(|problem| problem.severity.is_error());
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// An error that stands nowhere in the file.
@@ -57,8 +58,8 @@ fn count(number: usize, what: &str) -> String {
 }
 
 fn conclusion(problems: &[Problem], config: Option<&Config>) -> String {
-    let of = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
-    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    let errors = problems.iter().filter(|problem| problem.severity.is_error()).count();
+    let warnings = problems.len() - errors;
     let found = match (errors, warnings) {
         (0, 0) => "nothing is wrong".to_owned(),
         (0, warnings) => count(warnings, "warning"),
@@ -74,7 +75,13 @@ fn conclusion(problems: &[Problem], config: Option<&Config>) -> String {
         count(catalog.profiles.len(), "profile"),
         count(catalog.images.len(), "image"),
     ];
-    format!("{found}; {}", there.join(", "))
+    let there = there.join(", ");
+    if errors == 0 {
+        return format!("{found}; {there}");
+    }
+    format!(
+        "{found}; a running daemon would not take it up, one that starts would refuse the boots that need what is broken; {there}"
+    )
 }
 
 fn as_value(source: &Source, problems: &[Problem]) -> serde_json::Value {
@@ -82,11 +89,11 @@ fn as_value(source: &Source, problems: &[Problem]) -> serde_json::Value {
         Source::File(path) => Some(path.display().to_string()),
         Source::Defaults => None,
     };
-    let is_error = |problem: &Problem| problem.severity == Severity::Error;
     let problem = |problem: &Problem| {
         let at = problem.at.as_ref();
         json!({
             "severity": problem.severity.to_string(),
+            "fault": problem.severity == Severity::Fault,
             "file": at.map(|(file, _)| file.display().to_string()),
             "line": at.map(|(_, place)| place.line),
             "column": at.map(|(_, place)| place.column),
@@ -97,7 +104,7 @@ fn as_value(source: &Source, problems: &[Problem]) -> serde_json::Value {
     };
     json!({
         "file": file,
-        "ok": !problems.iter().any(is_error),
+        "ok": !problems.iter().any(|problem| problem.severity.is_error()),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
     })
 }

@@ -36,7 +36,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let text = if arguments.json { format!("{value:#}\n") } else { told(&status, now()) };
     print(&text)?;
-    Ok(code(status.config.refused.is_none()))
+    Ok(code(status.config.refused.is_none() && status.config.faults.is_empty()))
 }
 
 /// Has the config read again.
@@ -130,7 +130,8 @@ fn told(status: &Status, now: u64) -> String {
 }
 
 fn config_rows(config: &ConfigStatus, now: u64) -> Vec<(&'static str, String)> {
-    let ConfigStatus { file, generation, loaded_at, refused, at_next_start, warnings } = config;
+    let ConfigStatus { file, generation, loaded_at, refused, at_next_start, faults, warnings } =
+        config;
     let source = file.as_deref().unwrap_or("the built-in defaults");
     let ago = |at: u64| format!("{} ago", duration(now.saturating_sub(at)));
     let mut rows = Vec::new();
@@ -154,9 +155,11 @@ fn config_rows(config: &ConfigStatus, now: u64) -> Vec<(&'static str, String)> {
     if !at_next_start.is_empty() {
         rows.push(("at next start", at_next_start.join("\n")));
     }
-    if !warnings.is_empty() {
-        let warnings: Vec<&str> = warnings.iter().map(|warning| warning.text.as_str()).collect();
-        rows.push(("warnings", warnings.join("\n")));
+    for (word, problems) in [("errors", faults), ("warnings", warnings)] {
+        if !problems.is_empty() {
+            let lines: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+            rows.push((word, lines.join("\n")));
+        }
     }
     rows
 }
@@ -220,6 +223,7 @@ mod tests {
                 loaded_at: 1000,
                 refused: None,
                 at_next_start: Vec::new(),
+                faults: Vec::new(),
                 warnings: Vec::new(),
             },
             listeners: vec![listener("DHCP", "udp", None), listener("HTTP", "tcp", Some(8080))],

@@ -19,7 +19,7 @@ pub enum Reload {
         changes: Vec<String>,
         /// What has changed and waits for the next start, a line each, where that was not told before.
         at_next_start: Vec<String>,
-        /// What is wrong but spoils only some boots, where that was not told before.
+        /// The faults and warnings that were not told before.
         warnings: Vec<Problem>,
     },
     /// The one before it serves on.

@@ -68,7 +68,7 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
-    /// What it says is wrong: each problem with its line quoted, warnings included.
+    /// What it says or names is wrong: each problem with its line quoted, warnings included.
     #[error("{}", .0.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"))]
     Invalid(Vec<Problem>),
 }
@@ -235,6 +235,12 @@ fn survey(file: &File, base: &Path) -> Surroundings {
 
     let (templates, no_templates) = match templates(&script_folder(file, base)) {
         Ok(templates) => (templates, None),
+        // Nobody said that there is one.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && file.server.boot_scripts.is_none() =>
+        {
+            (BTreeMap::new(), None)
+        }
         Err(error) => (BTreeMap::new(), Some(reason(&error))),
     };
 

@@ -20,12 +20,19 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// Whether it keeps what was changed from being taken up.
+    pub fn is_error(self) -> bool {
+        match self {
+            Self::Error | Self::Fault => true,
+            Self::Warning => false,
+        }
+    }
+}
+
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Error | Self::Fault => "error",
-            Self::Warning => "warning",
-        })
+        f.write_str(if self.is_error() { "error" } else { "warning" })
     }
 }
 

@@ -1,5 +1,8 @@
 //! The running config: one snapshot at a time, the last good one on bad input.
+//!
+//! Bad is what cannot be served at all, and what breaks something that is not broken in the running one.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -10,7 +13,6 @@ use super::event::Reload;
 use super::followed::{Followed, Marks, touched};
 use super::load::{LoadError, Source};
 use super::{Config, Problem};
-use crate::journal::Journal;
 
 /// Holds the source, and swaps the snapshot.
 #[derive(Debug)]
@@ -21,7 +23,6 @@ pub struct Reloader {
     snapshot: watch::Sender<Arc<Config>>,
     /// Apart from the lock above: a reading that hangs must not hide how things stand.
     standing: watch::Sender<Arc<Standing>>,
-    journal: Arc<Journal>,
 }
 
 /// How the config stands.
@@ -45,12 +46,7 @@ pub struct Standing {
 
 impl Reloader {
     /// Starts with a config that was loaded from `source`.
-    pub fn new(
-        source: Source,
-        (config, followed): (Config, Followed),
-        journal: Arc<Journal>,
-    ) -> Self {
-        journal.publish_warnings(&config.warnings);
+    pub fn new(source: Source, (config, followed): (Config, Followed)) -> Self {
         let taken = followed.marks.clone();
         let standing = Standing {
             source,
@@ -65,7 +61,6 @@ impl Reloader {
             reloading: Mutex::new(taken),
             snapshot: watch::channel(Arc::new(config)).0,
             standing: watch::channel(Arc::new(standing)).0,
-            journal,
         }
     }
 
@@ -91,11 +86,13 @@ impl Reloader {
         standing.followed = Arc::new(followed);
         standing.readings += 1;
         let reload = match loaded {
+            Ok(config) if breaks(&self.snapshot.borrow(), &config) => {
+                refuse(LoadError::Invalid(config.warnings), &mut standing)
+            }
             Ok(config) => self.take_up(config, &mut taken, &mut standing),
             Err(error) => refuse(error, &mut standing),
         };
         self.standing.send_replace(Arc::new(standing));
-        self.journal.publish_reload(&reload);
         reload
     }
 
@@ -127,6 +124,13 @@ fn refuse(error: LoadError, standing: &mut Standing) -> Reload {
     let again = standing.refused.as_ref().is_some_and(|(before, _)| **before == error);
     standing.refused = Some((Arc::new(error.clone()), SystemTime::now()));
     Reload::Refused { error, again }
+}
+
+/// Whether something is broken by the new one that is not broken in the old one. How it is broken does not
+/// count: what is half mended, or told in other words since there is one template more, is nothing new.
+fn breaks(old: &Config, new: &Config) -> bool {
+    let before: BTreeSet<&str> = old.faults().flat_map(Problem::spoiled).collect();
+    new.faults().flat_map(Problem::spoiled).any(|spoiled| !before.contains(spoiled))
 }
 
 /// A line that was added above moves a warning, and makes no other of it.

@@ -156,12 +156,12 @@ fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server 
         let place = at.map(|at| at.place).unwrap_or_default();
         problems.warning("server.nbps", place, "no NBP was found in any folder, so no firmware can be answered; `reveille nbps fetch` gets iPXE's newest; or install Debian's package ipxe, or name a folder with undionly.kpxe and snponly.efi");
     }
-    if let Some(at) = &written.boot_scripts
-        && let Some(reason) = &found.no_templates
-    {
-        let folder = within(&found.base, &at.value);
-        let message = format!("{}: {reason}; the built-in templates serve", folder.display());
-        problems.fault(&at.key, at.place, message);
+    // Those of that name among the built-in ones may be quite others.
+    if let Some(reason) = &found.no_templates {
+        let place = written.boot_scripts.as_ref().map(|at| at.place).unwrap_or_default();
+        let folder = found.boot_scripts.display();
+        let message = format!("{folder}: {reason}; the built-in templates serve");
+        problems.fault("server.boot_scripts", place, message);
     }
     let tftp = &written.tftp;
     if tftp.off {

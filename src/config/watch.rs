@@ -30,13 +30,13 @@ const QUIET_WITHOUT: Duration = Duration::from_millis(500);
 /// The same for kernels and initrds, which take longer to copy. Nothing else waits for them.
 const QUIET_IMAGES: Duration = Duration::from_millis(400);
 
-/// Follows the config, for ever, on a thread of its own.
+/// Follows the config, for ever, on a thread of its own. `reload` has it read again.
 ///
 /// # Errors
 /// There is no thread to be had.
-pub fn follow(reloader: Arc<Reloader>) -> std::io::Result<()> {
+pub fn follow(reloader: Arc<Reloader>, reload: impl Fn() + Send + 'static) -> std::io::Result<()> {
     let (wake, woken) = sync_channel(1);
-    let run = move || Follower::new(reloader, wake).run(&woken);
+    let run = move || Follower::new(reloader, wake).run(&woken, reload);
     thread::Builder::new().name("config".to_owned()).spawn(run).map(drop)
 }
 
@@ -50,14 +50,14 @@ impl Follower {
         Self { reloader, watches: Watches::new(wake) }
     }
 
-    fn run(mut self, woken: &Receiver<()>) {
+    fn run(mut self, woken: &Receiver<()>, reload: impl Fn()) {
         let mut standing = self.reloader.standing();
         let mut settling = Settling::new(&standing.followed);
         loop {
             self.watches.renew(&standing.followed);
             let now = settling.observe(standing.followed.look(), Instant::now());
             if now == State::Changed {
-                self.reloader.reload();
+                reload();
             } else {
                 wait(woken, if now == State::Changing { LOOK_AGAIN } else { LOOK });
             }
