@@ -17,6 +17,7 @@ mod control;
 mod fetching;
 mod interfaces;
 mod journey;
+mod last_good;
 mod option_43;
 mod reload;
 mod scripts;
