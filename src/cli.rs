@@ -29,13 +29,13 @@ pub struct Cli {
 enum Command {
     /// Serve the machines on the LAN, until stopped. What changes in the config is taken up by itself.
     Serve(ConfigFile),
-    /// Tell how the running daemon is doing. Exit code 1 where the config as it is now does not serve, 3 where no daemon runs.
+    /// Tell how the running daemon is doing. Exit code 1 where the config as it is now does not serve, or not all of it, 3 where no daemon runs.
     Status(status::Arguments),
-    /// Have the running daemon read its config at once, and tell what became of that. Exit codes as those of `status`.
+    /// Have the running daemon read its config at once, and tell what became of that. Exit code 1 where it is not taken up, 3 where no daemon runs.
     Reload(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
-    /// Tell everything that is wrong with a config and with what it names. Exit code 1 where a daemon would not take it up.
+    /// Tell everything that is wrong with a config and with what it names. Exit code 1 where a running daemon would not take it up: where anything is an error, and no mere warning.
     Check(check::Arguments),
     /// Print what a machine gets, and why: which entries are for it, the offers in words, its exact script.
     Render(render::Arguments),
