@@ -1,25 +1,23 @@
-//! What is different between two snapshots, in words.
-//!
-//! Each thing of the config has one function here. It takes the thing apart by name, so that a field which
-//! is added there is asked for here. What is equal costs nothing but the comparison.
+//! What is different between two snapshots, in words: `things` has a function for each thing of the
+//! config, `fields` the words.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use secrecy::{ExposeSecret, SecretString};
 
 use super::followed::Touch;
-use super::{Config, Dhcp, Interfaces, Server, Tftp};
-use crate::boot::catalog::{Files, Group, Image, Machine, Menu, Network, Profile, Unknown};
-use crate::boot::cmdline::initrd_name;
+use super::{Config, Dhcp, Server};
+use crate::boot::catalog::Group;
 use crate::boot::nbp::{Nbp, Nbps};
-use crate::boot::omni::{Omni, redacted};
-use crate::boot::settings::{BootPolicy, LocalBoot, NbpLadder, Option43, Settings};
+use crate::boot::omni::redacted;
 use crate::boot::templates::Templates;
+
+use fields::Fields;
+use things::{gets, group, image, machine, menu, named, omni, profile, tftp};
+
+mod fields;
+mod things;
 
 /// How many changes are told one by one.
 const MOST: usize = 20;
@@ -188,249 +186,14 @@ impl Changes {
     }
 }
 
-/// What has changed in one thing, field by field.
-#[derive(Debug, Default)]
-struct Fields {
-    told: Vec<String>,
-}
-
-impl Fields {
-    /// `profile talos -> rescue`
-    fn value<T: PartialEq + Display>(&mut self, field: &str, old: Option<T>, new: Option<T>) {
-        if old != new {
-            let said =
-                |value: Option<T>| value.map_or("none".to_owned(), |value| value.to_string());
-            self.changed(field, &format!("{} -> {}", said(old), said(new)));
-        }
-    }
-
-    /// `cmdline + console=ttyS1 - quiet`
-    fn list<T: Ord + Display>(&mut self, field: &str, old: &[T], new: &[T]) {
-        if old == new {
-            return;
-        }
-        let beyond = |some: &[T], others: &[T], sign: &str| {
-            let mut others: Vec<&T> = others.iter().collect();
-            let mut beyond = Vec::new();
-            for item in some {
-                match others.iter().position(|other| *other == item) {
-                    Some(at) => drop(others.swap_remove(at)),
-                    None => beyond.push(format!("{sign} {item}")),
-                }
-            }
-            beyond
-        };
-        let mut said = beyond(new, old, "+");
-        said.extend(beyond(old, new, "-"));
-        let said = if said.is_empty() { "in another order".to_owned() } else { said.join(" ") };
-        self.changed(field, &said);
-    }
-
-    fn path(&mut self, field: &str, old: &Path, new: &Path) {
-        self.value(field, Some(old.display().to_string()), Some(new.display().to_string()));
-    }
-
-    /// The value itself is not told.
-    fn secret(
-        &mut self,
-        field: &str,
-        old: &Result<SecretString, String>,
-        new: &Result<SecretString, String>,
-    ) {
-        let said = match (old, new) {
-            (Ok(old), Ok(new)) if old.expose_secret() == new.expose_secret() => return,
-            (Ok(_), Ok(_)) => "changed",
-            (Err(_), Ok(_)) => "is there",
-            (Ok(_), Err(_)) => "is missing",
-            (Err(old), Err(new)) if old == new => return,
-            (Err(_), Err(_)) => "is still missing",
-        };
-        self.changed(field, said);
-    }
-
-    /// Where `what` is only told in a word.
-    fn other<T: PartialEq>(&mut self, what: &str, old: &T, new: &T) {
-        if old != new {
-            self.changed(what, "changed");
-        }
-    }
-
-    fn changed(&mut self, field: &str, how: &str) {
-        self.told.push(format!("{field} {how}").trim_start().to_owned());
-    }
-}
-
 fn by_name<T>(things: &BTreeMap<String, Arc<T>>) -> BTreeMap<&str, &T> {
     things.iter().map(|(name, thing)| (name.as_str(), &**thing)).collect()
 }
 
-fn named(interfaces: &Interfaces) -> String {
-    match interfaces {
-        Interfaces::OfDefaultRoute => "that of the default route".to_owned(),
-        Interfaces::Named(names) => names.join(", "),
-    }
-}
-
-fn tftp(old: &Tftp, new: &Tftp, fields: &mut Fields) {
-    let Tftp { port: _, max_transfers, max_per_address, max_unanswered, max_errors, subnets } = old;
-    fields.value("max_transfers", Some(*max_transfers), Some(new.max_transfers));
-    fields.value("max_per_address", Some(*max_per_address), Some(new.max_per_address));
-    fields.value("max_unanswered", Some(*max_unanswered), Some(new.max_unanswered));
-    fields.value("max_errors", Some(*max_errors), Some(new.max_errors));
-    fields.list("subnets", subnets, &new.subnets);
-}
-
-fn omni(old: &Omni, new: &Omni, fields: &mut Fields) {
-    let Omni { name: _, api, join_token, tunnel, events, kernel_log } = old;
-    fields.secret("join token", join_token, &new.join_token);
-    // Where the pasted kernel parameters are not there, nor is what they say of the rest.
-    if api.is_empty() || new.api.is_empty() {
-        return;
-    }
-    fields.value("api", Some(api), Some(&new.api));
-    fields.value("tunnel", Some(*tunnel), Some(new.tunnel));
-    fields.value("events", Some(events), Some(&new.events));
-    fields.value("kernel_log", Some(kernel_log), Some(&new.kernel_log));
-}
-
-fn image((old, new): (&Image, &Image), touched: &BTreeMap<PathBuf, Touch>, fields: &mut Fields) {
-    // What is missing was told with what happened to the file.
-    let Image { name: _, files, missing: _, cmdline, talos } = old;
-    let (none, paths) = (Files::default(), |files: &Result<Files, String>| files.clone().ok());
-    let (before, after) = (paths(files).unwrap_or(none), paths(&new.files).unwrap_or_default());
-    fields.path("kernel", &before.kernel, &after.kernel);
-    let shown = |paths: &[PathBuf]| -> Vec<String> {
-        paths.iter().map(|path| path.display().to_string()).collect()
-    };
-    fields.list("initrd", &shown(&before.initrds), &shown(&after.initrds));
-    fields.list("cmdline", cmdline, &new.cmdline);
-    let release = |image: &Image| image.talos.map(|(version, _)| version.to_string());
-    fields.value("talos", release(old), release(new));
-    if release(old) == release(new) {
-        fields.other("talos.arch", talos, &new.talos);
-    }
-    let initrds = after.initrds.iter().enumerate().map(|(at, path)| (initrd_name(at), path));
-    for (part, path) in [("kernel".to_owned(), &after.kernel)].into_iter().chain(initrds) {
-        // Of a path that is new here it says nothing what happened there.
-        let is_old = before.kernel == *path || before.initrds.contains(path);
-        let said = match touched.get(path).filter(|_| is_old) {
-            None => continue,
-            Some(Touch::Came) => "is there",
-            Some(Touch::Changed) => "has other content",
-            Some(Touch::Went) => "is gone",
-        };
-        fields.changed(&part, said);
-    }
-}
-
-fn profile(old: &Profile, new: &Profile, fields: &mut Fields) {
-    let Profile { name: _, script, image, omni, settings: own } = old;
-    fields.value("script", Some(script), Some(&new.script));
-    let image_name = |image: &Option<Arc<Image>>| image.as_ref().map(|image| image.name.clone());
-    fields.value("image", image_name(image), image_name(&new.image));
-    let omni_name = |omni: &Option<Arc<Omni>>| omni.as_ref().map(|omni| omni.name.clone());
-    fields.value("omni", omni_name(omni), omni_name(&new.omni));
-    settings(own, &new.settings, fields);
-}
-
-fn group(old: &Group, new: &Group, fields: &mut Fields) {
-    let Group { name: _, pattern, profile, settings: own } = old;
-    if *pattern != new.pattern {
-        fields.value("match", Some(pattern.to_string()), Some(new.pattern.to_string()));
-    }
-    fields.value("profile", Some(&profile.name), Some(&new.profile.name));
-    settings(own, &new.settings, fields);
-}
-
-fn machine(old: &Machine, new: &Machine, fields: &mut Fields) {
-    let Machine { name: _, macs, uuid, serial, profile, network, settings: own } = old;
-    fields.list("mac", macs, &new.macs);
-    fields.value("uuid", *uuid, new.uuid);
-    fields.value("serial", serial.as_ref(), new.serial.as_ref());
-    let named = |profile: &Option<Arc<Profile>>| {
-        Some(profile.as_ref().map_or("its group's".to_owned(), |profile| profile.name.clone()))
-    };
-    fields.value("profile", named(profile), named(&new.profile));
-    let Network { ip, gateway, nic, hostname, dns } = network;
-    fields.value("ip", *ip, new.network.ip);
-    fields.value("gateway", *gateway, new.network.gateway);
-    fields.value("nic", nic.as_ref(), new.network.nic.as_ref());
-    fields.value("hostname", hostname.as_ref(), new.network.hostname.as_ref());
-    fields.list("dns", dns, &new.network.dns);
-    settings(own, &new.settings, fields);
-}
-
-fn settings(old: &Settings, new: &Settings, fields: &mut Fields) {
-    let Settings {
-        cmdline,
-        boot,
-        local_boot,
-        nbp,
-        nbp_ladder,
-        option_43,
-        answer_request_67,
-        replace_ipxe,
-        halt_if_installed,
-        labels,
-        files,
-        vars,
-    } = old;
-    fields.list("cmdline", cmdline, &new.cmdline);
-    let policy = |policy: Option<BootPolicy>| policy.map(BootPolicy::word);
-    fields.value("boot", policy(*boot), policy(new.boot));
-    let method = |method: Option<LocalBoot>| method.map(LocalBoot::word);
-    fields.value("local_boot", method(*local_boot), method(new.local_boot));
-    if *nbp != new.nbp {
-        let named = |settings: &Settings| -> Vec<String> {
-            settings.nbp.iter().map(|(arch, name)| format!("{name} ({arch})")).collect()
-        };
-        fields.list("nbp", &named(old), &named(new));
-    }
-    let ladder = |ladder: Option<NbpLadder>| ladder.map(NbpLadder::word);
-    fields.value("nbp_ladder", ladder(*nbp_ladder), ladder(new.nbp_ladder));
-    fields.value("option_43", option_43.map(Option43::word), new.option_43.map(Option43::word));
-    fields.value("answer_request_67", *answer_request_67, new.answer_request_67);
-    fields.value("replace_ipxe", *replace_ipxe, new.replace_ipxe);
-    fields.value("talos.halt_if_installed", *halt_if_installed, new.halt_if_installed);
-    let pairs = |labels: &BTreeMap<String, String>| -> Vec<String> {
-        labels.iter().map(|(name, label)| format!("{name}={label}")).collect()
-    };
-    fields.list("talos.labels", &pairs(labels), &pairs(&new.labels));
-    let paths = |files: &BTreeMap<String, PathBuf>| -> Vec<String> {
-        files.iter().map(|(name, path)| format!("{name} ({})", path.display())).collect()
-    };
-    fields.list("files", &paths(files), &paths(&new.files));
-    for name in BTreeSet::from_iter(vars.keys().chain(new.vars.keys())) {
-        // What a variable holds may be anything; its name is enough to find it.
-        fields.other(&format!("vars.{name}"), &vars.get(name), &new.vars.get(name));
-    }
-}
-
-fn gets(unknown: &Unknown) -> &str {
-    match unknown {
-        Unknown::Menu => "menu",
-        Unknown::Local => "local",
-        Unknown::Ignore => "ignore",
-        Unknown::Profile(profile) => &profile.name,
-    }
-}
-
-fn menu(old: &Menu, new: &Menu, fields: &mut Fields) {
-    let Menu { default, timeout, profiles } = old;
-    let named = |profile: &Option<Arc<Profile>>| {
-        Some(profile.as_ref().map_or("local".to_owned(), |profile| profile.name.clone()))
-    };
-    fields.value("default", named(default), named(&new.default));
-    let seconds = |time: &Duration| Some(format!("{} s", time.as_secs()));
-    fields.value("timeout", seconds(timeout), seconds(&new.timeout));
-    let names = |profiles: &[Arc<Profile>]| -> Vec<String> {
-        profiles.iter().map(|profile| profile.name.clone()).collect()
-    };
-    fields.list("profiles", &names(profiles), &names(&new.profiles));
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::boot::Arch;
     use crate::config::fields::Problems;
