@@ -5,17 +5,19 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::problem::{Problem, Severity};
-use super::quote::{self, Quote};
 use super::yaml::{Key, Node, Place, Value};
 use crate::boot::names::nearest;
-use crate::boot::omni::redacted;
+
+mod scalar;
+
+// Who reads fields notes what is wrong with them.
+pub use super::problem::Problems;
+pub use scalar::{address, is_name, no_such, one_of, parse, scalar, subnet, unknown};
 
 /// A value with its key and its place, for the messages of later checks.
 #[derive(Clone, Debug)]
@@ -33,135 +35,6 @@ impl<T> Located<T> {
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
         let Self { value, key, place } = self;
         Located { value: change(value), key, place }
-    }
-}
-
-/// The problems of one config, as they are found.
-#[derive(Debug, Default)]
-pub struct Problems {
-    file: PathBuf,
-    /// Its text, to quote from.
-    text: String,
-    /// Where each of its lines begins.
-    lines: Vec<usize>,
-    found: Vec<Problem>,
-    errors: usize,
-}
-
-impl Problems {
-    /// For the file of this name, with this text.
-    pub fn new(file: &Path, text: &str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
-        Self { file: file.to_owned(), text: text.to_owned(), lines, ..Self::default() }
-    }
-
-    /// Notes what spoils the whole config.
-    pub fn error(&mut self, key: &str, place: Place, message: impl Into<String>) {
-        self.note(Severity::Error, key, place, message.into());
-    }
-
-    /// Notes what spoils some boots, and is written or kept by the operator as text. Returns it, for what
-    /// else it spoils.
-    pub fn fault(&mut self, key: &str, place: Place, message: impl Into<String>) -> &mut Problem {
-        self.note(Severity::Fault, key, place, message.into())
-    }
-
-    /// The same, of what stands in another file.
-    pub fn fault_elsewhere(
-        &mut self,
-        key: &str,
-        (file, place, quote): (PathBuf, Place, Option<Quote>),
-        message: &str,
-    ) -> &mut Problem {
-        self.push(Problem {
-            severity: Severity::Fault,
-            at: Some((file, place)),
-            key: key.to_owned(),
-            message: in_one_line(message),
-            quote,
-            spoils: Vec::new(),
-        })
-    }
-
-    /// Notes what spoils nothing, or what may come and go by itself.
-    pub fn warning(&mut self, key: &str, place: Place, message: impl Into<String>) {
-        self.note(Severity::Warning, key, place, message.into());
-    }
-
-    fn note(
-        &mut self,
-        severity: Severity,
-        key: &str,
-        place: Place,
-        message: String,
-    ) -> &mut Problem {
-        let is_there = place != Place::default();
-        let message = in_one_line(&message);
-        self.errors += usize::from(severity == Severity::Error);
-        self.push(Problem {
-            severity,
-            at: is_there.then(|| (self.file.clone(), place)),
-            key: key.to_owned(),
-            message,
-            quote: is_there.then(|| self.quote(place)).flatten(),
-            spoils: Vec::new(),
-        })
-    }
-
-    fn push(&mut self, problem: Problem) -> &mut Problem {
-        self.found.push(problem);
-        self.found.last_mut().expect("it was pushed now")
-    }
-
-    /// How many errors there are so far.
-    pub fn errors(&self) -> usize {
-        self.errors
-    }
-
-    /// Whether there is an error at this key or below it.
-    pub fn has_error_below(&self, key: &str) -> bool {
-        let is_below = |other: &str| {
-            let rest = other.strip_prefix(key);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.found.iter().any(|told| told.severity == Severity::Error && is_below(&told.key))
-    }
-
-    fn quote(&self, place: Place) -> Option<Quote> {
-        let at = |number: usize| self.text.get(*self.lines.get(number)?..)?.lines().next();
-        let number = (place.line as usize).checked_sub(1)?;
-        let line = at(number)?;
-        if line.trim().is_empty() {
-            return None;
-        }
-        // No secret has more lines; a list of machines may have many more.
-        let before = (0..number).rev().take(500).map_while(at);
-        let is_secret = quote::continues_a_secret(line, before);
-        Some(if is_secret { Quote::hidden(line) } else { Quote::of(line, place.column) })
-    }
-
-    /// All of them, in the order of the file; what other files say comes last.
-    pub fn sorted(mut self) -> Vec<Problem> {
-        let is_elsewhere = |file: &PathBuf| *file != self.file;
-        let order = |problem: &Problem| {
-            let at = problem.at.as_ref();
-            at.map(|(file, place)| (is_elsewhere(file).then(|| file.clone()), *place))
-        };
-        self.found.sort_by_cached_key(order);
-        self.found
-    }
-}
-
-/// A message is a line of the log; what it repeats may hold any character, or a secret.
-fn in_one_line(message: &str) -> String {
-    let escaped =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    let message = redacted(message);
-    if message.contains(char::is_control) {
-        message.chars().map(escaped).collect()
-    } else {
-        message.into_owned()
     }
 }
 
@@ -381,12 +254,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether this can be the name of an entry.
-pub fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
-}
-
 /// The keys that stand twice, each with the line of the one before it.
 fn repeated(entries: &[(Key, Node)]) -> Vec<(&Key, u32)> {
     // Most mappings have a few keys: there a set would cost more than it saves.
@@ -405,88 +272,4 @@ fn repeated(entries: &[(Key, Node)]) -> Vec<(&Key, u32)> {
         }
     }
     repeated
-}
-
-/// One word of a few.
-pub fn one_of<T: Copy>(
-    text: &Located<String>,
-    words: &[(&str, T)],
-    problems: &mut Problems,
-) -> Option<T> {
-    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
-        return Some(*meaning);
-    }
-    let message = unknown("value", &text.value, words.iter().map(|(word, _)| *word));
-    problems.error(&text.key, text.place, message);
-    None
-}
-
-/// A subnet, as `10.20.0.0/16`.
-pub fn subnet(at: Located<String>, problems: &mut Problems) -> Option<Ipv4Net> {
-    let subnet = at.value.parse().ok();
-    if subnet.is_none() {
-        let message = format!("`{}` is no IPv4 subnet, as 10.20.0.0/16 is one", at.value);
-        problems.error(&at.key, at.place, message);
-    }
-    subnet
-}
-
-/// An address, as `192.168.1.2`.
-pub fn address(at: Located<String>, problems: &mut Problems) -> Option<Located<Ipv4Addr>> {
-    let address = at.value.parse().ok();
-    if address.is_none() {
-        let message = format!("`{}` is no IPv4 address, as 192.168.1.2 is one", at.value);
-        problems.error(&at.key, at.place, message);
-    }
-    Some(Located { value: address?, key: at.key, place: at.place })
-}
-
-/// Reads a text, or notes why it is none.
-pub fn parse<T>(text: Located<String>, problems: &mut Problems) -> Option<Located<T>>
-where
-    T: FromStr,
-    T::Err: Display,
-{
-    match text.value.parse() {
-        Ok(value) => Some(text.map(|_| value)),
-        Err(error) => {
-            let error = error.to_string();
-            let told = if error.contains(&text.value) {
-                error
-            } else {
-                format!("`{}`: {error}", text.value)
-            };
-            problems.error(&text.key, text.place, told);
-            None
-        }
-    }
-}
-
-/// A node that must be one text.
-pub fn scalar(node: &Node, key: &str, problems: &mut Problems) -> Option<Located<String>> {
-    match &node.value {
-        Value::Scalar(text) => {
-            Some(Located { value: text.to_string(), key: key.to_owned(), place: node.place })
-        }
-        Value::Null | Value::List(_) | Value::Map(_) => {
-            let message = format!("a single value belongs here, not {}", node.describe());
-            problems.error(key, node.place, message);
-            None
-        }
-    }
-}
-
-/// "no key `x`; did you mean `y`?", or what there is to choose from.
-pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.collect();
-    match nearest(name, known.iter().copied()) {
-        Some(nearest) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
-        None if known.is_empty() => format!("there is no {what} `{name}`, nor any other"),
-        None => format!("there is no {what} `{name}`; there is: {}", known.join(", ")),
-    }
-}
-
-/// "no profile named `x`", with the nearest name.
-pub fn no_such<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    unknown(&format!("{what} named"), name, known)
 }

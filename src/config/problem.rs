@@ -2,10 +2,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::quote::Quote;
+use super::quote::{self, Quote};
 use super::yaml::Place;
+use crate::boot::omni::redacted;
 
 /// How much a problem spoils.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,5 +92,134 @@ impl Problem {
             text += &quote.marked(place.line);
         }
         text
+    }
+}
+
+/// The problems of one config, as they are found.
+#[derive(Debug, Default)]
+pub struct Problems {
+    file: PathBuf,
+    /// Its text, to quote from.
+    text: String,
+    /// Where each of its lines begins.
+    lines: Vec<usize>,
+    found: Vec<Problem>,
+    errors: usize,
+}
+
+impl Problems {
+    /// For the file of this name, with this text.
+    pub fn new(file: &Path, text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { file: file.to_owned(), text: text.to_owned(), lines, ..Self::default() }
+    }
+
+    /// Notes what spoils the whole config.
+    pub fn error(&mut self, key: &str, place: Place, message: impl Into<String>) {
+        self.note(Severity::Error, key, place, message.into());
+    }
+
+    /// Notes what spoils some boots, and is written or kept by the operator as text. Returns it, for what
+    /// else it spoils.
+    pub fn fault(&mut self, key: &str, place: Place, message: impl Into<String>) -> &mut Problem {
+        self.note(Severity::Fault, key, place, message.into())
+    }
+
+    /// The same, of what stands in another file.
+    pub fn fault_elsewhere(
+        &mut self,
+        key: &str,
+        (file, place, quote): (PathBuf, Place, Option<Quote>),
+        message: &str,
+    ) -> &mut Problem {
+        self.push(Problem {
+            severity: Severity::Fault,
+            at: Some((file, place)),
+            key: key.to_owned(),
+            message: in_one_line(message),
+            quote,
+            spoils: Vec::new(),
+        })
+    }
+
+    /// Notes what spoils nothing, or what may come and go by itself.
+    pub fn warning(&mut self, key: &str, place: Place, message: impl Into<String>) {
+        self.note(Severity::Warning, key, place, message.into());
+    }
+
+    fn note(
+        &mut self,
+        severity: Severity,
+        key: &str,
+        place: Place,
+        message: String,
+    ) -> &mut Problem {
+        let is_there = place != Place::default();
+        let message = in_one_line(&message);
+        self.errors += usize::from(severity == Severity::Error);
+        self.push(Problem {
+            severity,
+            at: is_there.then(|| (self.file.clone(), place)),
+            key: key.to_owned(),
+            message,
+            quote: is_there.then(|| self.quote(place)).flatten(),
+            spoils: Vec::new(),
+        })
+    }
+
+    fn push(&mut self, problem: Problem) -> &mut Problem {
+        self.found.push(problem);
+        self.found.last_mut().expect("it was pushed now")
+    }
+
+    /// How many errors there are so far.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// Whether there is an error at this key or below it.
+    pub fn has_error_below(&self, key: &str) -> bool {
+        let is_below = |other: &str| {
+            let rest = other.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.found.iter().any(|told| told.severity == Severity::Error && is_below(&told.key))
+    }
+
+    fn quote(&self, place: Place) -> Option<Quote> {
+        let at = |number: usize| self.text.get(*self.lines.get(number)?..)?.lines().next();
+        let number = (place.line as usize).checked_sub(1)?;
+        let line = at(number)?;
+        if line.trim().is_empty() {
+            return None;
+        }
+        // No secret has more lines; a list of machines may have many more.
+        let before = (0..number).rev().take(500).map_while(at);
+        let is_secret = quote::continues_a_secret(line, before);
+        Some(if is_secret { Quote::hidden(line) } else { Quote::of(line, place.column) })
+    }
+
+    /// All of them, in the order of the file; what other files say comes last.
+    pub fn sorted(mut self) -> Vec<Problem> {
+        let is_elsewhere = |file: &PathBuf| *file != self.file;
+        let order = |problem: &Problem| {
+            let at = problem.at.as_ref();
+            at.map(|(file, place)| (is_elsewhere(file).then(|| file.clone()), *place))
+        };
+        self.found.sort_by_cached_key(order);
+        self.found
+    }
+}
+
+/// A message is a line of the log; what it repeats may hold any character, or a secret.
+fn in_one_line(message: &str) -> String {
+    let escaped =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let message = redacted(message);
+    if message.contains(char::is_control) {
+        message.chars().map(escaped).collect()
+    } else {
+        message.into_owned()
     }
 }
