@@ -47,6 +47,10 @@ pub struct ConfigStatus {
     pub generation: u64,
     /// When the running one was, in seconds since 1970.
     pub loaded_at: u64,
+    /// When it was read the last time, taken up or not, in seconds since 1970.
+    pub read_at: u64,
+    /// For how many seconds the file system has not answered, where it hangs: what changes is not seen.
+    pub hangs_seconds: Option<u64>,
     /// Why what is written there now does not serve.
     pub refused: Option<Refused>,
     /// What has changed in it and is taken up at the next start.
@@ -191,6 +195,8 @@ impl Operations {
             },
             generation: standing.generation,
             loaded_at: seconds(standing.since),
+            read_at: seconds(standing.read),
+            hangs_seconds: self.reloader.hangs().map(|hangs| hangs.as_secs()),
             refused: standing.refused.as_ref().map(|(error, at)| Refused {
                 at: seconds(*at),
                 text: error.to_string(),

@@ -36,7 +36,13 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let text = if arguments.json { format!("{value:#}\n") } else { told(&status, now()) };
     print(&text)?;
-    Ok(code(status.config.refused.is_none() && status.config.faults.is_empty()))
+    Ok(code(serves(&status.config)))
+}
+
+/// Whether the config serves as it is now, all of it.
+fn serves(config: &ConfigStatus) -> bool {
+    let ConfigStatus { refused, faults, hangs_seconds, .. } = config;
+    refused.is_none() && faults.is_empty() && hangs_seconds.is_none()
 }
 
 /// Has the config read again.
@@ -130,8 +136,8 @@ fn told(status: &Status, now: u64) -> String {
 }
 
 fn config_rows(config: &ConfigStatus, now: u64) -> Vec<(&'static str, String)> {
-    let ConfigStatus { file, generation, loaded_at, refused, at_next_start, faults, warnings } =
-        config;
+    let ConfigStatus { file, generation, loaded_at, read_at, hangs_seconds, refused, .. } = config;
+    let ConfigStatus { at_next_start, faults, warnings, .. } = config;
     let source = file.as_deref().unwrap_or("the built-in defaults");
     let ago = |at: u64| format!("{} ago", duration(now.saturating_sub(at)));
     let mut rows = Vec::new();
@@ -151,6 +157,16 @@ fn config_rows(config: &ConfigStatus, now: u64) -> Vec<(&'static str, String)> {
                 ),
             ));
         }
+    }
+    if let Some(hangs) = hangs_seconds {
+        rows.push((
+            "file system",
+            format!(
+                "has not answered for {}: no change is seen until it does; the config was read {}",
+                duration(*hangs),
+                ago(*read_at)
+            ),
+        ));
     }
     if !at_next_start.is_empty() {
         rows.push(("at next start", at_next_start.join("\n")));
@@ -204,7 +220,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::operations::{Counts, Refused};
+    use crate::operations::{Counts, Problem, Refused};
 
     fn status() -> Status {
         let listener = |name: &str, transport: &str, port| Listener {
@@ -221,6 +237,8 @@ mod tests {
                 file: Some("./config.yaml".into()),
                 generation: 3,
                 loaded_at: 1000,
+                read_at: 1000,
+                hangs_seconds: None,
                 refused: None,
                 at_next_start: Vec::new(),
                 faults: Vec::new(),
@@ -251,6 +269,35 @@ sends         0 files over TFTP
 since then    offered 12, refused 1
 "
         );
+    }
+
+    #[test]
+    fn what_is_broken_and_a_file_system_that_hangs_is_told_and_makes_an_exit_code() {
+        let sound = status();
+        assert!(serves(&sound.config));
+        let mut broken = sound.clone();
+        broken.config.faults = vec![Problem {
+            is_error: true,
+            is_fault: true,
+            file: None,
+            line: None,
+            column: None,
+            key: "k".into(),
+            message: "m".into(),
+            text: "k: m".into(),
+        }];
+        let mut hanging = sound;
+        hanging.config.hangs_seconds = Some(75);
+        for (status, line) in [
+            (broken, "errors        k: m"),
+            (
+                hanging,
+                "file system   has not answered for 1 min 15 s: no change is seen until it does; the config was read 1 min 30 s ago",
+            ),
+        ] {
+            assert!(!serves(&status.config));
+            assert_eq!(told(&status, 1090).lines().nth(2), Some(line));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -13,6 +13,9 @@ use super::event::Reload;
 use super::followed::{Followed, Marks, touched};
 use super::load::{LoadError, Source};
 use super::{Config, Problem};
+
+/// How long a look at the files, or a reading of them, takes at most while their file system is well.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Holds the source, and swaps the snapshot.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Reloader {
     snapshot: watch::Sender<Arc<Config>>,
     /// Apart from the lock above: a reading that hangs must not hide how things stand.
     standing: watch::Sender<Arc<Standing>>,
+    /// When the files were looked at the last time, to the end.
+    looked: Mutex<Instant>,
 }
 
 /// How the config stands.
@@ -40,6 +45,8 @@ pub struct Standing {
     pub at_next_start: Vec<String>,
     /// How often it was read.
     pub readings: u64,
+    /// When it was read the last time, taken up or not.
+    pub read: SystemTime,
     /// What it was made of when it was read the last time.
     pub followed: Arc<Followed>,
 }
@@ -48,19 +55,22 @@ impl Reloader {
     /// Starts with a config that was loaded from `source`.
     pub fn new(source: Source, (config, followed): (Config, Followed)) -> Self {
         let taken = followed.marks.clone();
+        let now = SystemTime::now();
         let standing = Standing {
             source,
             generation: 1,
-            since: SystemTime::now(),
+            since: now,
             refused: None,
             at_next_start: Vec::new(),
             readings: 1,
+            read: now,
             followed: Arc::new(followed),
         };
         Self {
             reloading: Mutex::new(taken),
             snapshot: watch::channel(Arc::new(config)).0,
             standing: watch::channel(Arc::new(standing)).0,
+            looked: Mutex::new(Instant::now()),
         }
     }
 
@@ -74,6 +84,17 @@ impl Reloader {
         Arc::clone(&self.standing.borrow())
     }
 
+    /// Notes that the files were looked at, or read, to the end.
+    pub fn has_looked(&self) {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long their file system has not answered, where it hangs: what changes is not seen meanwhile.
+    pub fn hangs(&self) -> Option<Duration> {
+        let since = self.looked.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        (since > PATIENCE).then_some(since)
+    }
+
     /// Reads the source again, and says what became of that. What is bad changes nothing.
     pub fn reload(&self) -> Reload {
         let mut taken = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,6 +106,7 @@ impl Reloader {
         let (loaded, followed) = standing.source.load_followed();
         standing.followed = Arc::new(followed);
         standing.readings += 1;
+        standing.read = SystemTime::now();
         let reload = match loaded {
             Ok(config) if breaks(&self.snapshot.borrow(), &config) => {
                 refuse(LoadError::Invalid(config.warnings), &mut standing)

@@ -61,6 +61,7 @@ impl Follower {
             } else {
                 wait(woken, if now == State::Changing { LOOK_AGAIN } else { LOOK });
             }
+            self.reloader.has_looked();
             // Somebody else may have had it read too.
             let latest = self.reloader.standing();
             if latest.readings != standing.readings {

@@ -15,7 +15,7 @@ use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
 use crate::support::{Appliance, run};
 
-fn reveille(folder: &Path, arguments: &[&str]) -> Output {
+pub fn reveille(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
     for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY"] {
         command.env_remove(name);

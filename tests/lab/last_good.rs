@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::control::reveille;
 use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::reload::{Running, saying, status};
@@ -109,6 +110,12 @@ fn of_a_script_that_is_misspelt_the_profile_stays_as_it_was() {
         let misspelt = saying("a=1").replace("script: linux", "script: linus");
         running.folder.write("config.yaml", misspelt);
         running.keeps(&good, "there is no boot script named `linus`; did you mean `linux`?");
+        let output = reveille(running.folder.path(), &["reload"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let first =
+            "reveille: not reloaded, the last good config serves on:\n./config.yaml:5:21: error: ";
+        assert!(said.starts_with(first), "{said}");
+        assert_eq!(output.status.code(), Some(1));
         running.folder.write("config.yaml", saying("a=1"));
         assert_eq!(running.reloads_once(), "profile debian: cmdline + a=1 - a=0");
         running.is_well();
