@@ -84,6 +84,7 @@ pub struct Run {
     commands: u32,
     settings: BTreeMap<String, String>,
     has_waited: bool,
+    has_prompted: bool,
     title: String,
     items: Vec<String>,
     default: Option<String>,
@@ -111,6 +112,7 @@ impl Run {
             commands: 0,
             settings: settings(machine),
             has_waited: false,
+            has_prompted: false,
             title: String::new(),
             items: Vec::new(),
             default: None,
@@ -152,6 +154,11 @@ impl Run {
     /// What it wrote on the console so far, without empty lines.
     pub fn echoed(&self) -> &[String] {
         &self.echoed
+    }
+
+    /// Whether it has waited for a key, which nobody pressed.
+    pub fn has_prompted(&self) -> bool {
+        self.has_prompted
     }
 
     fn run_line(&mut self, line: &str) -> Ran {
@@ -236,10 +243,13 @@ impl Run {
             "boot" | "imgexec" => Ran::Badly,
             "exit" => ends(End::Firmware),
             "shell" | "login" | "config" => ends(End::Waits),
-            "prompt" => match option(&["--timeout", "-t"]) {
-                Some(_) => Ran::Badly,
-                None => ends(End::Waits),
-            },
+            "prompt" => {
+                self.has_prompted = true;
+                match option(&["--timeout", "-t"]) {
+                    Some(_) => Ran::Badly,
+                    None => ends(End::Waits),
+                }
+            }
             "menu" => {
                 (self.title, self.items, self.default) = (rest.join(" "), Vec::new(), None);
                 Ran::Well

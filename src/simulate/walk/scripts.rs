@@ -24,6 +24,8 @@ impl<Tell: FnMut(&Step)> Walk<'_, Tell> {
     /// Runs the script, and those that it leads to.
     pub(super) async fn scripts(&mut self, first: String) -> Result<String, Failure> {
         let mut url = first;
+        // Those that waited for a key: what comes to one of them again stays there.
+        let mut prompted: Vec<(String, String)> = Vec::new();
         for _ in 0..MOST_SCRIPTS {
             let start = Instant::now();
             let got = self.web.get(&url, Agent::Ipxe, Much::Script).await;
@@ -33,9 +35,17 @@ impl<Tell: FnMut(&Step)> Walk<'_, Tell> {
             let Some(mut run) = Run::new(&text, self.machine) else {
                 return self.program(&url, &got.kept, (got.of, took));
             };
+            let asked = (url.clone(), text.into_owned());
+            if prompted.contains(&asked) {
+                return Ok("waits for a key, and shows the same again when none comes".to_owned());
+            }
             let told = format!("{}: {} bytes", redacted(&url), got.bytes);
             self.done(At::Script, told, (Vec::new(), took));
-            match self.script(&mut run, &url).await? {
+            let next = self.script(&mut run, &url).await?;
+            if run.has_prompted() {
+                prompted.push(asked);
+            }
+            match next {
                 Next::Script(next) => url = next,
                 Next::End(end) => return Ok(end),
             }
