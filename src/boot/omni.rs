@@ -88,6 +88,28 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
     redacted.into()
 }
 
+/// What a token has at least, to be told from any other word: Omni's have 43 characters or more
+/// (`omni/client/pkg/jointoken`), and of a shorter one only what follows `jointoken=` is hidden.
+const SHORTEST: usize = 12;
+
+/// `text`, which a template made, without the join tokens of these instances in it: as they are, as they
+/// stand in a query, and as the filter `urlencode` makes them of either.
+pub fn hidden<'a>(text: &str, instances: impl Iterator<Item = &'a Omni>) -> String {
+    let mut hidden = redacted(text).into_owned();
+    for token in instances.filter_map(|omni| omni.join_token.as_ref().ok()) {
+        let token = token.expose_secret();
+        if token.len() < SHORTEST {
+            continue;
+        }
+        let once = utf8_percent_encode(token, QUERY).to_string();
+        let twice = utf8_percent_encode(&once, QUERY).to_string();
+        for form in [&twice, &once, &token.to_owned()] {
+            hidden = hidden.replace(form.as_str(), "***");
+        }
+    }
+    hidden
+}
+
 /// Where in a text join tokens stand, in bytes.
 pub fn tokens_in(text: &str) -> Vec<Range<usize>> {
     let ends = |c: char| c.is_whitespace() || "&`\"'".contains(c);
@@ -141,6 +163,20 @@ mod tests {
             api,
             "siderolink.api=https://127.0.0.1:8099?jointoken=v2%3AeyJleHRyYV9kYXRhIjp7Im9tbmkuc2lkZXJvLmRldi9pbmZyYS1wcm92aWRlci1pZCI6InRlc3QifSwic2lnbmF0dXJlIjoiWTNpZ285V2xJSVZOWWpXZmgyWlg5NnpnWW5UQjlwWTI3ZEJaVnJwNDJMZz0ifQ%3D%3D"
         );
+    }
+
+    #[test]
+    fn a_token_is_hidden_however_a_template_writes_it() {
+        let token = "v2:eyJleHRyYV9kYXRhIjp7fX0=";
+        let omni = omni("https://x", token, false);
+        let once = "v2%3AeyJleHRyYV9kYXRhIjp7fX0%3D";
+        let twice = "v2%253AeyJleHRyYV9kYXRhIjp7fX0%253D";
+        let text = format!("a {token}\nb x?jointoken={once}&y\nc jointoken%3D{twice} d={once}");
+        let shown = hidden(&text, [&omni].into_iter());
+        assert_eq!(shown, "a ***\nb x?jointoken=***&y\nc jointoken%3D*** d=***");
+        let short = self::omni("https://x", "abcd", false);
+        let shown = hidden("abcd jointoken=abcd", [&short].into_iter());
+        assert_eq!(shown, "abcd jointoken=***");
     }
 
     #[test]

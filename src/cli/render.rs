@@ -7,7 +7,7 @@ use super::ConfigFile;
 use super::nbps::print;
 use super::simulate::{Board, Kind};
 use crate::boot::client::{Cpu, Facts};
-use crate::boot::omni::redacted;
+use crate::boot::omni::hidden;
 use crate::boot::{Arch, Client, Mac, Stage, links};
 use crate::config::Config;
 use crate::config::load::Source;
@@ -79,19 +79,19 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         let base = links::base(local, config.server.http_port);
         let text = scripts::render_file(&config, name, (machine.mac, &client), &base);
         let text = text.map_err(|reason| anyhow!("{name}: {reason}"))?;
-        print(&shown(&text, &arguments))?;
+        print(&shown(&text, (&config, &arguments)))?;
         return Ok(ExitCode::SUCCESS);
     }
     let explanation = explain(&config, (&machine, &client), local);
     let text = if arguments.script {
         match &explanation.script {
-            Ok(rendered) => shown(&rendered.text, &arguments),
+            Ok(rendered) => shown(&rendered.text, (&config, &arguments)),
             Err(reason) => bail!("there is no script: {reason}"),
         }
     } else if arguments.json {
-        format!("{:#}\n", as_value(&explanation, &arguments))
+        format!("{:#}\n", as_value(&explanation, (&config, &arguments)))
     } else {
-        in_words(&explanation, &arguments)
+        in_words(&explanation, (&config, &arguments))
     };
     print(&text)?;
     Ok(if explanation.script.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -160,11 +160,17 @@ fn own_address(config: &Config) -> Result<Ipv4Addr> {
     }
 }
 
-fn shown(text: &str, arguments: &Arguments) -> String {
-    if arguments.show_secrets { text.to_owned() } else { redacted(text).into_owned() }
+fn shown(text: &str, (config, arguments): (&Config, &Arguments)) -> String {
+    if arguments.show_secrets {
+        return text.to_owned();
+    }
+    hidden(text, config.catalog.omni.values().map(|omni| &**omni))
 }
 
-fn in_words(Explanation { why, offers, script }: &Explanation, arguments: &Arguments) -> String {
+fn in_words(
+    Explanation { why, offers, script }: &Explanation,
+    asked: (&Config, &Arguments),
+) -> String {
     let mut text = String::new();
     for (word, told) in why.iter().chain(offers) {
         text += &format!("{word:<13} {told}\n");
@@ -172,7 +178,7 @@ fn in_words(Explanation { why, offers, script }: &Explanation, arguments: &Argum
     match script {
         Ok(rendered) => {
             text += &format!("{:<13} {}\n\n", "script", rendered.does);
-            text += &shown(&rendered.text, arguments);
+            text += &shown(&rendered.text, asked);
         }
         Err(reason) => text += &format!("{:<13} none: {reason}\n", "script"),
     }
@@ -181,7 +187,7 @@ fn in_words(Explanation { why, offers, script }: &Explanation, arguments: &Argum
 
 fn as_value(
     Explanation { why, offers, script }: &Explanation,
-    arguments: &Arguments,
+    asked: (&Config, &Arguments),
 ) -> serde_json::Value {
     let object = |pairs: &[(&str, String)]| -> serde_json::Value {
         pairs.iter().map(|(word, told)| ((*word).to_owned(), json!(told))).collect()
@@ -190,7 +196,7 @@ fn as_value(
         "why": object(why),
         "offers": object(offers),
         "does": script.as_ref().ok().map(|rendered| &rendered.does),
-        "script": script.as_ref().ok().map(|rendered| shown(&rendered.text, arguments)),
+        "script": script.as_ref().ok().map(|rendered| shown(&rendered.text, asked)),
         "refused": script.as_ref().err(),
     })
 }
