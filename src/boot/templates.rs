@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, filters,
+    AutoEscape, Environment, Error, ErrorKind, State, Template, UndefinedBehavior, Value, filters,
 };
 
 use super::cmdline::Flaw;
@@ -115,26 +115,30 @@ impl Templates {
             .collect();
         let names = own.keys().cloned().collect();
         sources.extend(own);
-        let using_facts = using_facts(&sources);
-        let tells = |source: &Result<String, String>| source.as_ref().is_ok_and(|s| tells(s));
-        let answers_using_facts = answers
-            .iter()
-            .filter(|(_, source)| tells(source))
-            .map(|(path, _)| path.clone())
-            .collect();
         for (name, source) in sources {
             if let Err(mistake) = compile(&mut env, script_file(&name), source) {
                 broken.insert(name, mistake);
             }
         }
-        let answers = answers
+        let answers: BTreeMap<PathBuf, Result<(), Mistake>> = answers
             .into_iter()
             .map(|(path, source)| {
                 let compiled = compile(&mut env, answer_file(&path), source);
                 (path, compiled)
             })
             .collect();
-        Self { env, broken, answers, own: names, using_facts, answers_using_facts }
+        let using = using_facts(&env);
+        let using_facts = using.iter().filter_map(|file| Some(file.strip_suffix(".ipxe")?.into()));
+        let answers_using_facts =
+            using.iter().filter_map(|file| Some(file.strip_prefix("//")?.into()));
+        Self {
+            using_facts: using_facts.collect(),
+            answers_using_facts: answers_using_facts.collect(),
+            env,
+            broken,
+            answers,
+            own: names,
+        }
     }
 
     /// Whether there is a boot script of this name, usable or not.
@@ -231,6 +235,10 @@ impl Templates {
         let error = innermost(error);
         let detail = error.detail().filter(|_| error.kind() == ErrorKind::TemplateNotFound)?;
         let file = detail.split(['\'', '"', '`']).nth(1)?;
+        // Not a name that the template has in it: it comes of a value, which may be a secret.
+        if !error.template_source().is_some_and(|source| source.contains(file)) {
+            return Some("there is no template of the name that is made here".to_owned());
+        }
         let name = file.strip_suffix(".ipxe").unwrap_or(file);
         if self.broken.contains_key(name) {
             return Some(format!("the template `{file}` that it includes cannot be used itself"));
@@ -383,18 +391,19 @@ fn compile(
     env.add_template_owned(file, source).map_err(|error| Mistake::of(&error, None))
 }
 
-/// The templates that print what only iPXE can tell, themselves or through what they include.
-fn using_facts(sources: &BTreeMap<String, Result<String, String>>) -> BTreeSet<String> {
-    let text = |name: &String| sources[name].as_ref().map_or("", String::as_str);
-    let mut using: BTreeSet<String> =
-        sources.keys().filter(|name| tells(text(name))).cloned().collect();
+/// The files that use what only iPXE can tell, themselves or through what they include.
+fn using_facts(env: &Environment<'_>) -> BTreeSet<String> {
+    let mut using: BTreeSet<String> = env
+        .templates()
+        .filter(|(_, template)| tells(template))
+        .map(|(file, _)| file.to_owned())
+        .collect();
     loop {
-        let includes = |name: &&String| using.iter().any(|used| text(name).contains(&quoted(used)));
-        let more: Vec<String> = sources
-            .keys()
-            .filter(|name| !using.contains(*name))
-            .filter(includes)
-            .cloned()
+        let includes = |source: &str| using.iter().any(|used| names(source, used));
+        let more: Vec<String> = env
+            .templates()
+            .filter(|(file, template)| !using.contains(*file) && includes(template.source()))
+            .map(|(file, _)| file.to_owned())
             .collect();
         if more.is_empty() {
             return using;
@@ -403,12 +412,34 @@ fn using_facts(sources: &BTreeMap<String, Result<String, String>>) -> BTreeSet<S
     }
 }
 
-fn tells(source: &str) -> bool {
-    FACTS.iter().any(|fact| source.contains(fact))
+/// Whether a template uses one of these facts; or all that is known of its machine at once, or what it
+/// includes by a name that it makes, which may be one of them.
+fn tells(template: &Template<'_, '_>) -> bool {
+    let used = template.undeclared_variables(true);
+    let is_below = |path: &str, fact: &str| {
+        path.strip_prefix(fact).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let is_fact = |path: &String| {
+        ["client", "machine"].contains(&path.as_str())
+            || FACTS.iter().any(|fact| is_below(path, fact))
+    };
+    used.iter().any(is_fact) || makes_a_name(template.source())
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", script_file(name))
+/// Whether something is included, extended or imported whose name is no quoted text.
+fn makes_a_name(source: &str) -> bool {
+    source.split("{%").skip(1).any(|tag| {
+        let tag = tag.trim_start_matches(['-', '+']).trim_start();
+        let name = ["include", "extends", "import", "from"]
+            .iter()
+            .find_map(|word| tag.strip_prefix(word)?.strip_prefix(char::is_whitespace));
+        name.is_some_and(|name| !name.trim_start().starts_with(['"', '\'']))
+    })
+}
+
+/// Whether a source has a file's name in it as a quoted text.
+fn names(source: &str, file: &str) -> bool {
+    ['"', '\''].iter().any(|quote| source.contains(&format!("{quote}{file}{quote}")))
 }
 
 fn script_file(name: &str) -> String {

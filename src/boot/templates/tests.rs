@@ -166,6 +166,11 @@ fn a_mistake_in_what_is_included_stands_there_and_each_has_its_line() {
     let told = missing.script("own", &context! {}).unwrap_err();
     assert_eq!((told.file.as_deref(), told.line), (Some("own.ipxe"), Some(2)));
     assert!(told.message.contains("gone.ipxe"), "{told}");
+    // A name that is made of a value may be a secret.
+    let made = templates(&[("own", "{% include omni.api_url %}")], &[]);
+    let values = context! { omni => context! { api_url => "https://x?jointoken%3Dhush" } };
+    let told = made.script("own", &values).unwrap_err().to_string();
+    assert_eq!(told, "template own.ipxe:1: there is no template of the name that is made here");
 }
 
 #[test]
@@ -176,11 +181,17 @@ fn who_prints_facts_is_known_also_through_what_it_includes() {
         ("c", "{{ machine.name }}"),
         ("d", "{% include \"a.ipxe\" %}"),
         ("e", "{{ machine.serial }}"),
+        ("f", "{{ client[\"serial\"] }}"),
+        ("g", "{% set told = client %}{{ told.serial }}"),
+        ("h", "{%- include 'b.ipxe' %}"),
+        ("i", "{% include machine.vars.part %}"),
+        ("j", "{# client.serial #}{% include 'c.ipxe' %}"),
     ];
     let templates =
         templates(&own, &[("/x", "{{ client.product }}"), ("/y", "{{ machine.name }}")]);
     let using = |name| templates.uses_facts(name);
     assert_eq!(["a", "b", "c", "d", "e"].map(using), [true, true, false, true, true]);
+    assert_eq!(["f", "g", "h", "i", "j"].map(using), [true, true, true, true, false]);
     assert_eq!(["inspect", "linux", "talos", "menu"].map(using), [true, false, false, false]);
     let using = |path| templates.answer_uses_facts(Path::new(path));
     assert_eq!(["/x", "/y", "/z"].map(using), [true, false, false]);
