@@ -11,7 +11,7 @@ use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::budget::Budget;
 use crate::config::event::Reload;
-use crate::config::{Problem, Severity};
+use crate::config::{Problem, Severity, problem};
 
 /// How long a machine that is refused for one reason is not told of again: firmware asks every few
 /// seconds, for ever.
@@ -75,11 +75,15 @@ impl Journal {
 
     /// Writes down what is wrong with a config that serves.
     pub fn publish_problems(&self, problems: &[Problem]) {
-        for problem in problems {
+        let (first, more) = problem::first(problems);
+        for problem in first {
             match problem.severity {
                 Severity::Error | Severity::Fault => error!("config: {problem}"),
                 Severity::Warning => warn!("config: {problem}"),
             }
+        }
+        if let Some(more) = problem::more_told(more) {
+            warn!("config: {more}");
         }
     }
 

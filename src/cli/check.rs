@@ -10,6 +10,7 @@ use serde_json::json;
 use super::ConfigFile;
 use super::nbps::print;
 use crate::config::load::{LoadError, Source};
+use crate::config::problem::at_length;
 use crate::config::{Config, Problem, Severity};
 
 #[derive(Debug, Args)]
@@ -17,7 +18,10 @@ pub(super) struct Arguments {
     /// The config file; the same as --config
     #[arg(value_name = "FILE", conflicts_with = "config")]
     path: Option<PathBuf>,
-    /// Print JSON
+    /// Tell every problem, however many there are, and not the first 20 only
+    #[arg(long)]
+    all: bool,
+    /// Print JSON: every problem
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -25,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 /// Reads the config with all that it names, as the daemon would, and tells everything that is wrong.
-pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode> {
+pub(super) fn run(Arguments { path, all, json, file }: Arguments) -> Result<ExitCode> {
     let source = Source::find(path.or(file.config));
     let (problems, config) = match source.load() {
         Ok(mut config) => (std::mem::take(&mut config.warnings), Some(config)),
@@ -36,8 +40,12 @@ pub(super) fn run(Arguments { path, json, file }: Arguments) -> Result<ExitCode>
     if json {
         print(&format!("{:#}\n", as_value(&source, &problems)))?;
     } else {
-        for problem in &problems {
-            print(&format!("{}\n", problem.at_length()))?;
+        let told = match all {
+            true => problems.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"),
+            false => at_length(&problems),
+        };
+        if !told.is_empty() {
+            print(&format!("{told}\n"))?;
         }
         print(&format!("{source}: {}\n", conclusion(&problems, config.as_ref())))?;
     }

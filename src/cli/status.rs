@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::ConfigFile;
 use super::nbps::print;
 use crate::config::load::Source;
+use crate::config::problem::{MOST_TOLD, more_told};
 use crate::control::{AskError, Request, ask};
 use crate::operations::{ConfigStatus, Listener, Reloaded, ServedInterface, Status};
 
@@ -173,7 +174,9 @@ fn config_rows(config: &ConfigStatus, now: u64) -> Vec<(&'static str, String)> {
     }
     for (word, problems) in [("errors", faults), ("warnings", warnings)] {
         if !problems.is_empty() {
-            let lines: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+            let first = problems.iter().take(MOST_TOLD).map(|problem| problem.text.clone());
+            let more = more_told(problems.len().saturating_sub(MOST_TOLD));
+            let lines: Vec<String> = first.chain(more).collect();
             rows.push((word, lines.join("\n")));
         }
     }

@@ -12,7 +12,7 @@ use super::Config;
 use super::fields::Problems;
 use super::file::{File, SecretSource};
 use super::followed::{Followed, Kind, is_script};
-use super::problem::{Problem, Severity};
+use super::problem::{self, Problem, Severity};
 use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, state_folder, within,
 };
@@ -69,7 +69,7 @@ pub enum LoadError {
         reason: String,
     },
     /// What it says or names is wrong: each problem with its line quoted, warnings included.
-    #[error("{}", .0.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", problem::at_length(.0))]
     Invalid(Vec<Problem>),
 }
 

@@ -95,6 +95,34 @@ impl Problem {
     }
 }
 
+/// How many problems are told at once where somebody reads them: the first ones tell what to mend.
+pub const MOST_TOLD: usize = 20;
+
+/// The problems that are told first, what keeps a config from serving before the rest, and how many more
+/// there are.
+pub fn first(problems: &[Problem]) -> (Vec<&Problem>, usize) {
+    let mut first: Vec<&Problem> = problems.iter().collect();
+    if first.len() > MOST_TOLD {
+        first.sort_by_key(|problem| problem.severity);
+        first.truncate(MOST_TOLD);
+    }
+    let more = problems.len() - first.len();
+    (first, more)
+}
+
+/// The first of them at length.
+pub fn at_length(problems: &[Problem]) -> String {
+    let (first, more) = first(problems);
+    let mut told: Vec<String> = first.into_iter().map(Problem::at_length).collect();
+    told.extend(more_told(more));
+    told.join("\n")
+}
+
+/// That there are more, where there are.
+pub fn more_told(more: usize) -> Option<String> {
+    (more > 0).then(|| format!("and {more} more; `reveille check --all` tells them"))
+}
+
 /// The problems of one config, as they are found.
 #[derive(Debug, Default)]
 pub struct Problems {
