@@ -192,8 +192,8 @@ pub struct Catalog {
 
 impl Catalog {
     /// Enters a machine under each of its identities.
-    pub fn add(&mut self, machine: Machine) {
-        let machine = Arc::new(machine);
+    pub fn add(&mut self, machine: impl Into<Arc<Machine>>) {
+        let machine = machine.into();
         for mac in &machine.macs {
             self.by_mac.insert(*mac, Arc::clone(&machine));
         }

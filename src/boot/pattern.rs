@@ -119,6 +119,23 @@ impl Pattern {
         .unwrap_or(Fit::Yes)
     }
 
+    /// Whether a machine that nothing but its MAC address is known of fits: whatever else is asked for, it
+    /// may have.
+    pub fn may_fit(&self, client: &Client) -> Fit {
+        let by_mac = Self { mac: self.mac.clone(), ..Self::default() };
+        match by_mac.fits(client) {
+            Fit::Yes if *self != by_mac => Fit::Open,
+            // Known by its UUID or serial number only, it has some MAC address.
+            Fit::No if client.mac.is_none() => Fit::Open,
+            fit => fit,
+        }
+    }
+
+    /// Whether only a machine's SMBIOS tables tell who is in it, and so never DHCP.
+    pub fn needs_smbios(&self) -> bool {
+        self.vendor.is_some() || self.product.is_some() || self.serial.is_some()
+    }
+
     /// Whether it asks for nothing, and so fits everybody.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

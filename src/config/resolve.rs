@@ -420,7 +420,7 @@ profiles:
         assert_eq!(
             complaints(yaml),
             [
-                "config.yaml:2:35: profiles.p.nbp.bios: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?; boots that need it are refused until it is there",
+                "config.yaml:2:35: profiles.p.nbp.bios: boots that need it are refused: there is no NBP named `undionly.kpx`; did you mean `undionly.kpxe`?",
                 "config.yaml:2:59: profiles.p.nbp.uefi-x64: `undionly.kpxe` is for BIOS, not for UEFI x86-64",
                 "config.yaml:2:74: profiles.p.nbp.bioss: there is no key `bioss`; did you mean `bios`?",
             ]

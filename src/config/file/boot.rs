@@ -311,7 +311,7 @@ impl Machine {
         Self {
             macs: macs.into_iter().filter_map(|at| parse(at, problems)).collect(),
             uuid: uuid.and_then(|at| machine_uuid(at, problems)),
-            serial,
+            serial: serial.and_then(|at| machine_serial(at, problems)),
             profile: fields.text("profile", problems),
             lacks_profile: fields.lacks("profile"),
             network: network(&fields, problems),
@@ -333,6 +333,38 @@ fn machine_uuid(at: Located<String>, problems: &mut Problems) -> Option<Located<
         Ok(uuid) => return Some(at.map(|_| uuid)),
         Err(_) => format!("`{}` is not a UUID", at.value),
     };
+    problems.error(&at.key, at.place, message);
+    None
+}
+
+/// What boards report whose maker left the field as it was (`dmidecode -s system-serial-number` of
+/// white-box boards): many machines have the same.
+const PLACEHOLDERS: [&str; 12] = [
+    "to be filled by o.e.m.",
+    "to be filled by o.e.m",
+    "default string",
+    "system serial number",
+    "chassis serial number",
+    "not specified",
+    "not applicable",
+    "n/a",
+    "none",
+    "invalid",
+    "0123456789",
+    "123456789",
+];
+
+/// A serial number that tells a machine from others.
+fn machine_serial(at: Located<String>, problems: &mut Problems) -> Option<Located<String>> {
+    let bare = at.value.trim().to_lowercase();
+    let is_one_digit = bare.chars().all(|c| c == '0') || bare.chars().all(|c| c == '.');
+    if !is_one_digit && !PLACEHOLDERS.contains(&bare.as_str()) {
+        return Some(at);
+    }
+    let message = format!(
+        "`{}` is what a board without a serial number reports: it names no machine",
+        at.value
+    );
     problems.error(&at.key, at.place, message);
     None
 }

@@ -14,10 +14,11 @@ use crate::boot::catalog::{
 use crate::boot::cmdline::{self, CmdlineError};
 use crate::boot::names::nearest;
 use crate::boot::omni::Omni;
+use crate::boot::pattern::Fit;
 use crate::boot::select::Who;
-use crate::boot::settings::Settings;
+use crate::boot::settings::{LocalBoot, Settings};
 use crate::boot::templates::Templates;
-use crate::boot::{Arch, Mac};
+use crate::boot::{Arch, Client, Mac, Stage};
 use crate::config::fields::{Located, Problems, is_name, no_such};
 use crate::config::file::{self, File, Part};
 use crate::config::yaml::Place;
@@ -91,6 +92,8 @@ impl<'a> Linker<'a> {
         for (name, machine) in file.machines {
             let machine = self.machine(&name, machine, (&profiles, has_groups), &mut taken);
             if let Some(machine) = machine {
+                let machine = Arc::new(machine);
+                self.tells_of_a_line_by_group(&name, &machine, &catalog);
                 catalog.add(machine);
             }
         }
@@ -164,12 +167,17 @@ impl<'a> Linker<'a> {
         omni: &Named<Omni>,
     ) -> Option<Profile> {
         let script = profile.script?;
-        if !self.templates.knows(&script.value) {
+        if OF_OURS.contains(&script.value.as_str()) {
+            let message = format!(
+                "`{}` boots nothing: reveille runs it by itself where it is needed; name talos, linux, menu or another of those that boot something, or a template of your own",
+                script.value
+            );
+            self.problems.error(&script.key, script.place, message);
+        } else if !self.templates.knows(&script.value) {
             let names = self.templates.names();
             let names = names.iter().map(String::as_str).filter(|name| !OF_OURS.contains(name));
             let known = no_such("boot script", &script.value, names);
-            let message =
-                format!("{known}; boots of profile {} are refused until it is there", name.value);
+            let message = format!("boots of profile {} are refused: {known}", name.value);
             self.problems.fault(&script.key, script.place, message);
         }
         let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
@@ -244,6 +252,16 @@ impl<'a> Linker<'a> {
             let Some(profile) = profile else {
                 continue;
             };
+            if pattern.needs_smbios() {
+                let acting = at_dhcp(&settings, &profile.settings);
+                if !acting.is_empty() {
+                    let message = format!(
+                        "{} of this group, or of its profile, never acts: DHCP does not tell the vendor, product or serial number that it asks for; match by mac, arch, firmware or subnet, or give these machines entries of their own",
+                        acting.join(", ")
+                    );
+                    self.problems.warning(&name.key, name.place, message);
+                }
+            }
             let has_arguments = !settings.cmdline.is_empty();
             let group = Group {
                 name: name.value.clone(),
@@ -323,8 +341,7 @@ impl<'a> Linker<'a> {
                     let names: Vec<&str> =
                         self.found.nbps.iter().map(|n| n.name.as_str()).collect();
                     let known = no_such("NBP", &at.value, names.into_iter());
-                    let message =
-                        format!("{known}; boots that need it are refused until it is there");
+                    let message = format!("boots that need it are refused: {known}");
                     self.problems.warning(&at.key, at.place, message);
                 }
             }
@@ -358,6 +375,50 @@ impl<'a> Linker<'a> {
         }
     }
 
+    /// The same, of a machine that names no profile: of each that a group which it may be in, `unknown` or
+    /// the menu may give it.
+    fn tells_of_a_line_by_group(
+        &mut self,
+        name: &Located<String>,
+        machine: &Arc<Machine>,
+        catalog: &Catalog,
+    ) {
+        let has_arguments = !machine.settings.cmdline.is_empty() || machine.network.ip.is_some();
+        if machine.profile.is_some() || !has_arguments {
+            return;
+        }
+        let client = Client {
+            mac: machine.macs.first().copied(),
+            uuid: machine.uuid,
+            ..Client::at(Stage::Ipxe)
+        };
+        let who = |group: Option<&Arc<Group>>| Who {
+            machine: Some(Arc::clone(machine)),
+            group: group.cloned(),
+        };
+        for group in &catalog.groups {
+            let fits = group.pattern.may_fit(&client);
+            if fits == Fit::No {
+                continue;
+            }
+            if self.tells_of_kernel_line(name, &group.profile, &who(Some(group)))
+                || fits == Fit::Yes
+            {
+                return;
+            }
+        }
+        let others: &[Arc<Profile>] = match &catalog.unknown {
+            Unknown::Profile(profile) => std::slice::from_ref(profile),
+            Unknown::Menu => &catalog.menu.profiles,
+            Unknown::Local | Unknown::Ignore => &[],
+        };
+        for profile in others {
+            if self.tells_of_kernel_line(name, profile, &who(None)) {
+                return;
+            }
+        }
+    }
+
     fn unknown(&mut self, at: Option<Located<String>>, profiles: &Named<Profile>) -> Unknown {
         let Some(at) = at else {
             return Unknown::default();
@@ -386,6 +447,11 @@ impl<'a> Linker<'a> {
             if profiles.has(&at.value) && !offers(&at.value) {
                 let message = format!("`menu.profiles` does not offer `{}`", at.value);
                 self.problems.error(&at.key, at.place, message);
+            }
+            if !profiles.has(&at.value) && nearest(&at.value, ["local"].into_iter()).is_some() {
+                let known = no_such("profile", &at.value, profiles.names().chain(["local"]));
+                self.problems.error(&at.key, at.place, known);
+                return None;
             }
             self.profile_named(&at, profiles)
         });
@@ -437,6 +503,21 @@ fn by_name<F, T>(
         (name.value, linked.map(Arc::new))
     });
     Named(linked.collect())
+}
+
+/// The settings among these that say how DHCP answers.
+fn at_dhcp(group: &Settings, profile: &Settings) -> Vec<&'static str> {
+    let says = |is_said: fn(&Settings) -> bool| is_said(group) || is_said(profile);
+    [
+        ("`nbp`", says(|said| !said.nbp.is_empty())),
+        ("`option_43`", says(|said| said.option_43.is_some())),
+        ("`answer_request_67`", says(|said| said.answer_request_67.is_some())),
+        ("`replace_ipxe`", says(|said| said.replace_ipxe.is_some())),
+        ("`local_boot: silent`", says(|said| said.local_boot == Some(LocalBoot::Silent))),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_said)| is_said.then_some(name))
+    .collect()
 }
 
 /// What tells a machine from others.

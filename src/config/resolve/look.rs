@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Surroundings;
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::client::{Cpu, Facts};
+use crate::boot::cmdline::{self, CmdlineError};
 use crate::boot::decide::{Kind, Script};
 use crate::boot::script::{self, Refusal, Scene};
 use crate::boot::select::Who;
@@ -130,8 +131,17 @@ fn try_script(
     let group = catalog.groups.iter().find(|group| is_it(&group.profile)).cloned();
     let who = Who { machine, group };
     let script = Script { kind: Kind::of(profile, &who), who };
+    let own_line =
+        profile.image.as_ref().map(|image| cmdline::kernel_line(profile, image, &script.who));
     match script::render(templates, &script, catalog, scene) {
         Err(Refusal::Template(mistake)) => Err(mistake),
+        // The line alone is short enough: its template adds too much.
+        Err(Refusal::Cmdline(error @ CmdlineError::TooLong { .. }))
+            if matches!(own_line, Some(Ok(_))) =>
+        {
+            let message = error.to_string();
+            Err(Mistake { file: None, line: None, columns: None, message })
+        }
         // These have been told, each at its own place.
         Ok(_)
         | Err(
