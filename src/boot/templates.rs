@@ -313,9 +313,24 @@ fn refused(message: String) -> Error {
 /// How a word would break out of its place in the text that is written.
 fn danger(state: &State<'_, '_>, word: &str) -> Option<String> {
     match state.auto_escape() {
-        AutoEscape::Custom(kind) if kind == IPXE => Flaw::of(word).map(|flaw| flaw.to_string()),
+        AutoEscape::Custom(kind) if kind == IPXE => {
+            Flaw::of(word).map(|flaw| flaw.to_string()).or_else(|| joins(word))
+        }
         _ => breakout(word),
     }
+}
+
+/// How a word could break out together with what stands beside it without a blank: another value, or the
+/// template's own text.
+fn joins(word: &str) -> Option<String> {
+    if word.ends_with('$') {
+        return Some(
+            "could make `${` with what stands beside it, which iPXE would expand".to_owned(),
+        );
+    }
+    ["|", "&"]
+        .contains(&word)
+        .then(|| format!("is `{word}`, of which two beside each other are an operator to iPXE"))
 }
 
 /// How a word would break out of its place in an answer file: of a quoted text, a YAML or JSON value, a
@@ -388,7 +403,22 @@ fn compile(
 ) -> Result<(), Mistake> {
     let source =
         source.map_err(|message| Mistake { file: None, line: None, columns: None, message })?;
+    if file.ends_with(".ipxe")
+        && let Some((line, column)) = dollar_before_a_value(&source)
+    {
+        let message = "a `$` stands right before a printed value: where that begins with `{`, iPXE would expand it; put something between them".to_owned();
+        let (line, columns) = (Some(line), Some((column, 3)));
+        return Err(Mistake { file: Some(file), line, columns, message });
+    }
     env.add_template_owned(file, source).map_err(|error| Mistake::of(&error, None))
+}
+
+/// The line and the column of the first `$` that a printed value follows at once.
+fn dollar_before_a_value(source: &str) -> Option<(usize, usize)> {
+    source.lines().zip(1..).find_map(|(text, line)| {
+        let at = text.find("${{")?;
+        Some((line, text[..at].chars().count() + 1))
+    })
 }
 
 /// The files that use what only iPXE can tell, themselves or through what they include.

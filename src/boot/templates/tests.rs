@@ -220,3 +220,19 @@ fn a_broken_template_is_kept_as_such_and_another_of_its_name_replaces_a_built_in
     assert!(broken.answer(Path::new("/x"), &context! {}).is_err());
     assert!(broken.names().contains(&"mine".to_owned()));
 }
+
+#[test]
+fn two_values_side_by_side_make_nothing_that_neither_is() {
+    for (a, b) in [("x$", "{net0/mac}"), ("$", "{uuid}"), ("|", "|"), ("&", "&")] {
+        let values = context! { a => a, b => b };
+        for source in
+            ["echo {{ a }}{{ b }}", "echo {{ a | words }}{{ b | words }}", "echo ${{ b }}"]
+        {
+            assert!(script(source, &values).is_err(), "{source} {a} {b}");
+        }
+    }
+    let values = context! { a => "x$y", b => "a|b{c}" };
+    assert_eq!(script("echo {{ a }}{{ b }}", &values).as_deref(), Ok("echo x$ya|b{c}"));
+    let told = script("echo ${{ b }}", &values).unwrap_err();
+    assert!(told.starts_with("template own.ipxe:1: a `$` stands right before"), "{told}");
+}
