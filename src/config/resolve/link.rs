@@ -375,6 +375,23 @@ impl<'a> Linker<'a> {
         }
     }
 
+    /// Warns of a kernel line that is too long if a machine should be in a group, which its entry does not
+    /// tell.
+    fn doubts_a_kernel_line(&mut self, name: &Located<String>, group: &Group, who: &Who) -> bool {
+        let Some(image) = &group.profile.image else {
+            return false;
+        };
+        let line = cmdline::kernel_line(&group.profile, image, who);
+        let is_told = self.too_long.contains(&group.profile.name);
+        if let (Err(error @ CmdlineError::TooLong { .. }), false) = (line, is_told) {
+            let message =
+                format!("should it be in group {}, its boots are refused: {error}", group.name);
+            self.problems.warning(&name.key, name.place, message);
+            return true;
+        }
+        false
+    }
+
     /// The same, of a machine that names no profile: of each that a group which it may be in, `unknown` or
     /// the menu may give it.
     fn tells_of_a_line_by_group(
@@ -401,9 +418,12 @@ impl<'a> Linker<'a> {
             if fits == Fit::No {
                 continue;
             }
-            if self.tells_of_kernel_line(name, &group.profile, &who(Some(group)))
-                || fits == Fit::Yes
-            {
+            let is_sure = fits == Fit::Yes;
+            let told = match is_sure {
+                true => self.tells_of_kernel_line(name, &group.profile, &who(Some(group))),
+                false => self.doubts_a_kernel_line(name, group, &who(Some(group))),
+            };
+            if told || is_sure {
                 return;
             }
         }
