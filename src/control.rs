@@ -129,6 +129,9 @@ impl Control {
                 io::ErrorKind::PermissionDenied => {
                     format!("user {} may not write there", nix::unistd::geteuid())
                 }
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                    "it, or a folder that it should be in, is a file".to_owned()
+                }
                 _ => error.to_string(),
             },
         };

@@ -109,6 +109,11 @@ pub fn reason(error: &io::Error) -> String {
             let user = nix::unistd::geteuid();
             format!("user {user} may not read it; see its owner and mode, and those of its folders")
         }
+        io::ErrorKind::NotADirectory => "one of its folders is a file".to_owned(),
+        // There is no stable name for it yet.
+        _ if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            "its symbolic links lead to one another, without an end".to_owned()
+        }
         _ => error.to_string(),
     }
 }

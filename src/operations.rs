@@ -14,7 +14,7 @@ use crate::config::event::Reload;
 use crate::config::load::{LoadError, Source};
 use crate::config::reload::Reloader;
 use crate::config::{self, Config, Severity};
-use crate::interfaces::Served;
+use crate::interfaces::{self, Served};
 use crate::journal::Journal;
 
 /// How the daemon is doing.
@@ -32,6 +32,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Where machines boot.
     pub interfaces: Vec<ServedInterface>,
+    /// What is not there of the interfaces that the config names, a line each.
+    pub missing_interfaces: Vec<String>,
     /// How many of what there are.
     pub counts: Counts,
     /// How many events of each kind there were since the start.
@@ -124,6 +126,8 @@ pub struct Counts {
     /// In the config.
     pub machines: u64,
     /// In the config.
+    pub groups: u64,
+    /// In the config.
     pub profiles: u64,
     /// In the config.
     pub images: u64,
@@ -181,6 +185,10 @@ impl Operations {
             config: self.config(&config),
             listeners: self.listeners.clone(),
             interfaces: interfaces.collect(),
+            missing_interfaces: match interfaces::look(&config.server) {
+                Ok((_, missing)) => missing,
+                Err(reason) => vec![reason],
+            },
             counts: self.counts(&config),
             events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
         }
@@ -220,6 +228,7 @@ impl Operations {
         let catalog = &config.catalog;
         Counts {
             machines: catalog.machines().len() as u64,
+            groups: catalog.groups.len() as u64,
             profiles: catalog.profiles.len() as u64,
             images: catalog.images.len() as u64,
             nbps: catalog.nbps.iter().count() as u64,

@@ -102,8 +102,8 @@ fn now() -> u64 {
 
 /// The status as people read it: a word, and what is to be told of it.
 fn told(status: &Status, now: u64) -> String {
-    let Status { version, pid, uptime_seconds, config, listeners, interfaces, counts, events } =
-        status;
+    let Status { version, pid, uptime_seconds, config, listeners, counts, events, .. } = status;
+    let Status { interfaces, missing_interfaces, .. } = status;
     let mut rows = vec![(
         "reveille",
         format!("{version}, process {pid}, runs for {}", duration(*uptime_seconds)),
@@ -111,12 +111,15 @@ fn told(status: &Status, now: u64) -> String {
     rows.extend(config_rows(config, now));
     rows.push(("listens on", joined(listeners.iter().map(listener))));
     let served = joined(interfaces.iter().map(interface));
-    rows.push(("boots on", if served.is_empty() { "no interface".to_owned() } else { served }));
+    let served = if served.is_empty() { "no interface".to_owned() } else { served };
+    let served: Vec<String> = [served].into_iter().chain(missing_interfaces.clone()).collect();
+    rows.push(("boots on", served.join("\n")));
     rows.push((
         "knows",
         format!(
-            "{}, {}, {}, {}",
+            "{}, {}, {}, {}, {}",
             counted(counts.machines, "machine"),
+            counted(counts.groups, "group"),
             counted(counts.profiles, "profile"),
             counted(counts.images, "image"),
             counted(counts.nbps, "NBP")
@@ -253,7 +256,15 @@ mod tests {
                 addresses: vec!["192.168.1.2".parse().unwrap()],
                 advertised: "192.168.1.2".parse().unwrap(),
             }],
-            counts: Counts { machines: 16, profiles: 1, images: 2, nbps: 4, tftp_transfers: 0 },
+            missing_interfaces: vec!["interface eth7 has no IPv4 address".into()],
+            counts: Counts {
+                machines: 16,
+                groups: 2,
+                profiles: 1,
+                images: 2,
+                nbps: 4,
+                tftp_transfers: 0,
+            },
             events: BTreeMap::from([("offered".into(), 12), ("refused".into(), 1)]),
         }
     }
@@ -267,7 +278,8 @@ reveille      0.1.0, process 7, runs for 3 h 20 min
 config        ./config.yaml, taken up 1 min 30 s ago, generation 3
 listens on    DHCP (off), HTTP (tcp 8080)
 boots on      eth0 (192.168.1.2)
-knows         16 machines, 1 profile, 2 images, 4 NBPs
+              interface eth7 has no IPv4 address
+knows         16 machines, 2 groups, 1 profile, 2 images, 4 NBPs
 sends         0 files over TFTP
 since then    offered 12, refused 1
 "
