@@ -283,7 +283,7 @@ fn environment() -> Environment<'static> {
             return out.write_str(value.as_str().unwrap_or_default()).map_err(Error::from);
         }
         let text = printable(value)?;
-        match danger(state, &text) {
+        match danger(state, &text).or_else(|| joins(state, &text, &text)) {
             // The value is not repeated: it may be a secret.
             Some(why) => Err(refused(format!("a value that is printed here {why}"))),
             None => out.write_str(&text).map_err(Error::from),
@@ -313,24 +313,29 @@ fn refused(message: String) -> Error {
 /// How a word would break out of its place in the text that is written.
 fn danger(state: &State<'_, '_>, word: &str) -> Option<String> {
     match state.auto_escape() {
-        AutoEscape::Custom(kind) if kind == IPXE => {
-            Flaw::of(word).map(|flaw| flaw.to_string()).or_else(|| joins(word))
-        }
+        AutoEscape::Custom(kind) if kind == IPXE => Flaw::of(word).map(|flaw| flaw.to_string()),
         _ => breakout(word),
     }
 }
 
-/// How a word could break out together with what stands beside it without a blank: another value, or the
-/// template's own text.
-fn joins(word: &str) -> Option<String> {
-    if word.ends_with('$') {
+/// The same of what is printed as several words.
+fn edge<W: AsRef<str>>(state: &State<'_, '_>, words: &[W]) -> Option<String> {
+    joins(state, words.first()?.as_ref(), words.last()?.as_ref())
+}
+
+/// How words could break out of a boot script together with what stands beside them without a blank: another
+/// value, or the template's own text.
+fn joins(state: &State<'_, '_>, first: &str, last: &str) -> Option<String> {
+    if !matches!(state.auto_escape(), AutoEscape::Custom(kind) if kind == IPXE) {
+        return None;
+    }
+    if last.ends_with('$') {
         return Some(
-            "could make `${` with what stands beside it, which iPXE would expand".to_owned(),
+            "could make `${` with what stands behind it, which iPXE would expand".to_owned(),
         );
     }
-    ["|", "&"]
-        .contains(&word)
-        .then(|| format!("is `{word}`, of which two beside each other are an operator to iPXE"))
+    let half = [first, last].into_iter().find(|word| ["|", "&"].contains(word))?;
+    Some(format!("has `{half}` at its end, of which two beside each other are an operator to iPXE"))
 }
 
 /// How a word would break out of its place in an answer file: of a quoted text, a YAML or JSON value, a
@@ -363,7 +368,8 @@ fn words(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
         }
         _ => printable(value)?.split(' ').map(str::to_owned).collect(),
     };
-    match words.iter().find_map(|word| danger(state, word)) {
+    let flaw = words.iter().find_map(|word| danger(state, word));
+    match flaw.or_else(|| edge(state, &words)) {
         Some(why) => Err(refused(format!("a word that is printed here {why}"))),
         None => Ok(Value::from_safe_string(words.join(" "))),
     }
@@ -391,8 +397,12 @@ fn tojson(
 /// not known.
 fn harmless(state: &State<'_, '_>, value: &Value) -> Value {
     let text = printable(value).unwrap_or_default();
-    let words: Vec<&str> =
+    let mut words: Vec<&str> =
         text.split_whitespace().filter(|word| danger(state, word).is_none()).collect();
+    while edge(state, &words).is_some() {
+        let is_last = words.last().is_some_and(|last| joins(state, "", last).is_some());
+        words.remove(if is_last { words.len() - 1 } else { 0 });
+    }
     Value::from_safe_string(words.join(" "))
 }
 

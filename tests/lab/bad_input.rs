@@ -55,7 +55,7 @@ fn what_is_missing_is_told_with_its_key_and_only_its_boots_are_refused() {
             format!("WARN config: ./config.yaml:2:18: server.nbps[1]: {base}/more-nbps: there is no such file"),
             format!("ERROR config: ./config.yaml:6:25: omni.lab.join_token.file: no join token: {base}/lab.token: there is no such file; boots that join lab are refused until it is there"),
             format!("WARN config: ./config.yaml:10:38: images.debian.initrd: {base}/gone.gz: there is no such file; boots of image debian are refused until it is there"),
-            "ERROR config: ./config.yaml:14:20: profiles.nixos.script: there is no boot script named `nixos`".to_owned(),
+            "ERROR config: ./config.yaml:14:20: profiles.nixos.script: boots of profile nixos are refused: there is no boot script named `nixos`".to_owned(),
         ] {
             assert!(log.contains(&told), "no `{told}` in\n{log}");
         }

@@ -142,7 +142,7 @@ fn the_commands_tell_people_and_programs_how_it_stands() {
             "config        ./config.yaml, taken up ",
             "listens on    DHCP (udp 67), PXE boot server (udp 4011), TFTP (udp 69), HTTP (tcp 8080)",
             "boots on      eth0 (10.77.0.2)",
-            "knows         1 machine, 1 profile, 1 image, 6 NBPs",
+            "knows         1 machine, 0 groups, 1 profile, 1 image, 6 NBPs",
             "sends         0 files over TFTP",
             "since then    runs its script 1",
         ] {
