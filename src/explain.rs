@@ -87,7 +87,13 @@ fn entries(
     let names_a_profile =
         selection.who.machine.as_ref().is_some_and(|machine| machine.profile.is_some());
     let group = match &selection.who.group {
-        Some(group) => Some(format!("{}, the first that fits: {}", group.name, group.pattern)),
+        Some(group) => {
+            let unseen = match group.pattern.needs_smbios() {
+                true => "; DHCP does not tell all of that, so it has no say in the offers",
+                false => "",
+            };
+            Some(format!("{}, the first that fits: {}{unseen}", group.name, group.pattern))
+        }
         None if names_a_profile || catalog.groups.is_empty() => None,
         None => {
             let open = catalog.groups.iter().any(|group| group.pattern.fits(client) == Fit::Open);

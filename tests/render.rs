@@ -140,7 +140,7 @@ fn a_stranger_gets_what_its_group_says_or_else_the_menu_and_may_choose_from_it()
     for (more, group, boots) in [
         (
             &["--product", "ProLiant BL460c Gen8"][..],
-            "blades, the first that fits: product ProLiant*",
+            "blades, the first that fits: product ProLiant*; DHCP does not tell all of that, so it has no say in the offers",
             "profile rescue, image debian: its group says so",
         ),
         (
