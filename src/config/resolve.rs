@@ -7,17 +7,23 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::fields::{Located, Problems};
-use super::file::{self, File, Part, SecretSource};
+use super::fields::Problems;
+use super::file::{File, Part, SecretSource};
 use super::problem::{Problem, Severity};
-use super::yaml::{self, Place};
-use super::{Config, Dhcp, Interfaces, Server, Tftp};
+use super::{Config, yaml};
 use crate::boot::nbp::Nbps;
 use crate::boot::templates::Templates;
 
+mod group;
+mod image;
+mod lines;
 mod link;
 mod look;
+mod machine;
+mod menu;
 mod omni;
+mod profile;
+mod server;
 
 use link::Linker;
 
@@ -115,7 +121,7 @@ pub fn resolve(
     found: Surroundings,
     mut problems: Problems,
 ) -> Result<Config, Vec<Problem>> {
-    let server = server(&file, &found, &mut problems);
+    let server = server::server(&file, &found, &mut problems);
     let templates = Templates::new(found.templates.clone(), found.answers.clone());
     let folder = file.server.boot_scripts.as_ref().map(|at| at.place).unwrap_or_default();
     for (name, mistake) in templates.broken() {
@@ -129,98 +135,6 @@ pub fn resolve(
         return Err(found);
     }
     Ok(Config { server, catalog, templates, warnings: found })
-}
-
-fn server(file: &File, found: &Surroundings, problems: &mut Problems) -> Server {
-    let written = &file.server;
-    let interfaces = match &written.interfaces {
-        Some(names) if !names.is_empty() => {
-            Interfaces::Named(names.iter().map(|at| at.value.clone()).collect())
-        }
-        _ => Interfaces::OfDefaultRoute,
-    };
-    // What else lies in the host's own folders is none of the operator's making.
-    let is_its_own = |path: &Path| {
-        let lies_in = |folder: &&str| path.starts_with(folder) && path != Path::new(folder);
-        DEFAULT_NBPS.iter().any(lies_in)
-    };
-    for (path, reason) in found.bad_nbps.iter().filter(|(path, _)| !is_its_own(path)) {
-        let named = |at: &&Located<String>| path.starts_with(within(&found.base, &at.value));
-        let at = written.nbps.iter().flatten().find(named);
-        let key = at.map_or("server.nbps", |at| at.key.as_str());
-        let place = at.map(|at| at.place).unwrap_or_default();
-        problems.warning(key, place, format!("{}: {reason}", path.display()));
-    }
-    if found.nbps.iter().next().is_none() {
-        let at = written.nbps.as_ref().and_then(|folders| folders.first());
-        let place = at.map(|at| at.place).unwrap_or_default();
-        problems.warning("server.nbps", place, "no NBP was found in any folder, so no firmware can be answered; `reveille nbps fetch` gets iPXE's newest; or install Debian's package ipxe, or name a folder with undionly.kpxe and snponly.efi");
-    }
-    // Those of that name among the built-in ones may be quite others.
-    if let Some(reason) = &found.no_templates {
-        let place = written.boot_scripts.as_ref().map(|at| at.place).unwrap_or_default();
-        let folder = found.boot_scripts.display();
-        let message = format!("{folder}: {reason}; the built-in templates serve");
-        problems.fault("server.boot_scripts", place, message);
-    }
-    let tftp = &written.tftp;
-    if tftp.off {
-        let message = "TFTP is off: only UEFI HTTP Boot and cards whose ROM is an iPXE can boot";
-        problems.warning("server.tftp", Place::default(), message);
-    }
-    let port = |said: &Option<Located<u16>>, usual| said.as_ref().map_or(usual, |at| at.value);
-    let dhcp = (!written.dhcp.off).then(|| Dhcp {
-        port: port(&written.dhcp.port, 67),
-        boot_server_port: port(&written.dhcp.boot_server_port, 4011),
-    });
-    let tftp = (!tftp.off).then(|| Tftp {
-        port: port(&tftp.port, 69),
-        max_transfers: tftp.max_transfers.unwrap_or(2000) as usize,
-        max_per_address: tftp.max_per_address.unwrap_or(8) as usize,
-        max_unanswered: tftp.max_unanswered.unwrap_or(5),
-        max_errors: tftp.max_errors.unwrap_or(100),
-        subnets: tftp.subnets.clone(),
-    });
-    ports(written, (dhcp, tftp.as_ref()), problems);
-    Server {
-        interfaces,
-        advertise: written.advertise.as_ref().map(|at| at.value),
-        dhcp,
-        tftp,
-        http_port: port(&written.http_port, 8080),
-        state: state_folder(file, &found.base, &found.state),
-    }
-}
-
-/// Looks whether each UDP port is another one.
-fn ports(
-    written: &file::Server,
-    (dhcp, tftp): (Option<Dhcp>, Option<&Tftp>),
-    problems: &mut Problems,
-) {
-    let dhcp = dhcp.iter().flat_map(|dhcp| {
-        let boot_server = &written.dhcp.boot_server_port;
-        [
-            ("server.dhcp.port", dhcp.port, &written.dhcp.port),
-            ("server.dhcp.boot_server_port", dhcp.boot_server_port, boot_server),
-        ]
-    });
-    let tftp = tftp.iter().map(|tftp| ("server.tftp.port", tftp.port, &written.tftp.port));
-    let all: Vec<_> = dhcp.chain(tftp).collect();
-    for (at, (key, port, said)) in all.iter().enumerate() {
-        let Some((other, _, other_said)) = all[..at].iter().find(|other| other.1 == *port) else {
-            continue;
-        };
-        // One of them is not the default, and is said.
-        let (key, other, said) = match said {
-            Some(said) => (key, other, said),
-            None => match other_said {
-                Some(said) => (other, key, said),
-                None => continue,
-            },
-        };
-        problems.error(key, said.place, format!("UDP port {port} is `{other}` already"));
-    }
 }
 
 /// A path that the config names: a relative one starts at the config's folder. Without the `./` that
@@ -244,6 +158,7 @@ pub(super) mod tests {
     use crate::boot::cmdline;
     use crate::boot::select::Who;
     use crate::boot::talos::{TalosArch, TalosVersion};
+    use crate::config::{Dhcp, Interfaces, Server, Tftp};
 
     pub(super) fn secret(text: &str) -> Result<Secret, String> {
         Ok(Secret { text: text.into(), from: "/etc/reveille/x".into(), open_to_all: None })

@@ -1,0 +1,97 @@
+//! From an entry of `machines` to a machine that no other one is.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::link::{Linker, Named};
+use crate::boot::Mac;
+use crate::boot::catalog::{Machine, Profile, swapped};
+use crate::boot::select::Who;
+use crate::config::fields::Located;
+use crate::config::file;
+use crate::config::yaml::Place;
+
+impl Linker<'_> {
+    pub(super) fn machine(
+        &mut self,
+        name: &Located<String>,
+        machine: file::Machine,
+        (profiles, has_groups): (&Named<Profile>, bool),
+        taken: &mut HashMap<Identity, (Arc<str>, u32)>,
+    ) -> Option<Machine> {
+        let own: Arc<str> = name.value.as_str().into();
+        for (identity, key, place) in identities(&machine) {
+            match taken.entry(identity) {
+                Entry::Occupied(first) if first.get().0 != own => {
+                    let (other, line) = first.get();
+                    let identity = first.key();
+                    let message =
+                        format!("machine {other} has this {identity} already, on line {line}");
+                    self.problems.error(key, place, message);
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(free) => {
+                    free.insert((Arc::clone(&own), place.line));
+                }
+            }
+        }
+        if machine.lacks_profile && !has_groups {
+            let message = "`profile` is missing, and there are no `groups` that it could be in";
+            self.problems.error(&name.key, name.place, message);
+        }
+        let profile = match &machine.profile {
+            Some(at) => Some(self.profile_named(at, profiles)?),
+            None => None,
+        };
+        let machine = Machine {
+            name: name.value.clone(),
+            macs: machine.macs.into_iter().map(|at| at.value).collect(),
+            uuid: machine.uuid.map(|at| at.value),
+            serial: machine.serial.map(|at| at.value.trim().to_owned()),
+            profile,
+            network: machine.network,
+            settings: self.settings(machine.said),
+        };
+        let has_arguments = !machine.settings.cmdline.is_empty() || machine.network.ip.is_some();
+        if let Some(profile) = machine.profile.clone().filter(|_| has_arguments) {
+            let who = Who { machine: Some(Arc::new(machine)), group: None };
+            self.tells_of_kernel_line(name, &profile, &who);
+            return who.machine.and_then(Arc::into_inner);
+        }
+        Some(machine)
+    }
+}
+
+/// What tells a machine from others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Identity {
+    Mac(Mac),
+    Uuid(uuid::Uuid),
+    Serial(String),
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mac(_) => "MAC address",
+            Self::Uuid(_) => "UUID",
+            Self::Serial(_) => "serial number",
+        })
+    }
+}
+
+fn identities(machine: &file::Machine) -> Vec<(Identity, &str, Place)> {
+    let macs = machine.macs.iter().map(|at| (Identity::Mac(at.value), at.key.as_str(), at.place));
+    // In either byte order it is the same machine.
+    let uuid = machine.uuid.iter().map(|at| {
+        let either = at.value.min(swapped(at.value));
+        (Identity::Uuid(either), at.key.as_str(), at.place)
+    });
+    let serial = machine
+        .serial
+        .iter()
+        .map(|at| (Identity::Serial(at.value.trim().to_lowercase()), at.key.as_str(), at.place));
+    macs.chain(uuid).chain(serial).collect()
+}

@@ -1,0 +1,113 @@
+//! From an entry of `profiles` to a profile, with what it and others say for machines.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::link::{Linker, Named, RESERVED};
+use super::look::{place_of, quote_of};
+use super::within;
+use crate::boot::Arch;
+use crate::boot::catalog::{Image, Profile};
+use crate::boot::omni::Omni;
+use crate::boot::select::Who;
+use crate::boot::settings::Settings;
+use crate::config::fields::{Located, no_such};
+use crate::config::file;
+
+/// Templates that no profile boots by.
+const OF_OURS: [&str; 3] = ["ask-facts", "autoexec", "refused"];
+
+impl Linker<'_> {
+    pub(super) fn profile(
+        &mut self,
+        name: &Located<String>,
+        profile: file::Profile,
+        images: &Named<Image>,
+        omni: &Named<Omni>,
+    ) -> Option<Profile> {
+        let script = profile.script?;
+        if OF_OURS.contains(&script.value.as_str()) {
+            let message = format!(
+                "`{}` boots nothing: reveille runs it by itself where it is needed; name talos, linux, menu or another of those that boot something, or a template of your own",
+                script.value
+            );
+            self.problems.error(&script.key, script.place, message);
+        } else if !self.templates.knows(&script.value) {
+            let names = self.templates.names();
+            let names = names.iter().map(String::as_str).filter(|name| !OF_OURS.contains(name));
+            let known = no_such("boot script", &script.value, names);
+            let message = format!("boots of profile {} are refused: {known}", name.value);
+            self.problems.fault(&script.key, script.place, message);
+        }
+        let image = profile.image.as_ref().and_then(|at| self.named("image", at, images));
+        if RESERVED.contains(&name.value.as_str()) {
+            let message = format!(
+                "`{}` is a word of `unknown` and `menu`: no profile can have it for a name",
+                name.value
+            );
+            self.problems.error(&name.key, name.place, message);
+        }
+        let without_image = profile.lacks_image;
+        let profile = Profile {
+            name: name.value.clone(),
+            script: script.value,
+            image,
+            omni: profile.omni.as_ref().and_then(|at| self.named("Omni instance", at, omni)),
+            settings: self.settings(profile.said),
+        };
+        if without_image && profile.needs_image() {
+            let message = format!("script `{}` needs an `image`", profile.script);
+            self.problems.error(&name.key, name.place, message);
+        }
+        if self.tells_of_kernel_line(name, &profile, &Who::default()) {
+            self.too_long.insert(name.value.clone());
+        }
+        Some(profile)
+    }
+
+    pub(super) fn settings(&mut self, said: file::Said) -> Settings {
+        let nbp = self.nbps(said.nbps);
+        let files = said.files.into_iter().map(|(name, at)| (name, self.answer(&at))).collect();
+        Settings { nbp, files, ..said.settings }
+    }
+
+    /// The path of an answer file, after a look whether it can be used.
+    pub(super) fn answer(&mut self, at: &Located<String>) -> PathBuf {
+        let path = within(&self.found.base, &at.value);
+        if let Some(Err(mistake)) = self.templates.answers().get(&path) {
+            let message = format!("{mistake}; it is not served until that is mended");
+            if mistake.line.is_some() {
+                let source = self.found.answers.get(&path).and_then(|source| source.as_ref().ok());
+                let source = source.map(String::as_str);
+                let (place, quote) = (place_of(mistake), quote_of(mistake, source));
+                let message = format!("{}; it is not served until that is mended", mistake.message);
+                self.problems.fault_elsewhere(&at.key, (path.clone(), place, quote), &message);
+            } else {
+                self.problems.fault(&at.key, at.place, message);
+            }
+        }
+        path
+    }
+
+    /// The NBPs that are named, after a look whether each is there and for whom.
+    pub(super) fn nbps(&mut self, named: Vec<(Arch, Located<String>)>) -> BTreeMap<Arch, String> {
+        for (arch, at) in &named {
+            match self.found.nbps.named(&at.value) {
+                Some(nbp) if nbp.arch == *arch => {}
+                Some(nbp) => {
+                    let message = format!("`{}` is for {}, not for {arch}", at.value, nbp.arch);
+                    self.problems.error(&at.key, at.place, message);
+                }
+                None => {
+                    let names: Vec<&str> =
+                        self.found.nbps.iter().map(|n| n.name.as_str()).collect();
+                    let known = no_such("NBP", &at.value, names.into_iter());
+                    let message = format!("boots that need it are refused: {known}");
+                    self.problems.warning(&at.key, at.place, message);
+                }
+            }
+        }
+        named.into_iter().map(|(arch, at)| (arch, at.value)).collect()
+    }
+}
