@@ -138,7 +138,7 @@ fn json_has_each_problem_with_its_file_its_place_and_its_line() {
                     "line": 2,
                     "column": 9,
                     "key": "profiles.q.script",
-                    "message": "`machin.name` is not known; did you mean `machine.name`?; boots of profile q are refused",
+                    "message": "boots of profile q are refused: `machin.name` is not known; did you mean `machine.name`?",
                     "quote": "echo {{ machin.name }}",
                 },
             ],

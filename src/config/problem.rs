@@ -161,14 +161,34 @@ impl Problems {
         (file, place, quote): (PathBuf, Place, Option<Quote>),
         message: &str,
     ) -> &mut Problem {
+        self.note_elsewhere(Severity::Fault, key, (file, place, quote), message)
+    }
+
+    fn note_elsewhere(
+        &mut self,
+        severity: Severity,
+        key: &str,
+        (file, place, quote): (PathBuf, Place, Option<Quote>),
+        message: &str,
+    ) -> &mut Problem {
         self.push(Problem {
-            severity: Severity::Fault,
+            severity,
             at: Some((file, place)),
             key: key.to_owned(),
             message: in_one_line(message),
             quote,
             spoils: Vec::new(),
         })
+    }
+
+    /// Notes what stands in another file, and spoils something only where more comes together.
+    pub fn warning_elsewhere(
+        &mut self,
+        key: &str,
+        at: (PathBuf, Place, Option<Quote>),
+        message: &str,
+    ) {
+        self.note_elsewhere(Severity::Warning, key, at, message);
     }
 
     /// Notes what spoils nothing, or what may come and go by itself.

@@ -14,6 +14,7 @@ use super::{Config, yaml};
 use crate::boot::nbp::Nbps;
 use crate::boot::templates::Templates;
 
+mod boots;
 mod group;
 mod image;
 mod lines;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::boots::{self, Entry};
 use super::{Surroundings, look};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::names::nearest;
@@ -74,12 +75,13 @@ impl<'a> Linker<'a> {
         catalog.nbps = self.found.nbps.clone();
         catalog.groups = self.groups(file.groups, &profiles);
         let mut taken = HashMap::with_capacity(file.machines.len());
+        let mut entries: Vec<Entry> = Vec::with_capacity(file.machines.len());
         for (name, machine) in file.machines {
             let machine = self.machine(&name, machine, (&profiles, has_groups), &mut taken);
             if let Some(machine) = machine {
                 let machine = Arc::new(machine);
-                self.tells_of_a_line_by_group(&name, &machine, &catalog);
-                catalog.add(machine);
+                catalog.add(Arc::clone(&machine));
+                entries.push((machine, name.place));
             }
         }
         catalog.profiles = profiles.sound();
@@ -90,7 +92,11 @@ impl<'a> Linker<'a> {
                 self.problems.warning(&name.key, name.place, message);
             }
         }
-        look::at_scripts(&trials, &catalog, (self.found, self.templates), self.problems);
+        let kin = boots::kin(&entries, &catalog);
+        let boots = boots::boots(&kin, &catalog);
+        self.tells_of_kernel_lines(&boots, &trials);
+        let from = (self.found, self.templates);
+        look::at_scripts(&trials, &boots, &catalog, from, self.problems);
         catalog
     }
 

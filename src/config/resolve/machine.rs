@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::link::{Linker, Named};
 use crate::boot::Mac;
 use crate::boot::catalog::{Machine, Profile, swapped};
-use crate::boot::select::Who;
 use crate::config::fields::Located;
 use crate::config::file;
 use crate::config::yaml::Place;
@@ -45,7 +44,7 @@ impl Linker<'_> {
             Some(at) => Some(self.profile_named(at, profiles)?),
             None => None,
         };
-        let machine = Machine {
+        Some(Machine {
             name: name.value.clone(),
             macs: machine.macs.into_iter().map(|at| at.value).collect(),
             uuid: machine.uuid.map(|at| at.value),
@@ -53,14 +52,7 @@ impl Linker<'_> {
             profile,
             network: machine.network,
             settings: self.settings(machine.said),
-        };
-        let has_arguments = !machine.settings.cmdline.is_empty() || machine.network.ip.is_some();
-        if let Some(profile) = machine.profile.clone().filter(|_| has_arguments) {
-            let who = Who { machine: Some(Arc::new(machine)), group: None };
-            self.tells_of_kernel_line(name, &profile, &who);
-            return who.machine.and_then(Arc::into_inner);
-        }
-        Some(machine)
+        })
     }
 }
 

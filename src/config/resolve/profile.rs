@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::link::{Linker, Named, RESERVED};
-use super::look::{place_of, quote_of};
+use super::look::{place_of, quote_of, with_consequence};
 use super::within;
 use crate::boot::Arch;
 use crate::boot::catalog::{Image, Profile};
@@ -76,14 +76,15 @@ impl Linker<'_> {
     pub(super) fn answer(&mut self, at: &Located<String>) -> PathBuf {
         let path = within(&self.found.base, &at.value);
         if let Some(Err(mistake)) = self.templates.answers().get(&path) {
-            let message = format!("{mistake}; it is not served until that is mended");
+            let until = "it is not served until that is mended";
             if mistake.line.is_some() {
                 let source = self.found.answers.get(&path).and_then(|source| source.as_ref().ok());
                 let source = source.map(String::as_str);
                 let (place, quote) = (place_of(mistake), quote_of(mistake, source));
-                let message = format!("{}; it is not served until that is mended", mistake.message);
+                let message = with_consequence(&mistake.message, until);
                 self.problems.fault_elsewhere(&at.key, (path.clone(), place, quote), &message);
             } else {
+                let message = with_consequence(&mistake.to_string(), until);
                 self.problems.fault(&at.key, at.place, message);
             }
         }
