@@ -88,9 +88,9 @@ fn entries(
         selection.who.machine.as_ref().is_some_and(|machine| machine.profile.is_some());
     let group = match &selection.who.group {
         Some(group) => {
-            let unseen = match group.pattern.needs_smbios() {
-                true => "; DHCP does not tell all of that, so it has no say in the offers",
-                false => "",
+            let unseen = match group.pattern.untold_by_dhcp().is_empty() {
+                true => "",
+                false => "; DHCP does not tell all of that, so it has no say in the offers",
             };
             Some(format!("{}, the first that fits: {}{unseen}", group.name, group.pattern))
         }

@@ -131,9 +131,16 @@ impl Pattern {
         }
     }
 
-    /// Whether only a machine's SMBIOS tables tell who is in it, and so never DHCP.
-    pub fn needs_smbios(&self) -> bool {
-        self.vendor.is_some() || self.product.is_some() || self.serial.is_some()
+    /// What it asks for that DHCP never tells, so that at DHCP nobody is in it. A BIOS starts on more than one
+    /// kind of CPU, and does not tell on which.
+    pub fn untold_by_dhcp(&self) -> Vec<&'static str> {
+        let asks = [
+            ("vendor", self.vendor.is_some()),
+            ("product name", self.product.is_some()),
+            ("serial number", self.serial.is_some()),
+            ("CPU of a BIOS machine", self.cpu.is_some() && self.firmware == Some(Firmware::Bios)),
+        ];
+        asks.into_iter().filter_map(|(what, does)| does.then_some(what)).collect()
     }
 
     /// Whether it asks for nothing, and so fits everybody.
@@ -199,6 +206,19 @@ mod tests {
         }
         let other = Pattern { mac: Some(Wildcard::of_mac("9c:8e:98:*")), ..Pattern::default() };
         assert_eq!(other.fits(&client()), Fit::No);
+    }
+
+    #[test]
+    fn what_dhcp_does_not_tell_is_named() {
+        let serial = Pattern { serial: Some(Wildcard::new("CZ*")), ..Pattern::default() };
+        assert_eq!(serial.untold_by_dhcp(), ["serial number"]);
+        assert_eq!(serial.fits(&client()), Fit::Open);
+        let cpu = |firmware| Pattern { cpu: Some(Cpu::X64), firmware, ..Pattern::default() };
+        assert_eq!(cpu(Some(Firmware::Bios)).untold_by_dhcp(), ["CPU of a BIOS machine"]);
+        assert_eq!(cpu(Some(Firmware::Bios)).fits(&client()), Fit::Open);
+        assert!(cpu(None).untold_by_dhcp().is_empty(), "UEFI tells it");
+        let mac = Pattern { mac: Some(Wildcard::of_mac("9c:*")), ..Pattern::default() };
+        assert!(mac.untold_by_dhcp().is_empty());
     }
 
     #[test]

@@ -282,9 +282,13 @@ fn pattern(fields: &Fields<'_>, problems: &mut Problems) -> Pattern {
         problems.error(&at.key, at.place, message);
         None
     });
-    let mut wildcard =
-        |field: &str| fields.text(field, problems).map(|at| Wildcard::new(&at.value));
-    let [vendor, product, serial] = ["vendor", "product", "serial"].map(&mut wildcard);
+    let mut text = |field: &str| fields.text(field, problems);
+    let [vendor, product, serial] = ["vendor", "product", "serial"].map(&mut text);
+    if let Some(serial) = &serial {
+        doubt_serial(serial, problems);
+    }
+    let [vendor, product, serial] =
+        [vendor, product, serial].map(|at| at.map(|at| Wildcard::new(&at.value)));
     Pattern {
         mac,
         cpu: fields.one_of("arch", &Cpu::WORDS, problems),
@@ -337,28 +341,43 @@ fn machine_uuid(at: Located<String>, problems: &mut Problems) -> Option<Located<
     None
 }
 
-/// What boards report whose maker left the field as it was (`dmidecode -s system-serial-number` of
-/// white-box boards): many machines have the same.
-const PLACEHOLDERS: [&str; 12] = [
+/// What boards report whose maker left the field as it was: many machines have the same. hardinfo
+/// (`dmi_util.c`, `ignore_placeholder_strings`) and EVE ("discard placeholder DMI serial numbers") pass them over
+/// for that reason; ASRock's X300 has the first, System76's open firmware the last; "Not Specified" is
+/// dmidecode's word for a field that is not there.
+const PLACEHOLDERS: [&str; 20] = [
     "to be filled by o.e.m.",
     "to be filled by o.e.m",
+    "to be filled by oem",
     "default string",
     "system serial number",
     "chassis serial number",
+    "base board serial number",
+    "serial number",
     "not specified",
     "not applicable",
+    "not available",
+    "unknown",
     "n/a",
+    "na",
     "none",
+    "null",
     "invalid",
     "0123456789",
+    "1234567890",
     "123456789",
 ];
 
-/// A serial number that tells a machine from others.
+fn is_placeholder(serial: &str) -> bool {
+    let bare = serial.trim().to_lowercase();
+    ['0', '.', '-', 'x', ' '].into_iter().any(|filler| bare.chars().all(|c| c == filler))
+        || PLACEHOLDERS.contains(&bare.as_str())
+}
+
+/// A serial number that tells a machine from others. None of those that do not is in the catalog: a machine
+/// that reports one is found by it by no means.
 fn machine_serial(at: Located<String>, problems: &mut Problems) -> Option<Located<String>> {
-    let bare = at.value.trim().to_lowercase();
-    let is_one_digit = bare.chars().all(|c| c == '0') || bare.chars().all(|c| c == '.');
-    if !is_one_digit && !PLACEHOLDERS.contains(&bare.as_str()) {
+    if !is_placeholder(&at.value) {
         return Some(at);
     }
     let message = format!(
@@ -367,6 +386,25 @@ fn machine_serial(at: Located<String>, problems: &mut Problems) -> Option<Locate
     );
     problems.error(&at.key, at.place, message);
     None
+}
+
+/// Warns of a group by serial number that takes in boards without one.
+fn doubt_serial(at: &Located<String>, problems: &mut Problems) {
+    let is_bare = !at.value.contains(['*', '?']);
+    let message = if is_bare && is_placeholder(&at.value) {
+        format!(
+            "`{}` is what boards without a serial number report, of whatever kind: all of them are in this group",
+            at.value
+        )
+    } else if !is_bare && at.value.chars().all(|c| "*? ".contains(c)) {
+        format!(
+            "`{}` fits every serial number, and what boards without one report too; leave it out, or say a part that stays",
+            at.value
+        )
+    } else {
+        return;
+    };
+    problems.warning(&at.key, at.place, message);
 }
 
 fn network(fields: &Fields<'_>, problems: &mut Problems) -> Network {

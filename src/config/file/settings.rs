@@ -35,6 +35,8 @@ pub struct Said {
     pub nbps: Vec<(Arch, Located<String>)>,
     /// `files`: name, and path.
     pub files: Vec<(String, Located<String>)>,
+    /// Those that say how DHCP answers, where each stands.
+    pub at_dhcp: Vec<Located<&'static str>>,
 }
 
 impl Said {
@@ -79,8 +81,23 @@ impl Said {
             files: BTreeMap::new(),
             vars: vars(fields, problems),
         };
-        Self { settings, nbps: nbps(fields, problems), files: files(fields, problems) }
+        let at_dhcp = at_dhcp(fields, settings.local_boot);
+        Self { settings, nbps: nbps(fields, problems), files: files(fields, problems), at_dhcp }
     }
+}
+
+/// The settings that DHCP follows, and no script can.
+fn at_dhcp(fields: &Fields<'_>, local_boot: Option<LocalBoot>) -> Vec<Located<&'static str>> {
+    let silent =
+        (local_boot == Some(LocalBoot::Silent)).then_some(("local_boot", "local_boot: silent"));
+    ["nbp", "nbp_ladder", "option_43", "answer_request_67", "replace_ipxe"]
+        .map(|field| (field, field))
+        .into_iter()
+        .chain(silent)
+        .filter_map(|(field, value)| {
+            Some(Located { value, key: fields.path(field), place: fields.node(field)?.place })
+        })
+        .collect()
 }
 
 /// Kernel arguments, each looked at as iPXE would.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::link::{Linker, Named};
 use crate::boot::catalog::{Group, Profile};
+use crate::boot::pattern::Pattern;
 use crate::boot::select::Who;
 use crate::boot::settings::{LocalBoot, Settings};
+use crate::config::fields::Located;
 use crate::config::file;
 
 impl Linker<'_> {
@@ -17,8 +19,9 @@ impl Linker<'_> {
     ) -> Vec<Arc<Group>> {
         let mut linked: Vec<Arc<Group>> = Vec::new();
         for file::Group { name, pattern, profile, said } in groups {
-            let profile = profile.and_then(|at| self.profile_named(&at, profiles));
+            let at_dhcp = said.at_dhcp.clone();
             let settings = self.settings(said);
+            let named = profile.as_ref().and_then(|at| self.profile_named(at, profiles));
             let (Some(name), Some(pattern)) = (name, pattern) else {
                 continue;
             };
@@ -33,19 +36,11 @@ impl Linker<'_> {
                 );
                 self.problems.warning(&name.key, name.place, message);
             }
-            let Some(profile) = profile else {
+            let (Some(at), Some(profile)) = (profile, named) else {
                 continue;
             };
-            if pattern.needs_smbios() {
-                let acting = at_dhcp(&settings, &profile.settings);
-                if !acting.is_empty() {
-                    let message = format!(
-                        "{} of this group, or of its profile, never acts: DHCP does not tell the vendor, product or serial number that it asks for; match by mac, arch, firmware or subnet, or give these machines entries of their own",
-                        acting.join(", ")
-                    );
-                    self.problems.warning(&name.key, name.place, message);
-                }
-            }
+            let of_profile = (&at, &*profile);
+            self.doubts_at_dhcp(&name.value, &pattern, &at_dhcp, of_profile);
             let has_arguments = !settings.cmdline.is_empty();
             let group = Group {
                 name: name.value.clone(),
@@ -62,17 +57,49 @@ impl Linker<'_> {
         }
         linked
     }
+
+    /// Warns of settings that only DHCP can follow, of a group that DHCP does not know anybody to be in: there
+    /// its machines are answered as if it were not.
+    fn doubts_at_dhcp(
+        &mut self,
+        group: &str,
+        pattern: &Pattern,
+        own: &[Located<&'static str>],
+        (at, profile): (&Located<String>, &Profile),
+    ) {
+        let untold = pattern.untold_by_dhcp();
+        if untold.is_empty() {
+            return;
+        }
+        let why = format!(
+            "DHCP does not carry the {} that group {group} asks for, and answers as if it were not there; match by mac, subnet or firmware, or give these machines entries of their own",
+            untold.join(" and the ")
+        );
+        for setting in own {
+            let message = format!("`{}` never acts: {why}", setting.value);
+            self.problems.warning(&setting.key, setting.place, message);
+        }
+        let of_profile = at_dhcp(&profile.settings);
+        if !of_profile.is_empty() {
+            let message = format!(
+                "{} of profile {} never acts here: {why}",
+                of_profile.join(", "),
+                profile.name
+            );
+            self.problems.warning(&at.key, at.place, message);
+        }
+    }
 }
 
 /// The settings among these that say how DHCP answers.
-fn at_dhcp(group: &Settings, profile: &Settings) -> Vec<&'static str> {
-    let says = |is_said: fn(&Settings) -> bool| is_said(group) || is_said(profile);
+fn at_dhcp(said: &Settings) -> Vec<&'static str> {
     [
-        ("`nbp`", says(|said| !said.nbp.is_empty())),
-        ("`option_43`", says(|said| said.option_43.is_some())),
-        ("`answer_request_67`", says(|said| said.answer_request_67.is_some())),
-        ("`replace_ipxe`", says(|said| said.replace_ipxe.is_some())),
-        ("`local_boot: silent`", says(|said| said.local_boot == Some(LocalBoot::Silent))),
+        ("`nbp`", !said.nbp.is_empty()),
+        ("`nbp_ladder`", said.nbp_ladder.is_some()),
+        ("`option_43`", said.option_43.is_some()),
+        ("`answer_request_67`", said.answer_request_67.is_some()),
+        ("`replace_ipxe`", said.replace_ipxe.is_some()),
+        ("`local_boot: silent`", said.local_boot == Some(LocalBoot::Silent)),
     ]
     .into_iter()
     .filter_map(|(name, is_said)| is_said.then_some(name))

@@ -44,6 +44,15 @@ impl Linker<'_> {
             Some(at) => Some(self.profile_named(at, profiles)?),
             None => None,
         };
+        if machine.macs.is_empty() && machine.uuid.is_none() && machine.serial.is_some() {
+            for setting in &machine.said.at_dhcp {
+                let message = format!(
+                    "`{}` never acts: DHCP does not carry the serial number, by which alone this machine is known; give its entry a `mac` too",
+                    setting.value
+                );
+                self.problems.warning(&setting.key, setting.place, message);
+            }
+        }
         Some(Machine {
             name: name.value.clone(),
             macs: machine.macs.into_iter().map(|at| at.value).collect(),
