@@ -28,8 +28,8 @@ pub(super) struct Kin<'a> {
     pub(super) longest: &'a Arc<Machine>,
     /// What that one adds to any kernel line, at most.
     pub(super) most_bytes: usize,
-    /// Their own answer files, each with one that has it.
-    pub(super) files: BTreeMap<(&'a str, &'a PathBuf), &'a Arc<Machine>>,
+    /// Their own answer files by name and path, each with those that have it.
+    pub(super) files: BTreeMap<&'a str, BTreeMap<&'a PathBuf, Vec<&'a Arc<Machine>>>>,
 }
 
 /// How it comes that somebody boots something.
@@ -152,7 +152,7 @@ pub(super) fn kin<'a>(entries: &'a [Entry], catalog: &Catalog) -> Vec<(Kin<'a>, 
             (kin.longest, kin.most_bytes) = (machine, bytes);
         }
         for (name, path) in &said.files {
-            kin.files.entry((name, path)).or_insert(machine);
+            kin.files.entry(name).or_default().entry(path).or_default().push(machine);
         }
     }
     all

@@ -385,19 +385,18 @@ fn try_out<'a>(
     let files: BTreeMap<&String, &PathBuf> =
         script.who.settings(Some(profile)).rev().flat_map(|said| &said.files).collect();
     let own = boot.kin.map(|kin| &kin.files);
-    let is_own = |name: &str| own.is_some_and(|own| own.keys().any(|(own, _)| *own == name));
-    for (name, path) in files.into_iter().filter(|(name, _)| !is_own(name)) {
-        try_file(&script, (name, path), None);
+    for (name, path) in files {
+        if !own.is_some_and(|own| own.contains_key(name.as_str())) {
+            try_file(&script, (name, path), None);
+        }
     }
     // Machines that are alike otherwise may have a file each.
-    for ((name, path), machine) in own.into_iter().flatten() {
-        let having = || {
-            let entries = boot.kin.into_iter().flat_map(|kin| &kin.entries);
-            let having = entries.filter(|(m, _)| m.settings.files.get(*name) == Some(path));
-            having.map(|(machine, _)| machine.name.as_str()).collect::<Vec<_>>()
-        };
-        let is_whole = own.is_some_and(|own| own.keys().filter(|(n, _)| n == name).count() == 1);
-        try_file(&script_of(Some(machine)), (name, path), (!is_whole).then(having));
+    for (name, paths) in own.into_iter().flatten() {
+        for (path, machines) in paths {
+            let some = || machines.iter().map(|machine| machine.name.as_str()).collect();
+            let script = script_of(machines.first().copied());
+            try_file(&script, (name, path), (paths.len() > 1).then(some));
+        }
     }
     wrong
 }
