@@ -145,7 +145,7 @@ fn a_stranger_gets_what_its_group_says_or_else_the_menu_and_may_choose_from_it()
         ),
         (
             &["--arch", "x86"],
-            "old, the first that fits: arch x86, firmware bios",
+            "old, the first that fits: arch x86, firmware bios; DHCP does not tell all of that, so it has no say in the offers",
             "profile disk: its group says so",
         ),
         (

@@ -25,6 +25,8 @@ mod menu;
 mod omni;
 mod profile;
 mod server;
+mod trial;
+mod whose;
 
 use link::Linker;
 
@@ -166,7 +168,7 @@ pub(super) mod tests {
     }
 
     /// A host where every file is there and every secret can be read.
-    fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
+    pub(super) fn resolved(yaml: &str) -> Result<Config, Vec<Problem>> {
         let mut problems = Problems::new(Path::new("config.yaml"), yaml);
         let Some(file) = File::parse(yaml, &mut problems) else {
             return Err(problems.sorted());

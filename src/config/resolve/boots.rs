@@ -60,6 +60,34 @@ impl Boot<'_> {
     }
 }
 
+/// What of the config is broken where these boots are, of some only these machines': each machine, each
+/// group for those without an entry, each profile for all others. So what is half mended breaks nothing new.
+pub(super) fn spoilt<'a>(
+    boots: impl Iterator<Item = (&'a Boot<'a>, Option<&'a [&'a str]>)>,
+) -> Vec<String> {
+    let mut spoilt = BTreeSet::new();
+    for (boot, machines) in boots {
+        match (boot.kin, machines, boot.group) {
+            (_, Some(names), _) => spoilt.extend(names.iter().map(|name| of_machine(name))),
+            (Some(kin), None, _) => {
+                spoilt.extend(kin.entries.iter().map(|(machine, _)| of_machine(&machine.name)));
+            }
+            (None, None, Some(group)) => {
+                spoilt.insert(format!("groups.{}", group.name));
+            }
+            (None, None, None) => {
+                spoilt.insert(format!("profiles.{}.script", boot.profile.name));
+            }
+        }
+    }
+    spoilt.into_iter().collect()
+}
+
+/// The key of a machine's entry.
+pub(super) fn of_machine(name: &str) -> String {
+    format!("machines.{name}")
+}
+
 /// What decides which profiles a machine may boot.
 #[derive(PartialEq, Eq, Hash)]
 enum Root<'a> {

@@ -51,7 +51,7 @@ impl Linker<'_> {
             let group = Arc::new(group);
             if has_arguments {
                 let who = Who { machine: None, group: Some(Arc::clone(&group)) };
-                self.tells_of_kernel_line(&name, &profile, &who);
+                self.measure_kernel_line(&name, &profile, &who);
             }
             linked.push(group);
         }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::boots::{Boot, Entry, Sure};
+use super::boots::{Boot, Entry, Sure, of_machine, spoilt};
 use super::link::Linker;
-use super::look::{Trial, named};
+use super::look::Trial;
+use super::whose::named;
 use crate::boot::catalog::{Image, Machine, Profile};
 use crate::boot::cmdline::{self, CmdlineError, KERNEL_NAME, MAX_LEN};
 use crate::boot::select::Who;
@@ -29,13 +30,22 @@ pub(super) fn most_bytes(machine: &Machine) -> usize {
     arguments + ip + labels + halts
 }
 
-/// A line that is too long: its length, and what says so.
-fn too_long(profile: &Profile, image: &Image, who: &Who) -> Option<(usize, CmdlineError)> {
+/// What is to be said of a line that is too long.
+fn too_long(profile: &Profile, image: &Image, who: &Who) -> Option<CmdlineError> {
     match cmdline::kernel_line(profile, image, who) {
-        Err(error @ CmdlineError::TooLong { len, .. }) => Some((len, error)),
+        Err(error @ CmdlineError::TooLong { .. }) => Some(error),
         // What else can be wrong with one has been told where it stands.
         Err(CmdlineError::Argument { .. } | CmdlineError::Omni(_)) | Ok(_) => None,
     }
+}
+
+/// A profile, or a group with its profile, whose line is too long whoever boots it.
+pub(super) struct TooLong {
+    profile: String,
+    group: Option<String>,
+    /// Where that is said.
+    name: Located<String>,
+    error: CmdlineError,
 }
 
 /// Machines whose lines are too long with one profile and one group.
@@ -46,29 +56,51 @@ struct Found<'a> {
 }
 
 impl Linker<'_> {
-    /// Tells of the kernel line of a profile or a group that is too long to be served.
-    pub(super) fn tells_of_kernel_line(
+    /// Notes the kernel line of a profile or a group that is too long to be served.
+    pub(super) fn measure_kernel_line(
         &mut self,
         name: &Located<String>,
         profile: &Profile,
         who: &Who,
-    ) -> bool {
-        let Some(image) = &profile.image else {
-            return false;
+    ) {
+        let Some(image) = profile.image.as_ref().filter(|_| !self.is_too_long(&profile.name))
+        else {
+            return;
         };
-        if self.too_long.contains(&profile.name) {
-            return false;
+        if let Some(error) = too_long(profile, image, who) {
+            let group = who.group.as_ref().map(|group| group.name.clone());
+            let (name, profile) = (name.clone(), profile.name.clone());
+            self.too_long.push(TooLong { profile, group, name, error });
         }
-        let Some((_, error)) = too_long(profile, image, who) else {
-            return false;
-        };
-        let message = format!("{error}; its boots are refused until that is mended");
-        self.problems.fault(&name.key, name.place, message);
-        true
     }
 
-    /// The same of all that may be booted: of the machines that one profile is too much for, once.
+    /// Whether a profile's own line is, whoever boots it.
+    fn is_too_long(&self, profile: &str) -> bool {
+        self.too_long.iter().any(|known| known.profile == profile && known.group.is_none())
+    }
+
+    /// Tells of the lines that were noted, and of those of all that may be booted: of the machines that one
+    /// profile is too much for, once.
     pub(super) fn tells_of_kernel_lines(&mut self, boots: &[Boot<'_>], trials: &[Trial]) {
+        for TooLong { profile, group, name, error } in &self.too_long {
+            let is_its = |boot: &&Boot<'_>| {
+                let of_group = boot.group.map(|group| &group.name);
+                boot.sure == Sure::Yes
+                    && boot.profile.name == *profile
+                    && group.as_ref().is_none_or(|group| of_group == Some(group))
+            };
+            let mut spoils = spoilt(boots.iter().filter(is_its).map(|boot| (boot, None)));
+            spoils.push(match group {
+                Some(group) => format!("groups.{group}"),
+                None => name.key.clone(),
+            });
+            let message = format!("{error}; its boots are refused until that is mended");
+            self.problems.fault(&name.key, name.place, message).spoils = spoils;
+        }
+        self.tells_of_machines_lines(boots, trials);
+    }
+
+    fn tells_of_machines_lines(&mut self, boots: &[Boot<'_>], trials: &[Trial]) {
         // Of each profile with each group: the length without a machine, where that can be had.
         let mut lengths: BTreeMap<(&str, Option<&str>), Option<usize>> = BTreeMap::new();
         let mut found: BTreeMap<(&str, Option<&str>, Sure), Found<'_>> = BTreeMap::new();
@@ -96,7 +128,7 @@ impl Linker<'_> {
                     continue;
                 }
                 let who = boot.who(Some(machine));
-                if let Some((_, error)) = too_long(boot.profile, image, &who) {
+                if let Some(error) = too_long(boot.profile, image, &who) {
                     let key = (boot.profile.name.as_str(), group, boot.sure);
                     let new = || Found { entries: Vec::new(), error };
                     found.entry(key).or_insert_with(new).entries.push(entry);
@@ -115,7 +147,7 @@ impl Linker<'_> {
         let (Some(group), Some(name), Sure::FromMenu) = (boot.group, name, boot.sure) else {
             return;
         };
-        if !self.too_long.contains(&name.value) {
+        if !self.is_too_long(&name.value) {
             let message = format!(
                 "should a machine of group {} choose it from the menu, its boots are refused: {error}",
                 group.name
@@ -134,7 +166,7 @@ impl Linker<'_> {
         let Some((first, place)) = entries.first() else {
             return;
         };
-        let key = format!("machines.{}", first.name);
+        let key = of_machine(&first.name);
         let names: Vec<&str> = entries.iter().map(|(machine, _)| machine.name.as_str()).collect();
         let others = named("machine", &names).filter(|_| names.len() > 1);
         let (its, it) = match &others {
@@ -144,7 +176,7 @@ impl Linker<'_> {
         if sure == Sure::Yes {
             let message = format!("{error}; {its} are refused until that is mended");
             let told = self.problems.fault(&key, *place, message);
-            told.spoils = names.iter().map(|name| format!("machines.{name}")).collect();
+            told.spoils = names.iter().map(|name| of_machine(name)).collect();
             return;
         }
         let boots = if others.is_some() { "their boots" } else { "its boots" };
@@ -157,5 +189,76 @@ impl Linker<'_> {
             }
         };
         self.problems.warning(&key, *place, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::tests::resolved;
+    use super::*;
+
+    /// What the last of these machines adds to the line of its profile, and what was reckoned.
+    fn added(profile: &str, machine: &str) -> (usize, usize) {
+        let yaml = format!(
+            "images: {{ i: {{ kernel: /k, initrd: /r, talos: {{ version: v1.11.2 }} }} }}\n\
+             profiles: {{ p: {{ image: i, {profile} }} }}\n\
+             machines: {{ oden: {{ mac: 5c:f3:fc:00:00:01, profile: p, {machine} }} }}\n"
+        );
+        let catalog = resolved(&yaml).unwrap().catalog;
+        let profile = &catalog.profiles["p"];
+        let image = profile.image.as_ref().unwrap();
+        let machine = &catalog.machines()["oden"];
+        let who = Who { machine: Some(Arc::clone(machine)), group: None };
+        let [without, with] = [Who::default(), who]
+            .map(|who| cmdline::kernel_line(profile, image, &who).unwrap().len());
+        (with.saturating_sub(without), most_bytes(machine))
+    }
+
+    #[test]
+    fn no_machine_adds_more_to_a_line_than_is_reckoned() {
+        let labels = |n: usize| {
+            let all: Vec<String> = (0..n).map(|n| format!("label-{n}: 'true'")).collect();
+            format!("talos: {{ halt_if_installed: true, labels: {{ {} }} }}", all.join(", "))
+        };
+        let long = "ip: 192.168.100.171/24, gateway: 192.168.100.254, hostname: a-quite-long-host-name.example, \
+                    nic: enp130s0f1np1, dns: [192.168.100.253, 192.168.100.252]";
+        let machines = [
+            String::new(),
+            "cmdline: [quiet]".to_owned(),
+            "cmdline: ['console=ttyS1,115200n8', a=b]".to_owned(),
+            "ip: 10.0.0.1/8".to_owned(),
+            long.to_owned(),
+            labels(1),
+            labels(2),
+            labels(20),
+            format!("cmdline: [quiet], {long}, {}", labels(3)),
+        ];
+        let profiles =
+            ["script: talos", "script: linux", "script: talos, talos: { labels: { a: b } }"];
+        for profile in profiles {
+            for machine in &machines {
+                let (added, most) = added(profile, machine);
+                assert!(added <= most, "{profile}, {machine}: {added} bytes, reckoned {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_of_a_profiles_name_hides_no_line_of_its() {
+        let long = |n| "x".repeat(n);
+        let yaml = format!(
+            "images: {{ i: {{ kernel: /k }} }}\n\
+             profiles:\n  p: {{ script: linux, image: i }}\n  q: {{ script: linux, image: i, cmdline: [{}] }}\n\
+             groups:\n  - {{ name: q, match: {{ mac: '00:*' }}, profile: p, cmdline: [{}] }}\n\
+             machines:\n  oden: {{ mac: 5c:f3:fc:00:00:01, profile: q, cmdline: [{}] }}\n",
+            long(1000),
+            long(2100),
+            long(1100)
+        );
+        let warnings = resolved(&yaml).unwrap().warnings;
+        let keys: Vec<&str> = warnings.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["groups[0].name", "machines.oden"]);
     }
 }

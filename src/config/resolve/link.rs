@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::boots::{self, Entry};
+use super::lines::TooLong;
 use super::{Surroundings, look};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::names::nearest;
@@ -22,8 +23,8 @@ pub(super) struct Linker<'a> {
     pub(super) problems: &'a mut Problems,
     /// The profiles that something names, also those that are likely to be meant by a misspelt name.
     pub(super) used: HashSet<String>,
-    /// The profiles whose own kernel line is too long: nothing more is said of it for their machines.
-    pub(super) too_long: HashSet<String>,
+    /// The profiles and groups whose own kernel line is too long: nothing more is said of their machines'.
+    pub(super) too_long: Vec<TooLong>,
 }
 
 /// What there is of a kind, by name; none where it has an error, so that who names it is not at fault.
@@ -50,7 +51,7 @@ impl<'a> Linker<'a> {
         templates: &'a Templates,
         problems: &'a mut Problems,
     ) -> Self {
-        Self { found, templates, problems, used: HashSet::new(), too_long: HashSet::new() }
+        Self { found, templates, problems, used: HashSet::new(), too_long: Vec::new() }
     }
 
     pub(super) fn link(mut self, file: File) -> Catalog {

@@ -60,9 +60,7 @@ impl Linker<'_> {
             let message = format!("script `{}` needs an `image`", profile.script);
             self.problems.error(&name.key, name.place, message);
         }
-        if self.tells_of_kernel_line(name, &profile, &Who::default()) {
-            self.too_long.insert(name.value.clone());
-        }
+        self.measure_kernel_line(name, &profile, &Who::default());
         Some(profile)
     }
 

@@ -1,0 +1,146 @@
+//! Templates and answer files, filled in for who may boot with them.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::boots::{Boot, Kin};
+use crate::boot::catalog::{Catalog, Machine, Profile};
+use crate::boot::client::{Cpu, Facts};
+use crate::boot::cmdline::{self, CmdlineError, MAX_LEN};
+use crate::boot::decide::{Kind, Script};
+use crate::boot::script::{self, Refusal, Scene};
+use crate::boot::select::Who;
+use crate::boot::templates::{Mistake, Templates};
+use crate::boot::{Arch, Client, Mac, Stage};
+
+/// What a trial showed to be wrong.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    /// With a template or an answer file.
+    Template(Mistake),
+    /// A template adds so much to a kernel line that it is too long.
+    Line(CmdlineError),
+}
+
+/// What of it tells it from others: file, line, column and words; of a line too long what is longest in it.
+pub(super) type Key = (Option<String>, Option<usize>, Option<(usize, usize)>, String);
+
+impl Wrong {
+    pub(super) fn key(&self) -> Key {
+        match self {
+            Self::Template(Mistake { file, line, columns, message }) => {
+                (file.clone(), *line, *columns, message.clone())
+            }
+            Self::Line(CmdlineError::TooLong { longest, .. }) => {
+                (None, None, None, longest.clone())
+            }
+            Self::Line(error) => (None, None, None, error.to_string()),
+        }
+    }
+
+    pub(super) fn into_mistake(self) -> Mistake {
+        match self {
+            Self::Template(mistake) => mistake,
+            Self::Line(error) => {
+                Mistake { file: None, line: None, columns: None, message: error.to_string() }
+            }
+        }
+    }
+}
+
+/// Renders a profile's script and its answer files for who may boot it, to see whether that can be done at
+/// all. What is wrong beyond that has been told at its own place. With each mistake the machines that have
+/// it, where those are not all of its kin.
+pub(super) fn try_out<'a>(
+    templates: &Templates,
+    boot: &Boot<'a>,
+    catalog: &Catalog,
+) -> Vec<(Wrong, Option<Vec<&'a str>>)> {
+    let profile = boot.profile;
+    // That is told already.
+    if !templates.knows(&profile.script)
+        || templates.broken().contains_key(&profile.script)
+        || profile.needs_image() && profile.image.is_none()
+    {
+        return Vec::new();
+    }
+    let mac = Mac::new([2, 0, 0, 0, 0, 0]);
+    let some = || Some("x".to_owned());
+    let client = Client {
+        mac: Some(mac),
+        arch: Some(Arch::Bios),
+        uuid: Some(uuid::Uuid::max()),
+        address: Some([192, 0, 2, 1].into()),
+        facts: Some(Facts { serial: some(), product: some(), vendor: some(), cpu: Some(Cpu::X64) }),
+        ..Client::at(Stage::Ipxe)
+    };
+    let base = "http://192.0.2.2:8080";
+    let scene = Scene { client: &client, mac, base, http: base };
+    let script_of = |machine: Option<&Arc<Machine>>| {
+        let who = boot.who(machine);
+        Script { kind: Kind::of(profile, &who), who }
+    };
+    let script = script_of(boot.kin.map(|kin| kin.longest));
+    let mut wrong = Vec::new();
+    match script::render(templates, &script, catalog, scene) {
+        Err(Refusal::Template(mistake)) => wrong.push((Wrong::Template(mistake), None)),
+        Err(Refusal::Cmdline(error @ CmdlineError::TooLong { len, .. })) => {
+            // Where the line alone is short enough, its template adds too much.
+            if let Some(line) = line_of(profile, &script.who) {
+                let excess = len - MAX_LEN;
+                let machines = boot.kin.map(|kin| too_long_too(kin, boot, line, excess));
+                let is_whole = boot.kin.zip(machines.as_ref());
+                let is_whole = is_whole.is_none_or(|(kin, some)| kin.entries.len() == some.len());
+                wrong.push((Wrong::Line(error), machines.filter(|_| !is_whole)));
+            }
+        }
+        Ok(_)
+        | Err(
+            Refusal::Image(_) | Refusal::Cmdline(_) | Refusal::NoTemplate(_) | Refusal::NoFile(_),
+        ) => {}
+    }
+    let mut try_file = |script: &Script, (name, path): (&str, &PathBuf), whose| {
+        let is_broken = templates.answers().get(path).is_some_and(Result::is_err);
+        if let Err(Refusal::Template(mistake)) =
+            script::render_file(templates, (script, name), scene)
+            && !is_broken
+        {
+            wrong.push((Wrong::Template(mistake), whose));
+        }
+    };
+    let files: BTreeMap<&String, &PathBuf> =
+        script.who.settings(Some(profile)).rev().flat_map(|said| &said.files).collect();
+    let own = boot.kin.map(|kin| &kin.files);
+    for (name, path) in files {
+        if !own.is_some_and(|own| own.contains_key(name.as_str())) {
+            try_file(&script, (name, path), None);
+        }
+    }
+    // Machines that are alike otherwise may have a file each.
+    for (name, paths) in own.into_iter().flatten() {
+        for (path, machines) in paths {
+            let some = || machines.iter().map(|machine| machine.name.as_str()).collect();
+            let script = script_of(machines.first().copied());
+            try_file(&script, (name, path), (paths.len() > 1).then(some));
+        }
+    }
+    wrong
+}
+
+/// How long a kernel line is by itself, where it can be had.
+fn line_of(profile: &Profile, who: &Who) -> Option<usize> {
+    let image = profile.image.as_ref()?;
+    Some(cmdline::kernel_line(profile, image, who).ok()?.len())
+}
+
+/// The machines among kin whose lines are too long too, where that of this length is by so much.
+fn too_long_too<'a>(kin: &'a Kin<'a>, boot: &Boot<'_>, line: usize, excess: usize) -> Vec<&'a str> {
+    let is_too_long = |machine: &Arc<Machine>| {
+        let own = line_of(boot.profile, &boot.who(Some(machine)));
+        own.is_some_and(|own| own + excess > line)
+    };
+    let entries = kin.entries.iter().filter(|(machine, _)| is_too_long(machine));
+    entries.map(|(machine, _)| machine.name.as_str()).collect()
+}
