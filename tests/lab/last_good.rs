@@ -138,7 +138,7 @@ fn what_is_broken_at_the_start_refuses_its_own_boots_and_keeps_no_other_change()
         folder.write("lab.token", "hush");
         let mut running = Running::start_in(&lan, folder);
         let log = running.appliance.log();
-        let told = "boot-scripts/own.ipxe:2:9: profiles.own.script: `machin.name` is not known";
+        let told = "boot-scripts/own.ipxe:2:9: profiles.own.script: boots of profile own are refused: `machin.name` is not known";
         assert_eq!(log.lines().filter(|line| line.contains("ERROR config: ")).count(), 1, "{log}");
         assert!(log.contains(told), "{log}");
         assert!(running.script().contains(" a=0 ||"));
