@@ -109,10 +109,10 @@ pub enum Flaw {
     #[error("has a control character in it")]
     Control,
     /// An operator.
-    #[error("is an operator to iPXE, which would end the kernel line there")]
+    #[error("is an operator to iPXE, which would end the command there")]
     Operator,
     /// A comment.
-    #[error("starts with `#`, where iPXE would end the kernel line")]
+    #[error("starts with `#`, where iPXE would end the command")]
     Comment,
     /// A setting.
     #[error("has `${{` in it, which iPXE would expand")]
@@ -418,10 +418,10 @@ mod tests {
     #[test]
     fn words_that_ipxe_would_cut_or_expand_are_refused_by_name() {
         let table = [
-            ("||", "is an operator to iPXE, which would end the kernel line there"),
-            ("&&", "is an operator to iPXE, which would end the kernel line there"),
-            (";", "is an operator to iPXE, which would end the kernel line there"),
-            ("#x", "starts with `#`, where iPXE would end the kernel line"),
+            ("||", "is an operator to iPXE, which would end the command there"),
+            ("&&", "is an operator to iPXE, which would end the command there"),
+            (";", "is an operator to iPXE, which would end the command there"),
+            ("#x", "starts with `#`, where iPXE would end the command"),
             ("a=${uuid}", "has `${` in it, which iPXE would expand"),
             ("a b", "has a blank in it, where iPXE would split it; make it two arguments"),
             ("a\nb", "has a control character in it"),

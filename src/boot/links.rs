@@ -38,7 +38,7 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
     if let Some(Facts { serial, product, vendor, cpu }) = &client.facts {
         add("uuid", &client.uuid.map(|uuid| uuid.to_string()).unwrap_or_default());
         for (name, fact) in [("serial", serial), ("product", product), ("vendor", vendor)] {
-            add(name, fact.as_deref().unwrap_or_default());
+            add(&format!("{name}{IN_HEX}"), &hex(fact.as_deref().unwrap_or_default()));
         }
         // In iPXE's own words, as it tells them.
         if let Some((platform, arch)) = client.arch.and_then(platform) {
@@ -57,43 +57,44 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
 
 /// What a script's address tells behind its `?`, as [`script_again`] and iPXE write it.
 ///
-/// iPXE's `:uristring` escapes blanks, `%`, `#`, `/`, `:`, `@` and `?` but not `&`, `=` and `+` (`core/uri.c`;
-/// seen with Debian 12's): what stands behind an `&` and is none of ours belongs to the value before it, and
-/// a `+` is a plus. That iPXE also writes a byte beyond ASCII with its sign, `%FFFFFFC3`, and what is encoded
-/// once more on its way to the wire as `%FFFFFFFFFFFFC3`.
+/// A machine's SMBIOS strings may hold anything. iPXE's `:uristring` leaves `&`, `=`, `"`, `<` and `>` as they
+/// are, `${…}` in a string is expanded once more on its way, and what a script writes with `%` is decoded and
+/// written anew before it is sent (`core/uri.c`, `core/settings.c`; seen with Debian 12's). So they come as
+/// hexadecimal bytes, `43-5a-31`, which iPXE's `:hexhyp` makes of them, each under a name that says so; as
+/// plain text they are read too.
 pub fn told(query: &str) -> BTreeMap<&'static str, String> {
-    let mut told: Vec<(&'static str, String)> = Vec::new();
-    for part in query.split('&') {
-        let named = part.split_once('=').and_then(|(name, value)| {
-            TOLD.iter().find(|known| **known == name).map(|known| (*known, value))
-        });
-        match (named, told.last_mut()) {
-            (Some((name, value)), _) => told.push((name, value.to_owned())),
-            (None, Some((_, before))) => *before += &format!("&{part}"),
-            (None, None) => {}
+    let mut told = BTreeMap::new();
+    for (name, value) in query.split('&').filter_map(|part| part.split_once('=')) {
+        let decoded = match name.strip_suffix(IN_HEX) {
+            Some(_) => from_hex(value),
+            None => Some(percent_decode_str(value).decode_utf8_lossy().into_owned()),
+        };
+        let name = name.strip_suffix(IN_HEX).unwrap_or(name);
+        let known = TOLD.iter().find(|known| **known == name);
+        if let (Some(name), Some(value)) = (known, decoded) {
+            told.entry(*name).or_insert(value);
         }
     }
-    let decoded =
-        |value: String| percent_decode_str(&unsigned(&value)).decode_utf8_lossy().into_owned();
-    // The first of a name counts: what follows it may be a part of a value.
-    told.into_iter().rev().map(|(name, value)| (name, decoded(value))).collect()
+    told
 }
 
-/// `%FFFFFFC3` as `%C3`.
-fn unsigned(value: &str) -> String {
-    let mut parts = value.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let mut rest = part;
-        while let Some(shorter) = rest.strip_prefix("FF") {
-            rest = shorter;
-        }
-        let is_signed = part.len() >= rest.len() + 6;
-        let is_byte = rest.starts_with(['8', '9', 'A', 'B', 'C', 'D', 'E', 'F']);
-        text.push('%');
-        text.push_str(if is_signed && is_byte { rest } else { part });
+/// What the name of a fact ends with that is told in hexadecimal bytes.
+const IN_HEX: &str = "_hex";
+
+/// The bytes of a text as iPXE's `:hexhyp` writes them.
+pub fn hex(text: &str) -> String {
+    let bytes: Vec<String> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join("-")
+}
+
+fn from_hex(digits: &str) -> Option<String> {
+    if digits.is_empty() {
+        return Some(String::new());
     }
-    text
+    let is_byte = |pair: &str| pair.len() == 2 && pair.bytes().all(|c| c.is_ascii_hexdigit());
+    let byte = |pair: &str| is_byte(pair).then(|| u8::from_str_radix(pair, 16).ok())?;
+    let bytes: Option<Vec<u8>> = digits.split('-').map(byte).collect();
+    Some(String::from_utf8_lossy(&bytes?).into_owned())
 }
 
 /// The names in a script's address.
@@ -146,27 +147,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ipxe_does_not_escape_in_a_value_stays_in_it() {
-        let query = "mac=52:54:00:00:00:01&uuid=&serial=CZ%201&2%253+4=5&&product=A&B=C&vendor=%C3%96&cpu=x64";
+    fn what_a_machine_tells_in_bytes_is_that_whatever_they_are() {
+        let serial = "a\"b<c> #1&x=${net0/mac}\\%41+Ö😀";
+        let client = Client {
+            facts: Some(Facts { serial: Some(serial.into()), ..Facts::default() }),
+            ..Client::at(super::super::Stage::Ipxe)
+        };
+        let again = script_again("http://x", Mac::new([2; 6]), &client);
+        let query = again.split_once('?').unwrap().1;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_&=:".contains(c);
+        assert!(query.chars().all(is_plain), "{query}");
         let told = told(query);
         let value = |name| told.get(name).map(String::as_str);
-        assert_eq!(value("serial"), Some("CZ 1&2%3+4=5&"));
-        assert_eq!(value("product"), Some("A&B=C"));
-        assert_eq!(value("vendor"), Some("Ö"));
-        assert_eq!((value("uuid"), value("cpu"), value("profile")), (Some(""), Some("x64"), None));
-        assert_eq!(told.get("mac").map(String::as_str), Some("52:54:00:00:00:01"));
+        assert_eq!((value("serial"), value("product")), (Some(serial), Some("")));
+        assert_eq!((value("mac"), value("profile")), (Some("02:02:02:02:02:02"), None));
     }
 
+    /// `${serial:hexhyp}` of `CZ 1`, as Debian 12's iPXE writes it.
     #[test]
-    fn a_byte_that_ipxe_writes_with_its_sign_is_that_byte() {
-        for written in [
-            "%C3%96x%F0%9F%98%80",
-            "%FFFFFFC3%FFFFFF96x%FFFFFFF0%FFFFFF9F%FFFFFF98%FFFFFF80",
-            "%FFFFFFFFFFFFC3%FFFFFFFFFFFF96x%FFFFFFFFFFFFF0%FFFFFFFFFFFF9F%FFFFFFFFFFFF98%FFFFFFFFFFFF80",
-        ] {
-            assert_eq!(told(&format!("serial={written}"))["serial"], "Öx😀", "{written}");
+    fn bytes_are_written_as_ipxe_writes_them() {
+        assert_eq!(hex("CZ 1"), "43-5a-20-31");
+        assert_eq!(told("serial_hex=43-5A-20-31")["serial"], "CZ 1");
+        for none in ["serial_hex=4", "serial_hex=zz", "serial_hex=43-", "serial_hex=+1"] {
+            assert!(told(none).is_empty(), "{none}");
         }
-        assert_eq!(told("serial=%25FFFFFFC3")["serial"], "%FFFFFFC3");
+        assert_eq!(told("serial_hex=ff")["serial"], "\u{fffd}");
+        assert_eq!(told("serial=CZ%201&vendor=%C3%96")["serial"], "CZ 1");
     }
 
     #[test]

@@ -451,7 +451,7 @@ mod tests {
         let script = Script { kind: Kind::Menu(LocalBoot::Sanboot), who: Who::default() };
         let asked = Scene { client: &told, ..scene() };
         let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
-        let url = "ipxe?mac=5c:f3:fc:00:00:01&uuid=&serial=CZ%201%262&product=&vendor=&profile=blade || goto failed";
+        let url = "ipxe?mac=5c:f3:fc:00:00:01&uuid=&serial_hex=43-5a-20-31-26-32&product_hex=&vendor_hex=&profile=blade || goto failed";
         assert!(text.contains(url), "{text}");
         assert!(text.contains("\nsanboot "), "the machine's own way to its disk: {text}");
 
@@ -459,7 +459,7 @@ mod tests {
         let script = Script { kind: Kind::AskFacts, who: Who::default() };
         let asked = Scene { client: &chosen, ..scene() };
         let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
-        let url = "ipxe?mac=5c:f3:fc:00:00:01&profile=blade&uuid=${uuid}&serial=${serial:uristring}&product=";
+        let url = "ipxe?mac=5c:f3:fc:00:00:01&profile=blade&uuid=${uuid}&serial_hex=${serial:hexhyp}&product_hex=";
         assert!(text.contains(url), "{text}");
     }
 
@@ -534,7 +534,7 @@ mod tests {
         let bad = Profile { settings: arguments("&&"), ..profile("linux") };
         assert_eq!(
             refused(&of_profile(bad), scene()),
-            "argument `&&` of profile `blade` is an operator to iPXE, which would end the kernel line there"
+            "argument `&&` of profile `blade` is an operator to iPXE, which would end the command there"
         );
     }
 

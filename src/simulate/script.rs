@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::machine::Machine;
+use crate::boot::links;
 
 /// How many commands a script may run: an endless loop ends there.
 const MOST_COMMANDS: u32 = 10_000;
@@ -295,7 +296,9 @@ impl Run {
         let value = self.settings.get(bare(name)).cloned().unwrap_or_default();
         match kind {
             "uristring" => utf8_percent_encode(&value, URI).to_string(),
-            "hexhyp" => value.replace(':', "-"),
+            // A MAC address is six bytes, and all else a text.
+            "hexhyp" if bare(name).ends_with("mac") => value.replace(':', "-"),
+            "hexhyp" => links::hex(&value),
             "hexraw" => value.replace(':', ""),
             _ => value,
         }
@@ -443,7 +446,7 @@ mod tests {
         assert_eq!(
             run(&asks).0,
             [chain(
-                "http://x/b?mac=1&uuid=&serial=CZ%201%262&product=&vendor=&platform=efi&arch=x86_64&cpu=x64"
+                "http://x/b?mac=1&uuid=&serial_hex=43-5a-20-31-26-32&product_hex=&vendor_hex=&platform=efi&arch=x86_64&cpu=x64"
             )]
         );
         let disk = source("local-disk").replace("{% if", "#").replace("{% endif", "#");

@@ -130,14 +130,10 @@ fn stranger(lan: &Lan) -> Firmware {
     Firmware::new("stranger", [0x52, 0x54, 0, 0x77, 0, 0x11], Ipv4Addr::new(10, 77, 0, 51))
 }
 
-/// What iPXE writes for `:uristring` (`core/uri.c`): it leaves `&`, `=` and `+` as they are.
-fn uristring(value: &str) -> String {
-    let escaped = |byte: u8| match byte {
-        b'%' | b'/' | b'#' | b':' | b'@' | b'?' => format!("%{byte:02X}"),
-        0x21..=0x7e => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    value.bytes().map(escaped).collect()
+/// What iPXE writes for `:hexhyp` of a text (`core/base16.c`).
+pub fn hexhyp(text: &str) -> String {
+    let bytes: Vec<String> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join("-")
 }
 
 /// Asks for its script as iPXE does that was asked what machine it is, with these SMBIOS strings.
@@ -148,9 +144,9 @@ fn tell(firmware: &Firmware, [serial, product, vendor]: [&str; 3]) -> (String, S
     let url = chain.split(' ').find(|word| word.starts_with("http://")).unwrap();
     let told = url
         .replace("${uuid}", "")
-        .replace("${serial:uristring}", &uristring(serial))
-        .replace("${product:uristring}", &uristring(product))
-        .replace("${manufacturer:uristring}", &uristring(vendor))
+        .replace("${serial:hexhyp}", &hexhyp(serial))
+        .replace("${product:hexhyp}", &hexhyp(product))
+        .replace("${manufacturer:hexhyp}", &hexhyp(vendor))
         .replace("${platform}", "pcbios")
         .replace("${buildarch}", "i386")
         .replace("${cpu}", "x64");
@@ -208,6 +204,7 @@ fn what_hostile_smbios_strings_say_is_shown_as_words_or_refused_and_never_run() 
             ("B\\", "unknown", false),
             ("B' | sh; `id` $(id)", "B' | sh; `id` $(id)", false),
             ("B%41&c=d+e", "B%41&c=d+e", false),
+            ("B\"<x>", "B\"<x>", false),
             ("B-Ω.1", "B-Ω.1", true),
             (&format!("B{long}"), &format!("B{}", &long[1..]), true),
         ];

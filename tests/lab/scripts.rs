@@ -387,3 +387,33 @@ unknown: inspect
         assert!(log.contains("runs its script: asked what machine it is"), "{log}");
     });
 }
+
+#[test]
+fn a_serial_number_of_whatever_characters_is_told_as_it_is_and_boots_its_machine() {
+    in_lab!(|lan| {
+        let config = "
+images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
+profiles:
+  blades: { script: linux, image: linux, cmdline: [console=ttyS0, quiet, lab.blade=1] }
+machines:
+  quoted: { serial: 'a\"b<c> #1', profile: blades }
+  expanded: { serial: '5%41&x=1|\\^`{}${net0/mac}', profile: blades }
+";
+        let (_folder, _router, mut appliance) = serving(config);
+        let on = |kind, mac, smbios| {
+            let hardware = Hardware { smbios: Some(smbios), ..Hardware::default() };
+            Guest::power_on_with(&lan, (kind, mac), hardware)
+        };
+        let quoted = on(Machine::Bios, BIOS, "manufacturer=<\"HP\">,serial=a\"b<c> #1");
+        let expanded = on(Machine::Uefi, UEFI, "serial=5%41&x=1|\\^`{}${net0/mac}");
+        for (guest, kernel) in [(quoted, ""), (expanded, "kernel ")] {
+            let line = guest.command_line();
+            assert_eq!(line, format!("{kernel}initrd=initrd console=ttyS0 quiet lab.blade=1"));
+        }
+        let log = appliance.log();
+        for (name, mac) in [("quoted", BIOS), ("expanded", UEFI)] {
+            let booted = format!("{name} ({mac}): runs its script: profile blades, image linux");
+            assert!(log.contains(&booted), "no `{booted}` in\n{log}");
+        }
+    });
+}

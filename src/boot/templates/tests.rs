@@ -29,8 +29,8 @@ fn a_word_of_a_script_is_what_ipxe_takes_for_one() {
         ("", "is empty"),
         ("a b", "has a blank in it, where iPXE would split it; make it two arguments"),
         ("a\nb", "has a control character in it"),
-        ("||", "is an operator to iPXE, which would end the kernel line there"),
-        ("#x", "starts with `#`, where iPXE would end the kernel line"),
+        ("||", "is an operator to iPXE, which would end the command there"),
+        ("#x", "starts with `#`, where iPXE would end the command"),
         ("${x}", "has `${` in it, which iPXE would expand"),
         ("x\\", "ends with `\\`, with which iPXE would join the next line"),
     ] {
@@ -49,7 +49,7 @@ fn words_of_a_text_are_checked_each_and_those_of_a_list_are_one_an_item() {
     assert_eq!(script("{{ (list + [\"d=\" ~ 1]) | words }}", &values).as_deref(), Ok("a b=c d=1"));
     assert_eq!(script("{{ [] | words }}", &values).as_deref(), Ok(""));
     for (source, why) in [
-        ("{{ operator | words }}", "is an operator to iPXE, which would end the kernel line there"),
+        ("{{ operator | words }}", "is an operator to iPXE, which would end the command there"),
         (
             "{{ blank | words }}",
             "has a blank in it, where iPXE would split it; make it two arguments",
