@@ -47,13 +47,13 @@ pub struct Config {
     /// The boot scripts.
     pub templates: Templates,
     /// What is wrong but does not keep the rest from serving: faults and warnings.
-    pub warnings: Vec<Problem>,
+    pub problems: Vec<Problem>,
 }
 
 impl Config {
     /// What the operator wrote or keeps that cannot be used.
     pub fn faults(&self) -> impl Iterator<Item = &Problem> {
-        self.warnings.iter().filter(|problem| problem.severity == Severity::Fault)
+        self.problems.iter().filter(|problem| problem.severity == Severity::Fault)
     }
 }
 

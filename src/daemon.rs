@@ -68,7 +68,7 @@ pub async fn serve(source: Source) -> Result<()> {
     })?;
 
     let journal = Arc::new(Journal::default());
-    journal.publish_problems(&config.warnings);
+    journal.publish_problems(&config.problems);
     let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
     let registry = Registry::new(Arc::clone(&journal));

@@ -274,7 +274,7 @@ mod tests {
     use crate::boot::Arch;
     use crate::boot::nbp::{Nbp, Nbps};
     use crate::config;
-    use crate::config::fields::Problems;
+    use crate::config::problem::Problems;
     use crate::config::resolve::{Surroundings, resolve};
 
     const IMAGE: &str = "images: { talos: { kernel: /linux, initrd: [/first, /second] } }";

@@ -45,31 +45,39 @@ impl Interface {
     }
 }
 
-/// The served interfaces, by index.
+/// The served interfaces, and what is not there of those that the config names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Served(BTreeMap<u32, Interface>);
+pub struct Served {
+    by_index: BTreeMap<u32, Interface>,
+    missing: Vec<String>,
+}
 
 impl Served {
     /// The served interface of this index.
     pub fn at(&self, index: u32) -> Option<&Interface> {
-        self.0.get(&index)
+        self.by_index.get(&index)
     }
 
     /// The served interface that has this address.
     pub fn with_address(&self, address: Ipv4Addr) -> Option<&Interface> {
         let has =
             |interface: &&Interface| interface.addresses.iter().any(|(own, _)| *own == address);
-        self.0.values().find(has)
+        self.by_index.values().find(has)
     }
 
     /// The served interface on whose LAN this address is.
     pub fn on_lan(&self, address: Ipv4Addr) -> Option<&Interface> {
-        self.0.values().find(|interface| interface.is_on_lan(address))
+        self.by_index.values().find(|interface| interface.is_on_lan(address))
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Interface> {
-        self.0.values()
+        self.by_index.values()
+    }
+
+    /// What is not there, and what would mend it, a line each.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
     }
 }
 
@@ -86,14 +94,12 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub struct Watcher {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Sender<Arc<Served>>,
-    told: String,
 }
 
 impl Watcher {
     /// Looks for the interfaces that the config names.
     pub fn new(config: watch::Receiver<Arc<Config>>) -> Self {
-        let mut watcher =
-            Self { config, served: watch::channel(Arc::default()).0, told: String::new() };
+        let mut watcher = Self { config, served: watch::channel(Arc::default()).0 };
         watcher.look();
         watcher
     }
@@ -125,30 +131,29 @@ impl Watcher {
 
     fn look(&mut self) {
         let config = Arc::clone(&self.config.borrow_and_update());
-        let (served, missing) = match look(&config.server) {
+        let before = Arc::clone(&self.served.borrow());
+        let served = match look(&config.server) {
             Ok(looked) => looked,
             // What could not be looked at has not changed.
-            Err(reason) => ((**self.served.borrow()).clone(), vec![reason]),
+            Err(reason) => Served { missing: vec![reason], ..Served::clone(&before) },
         };
-        if served != **self.served.borrow() {
+        if served.by_index != before.by_index {
             let list: Vec<String> = served
                 .iter()
                 .map(|interface| format!("{} ({})", interface.name, interface.advertised))
                 .collect();
-            for gone in self.served.borrow().iter().filter(|old| served.at(old.index).is_none()) {
+            for gone in before.iter().filter(|old| served.at(old.index).is_none()) {
                 warn!("machines on {} are not served any more", gone.name);
             }
             if !list.is_empty() {
                 info!("serving machines on {}", list.join(", "));
             }
-            self.served.send_replace(Arc::new(served));
         }
-        let missing = missing.join("; ");
-        if missing != self.told {
-            if !missing.is_empty() {
-                warn!("{missing}; reveille looks again at every change");
-            }
-            self.told = missing;
+        if served.missing != before.missing && !served.missing.is_empty() {
+            warn!("{}; reveille looks again at every change", served.missing.join("; "));
+        }
+        if served != *before {
+            self.served.send_replace(Arc::new(served));
         }
     }
 }
@@ -157,7 +162,7 @@ impl Watcher {
 ///
 /// # Errors
 /// Why that cannot be told.
-pub fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
+pub fn look(server: &Server) -> Result<Served, String> {
     let mut missing = Vec::new();
     let entries = getifaddrs().map_err(|error| format!("cannot list the interfaces: {error}"))?;
     let entries: Vec<InterfaceAddress> = entries.collect();
@@ -181,13 +186,13 @@ pub fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
             "no interface of this host has {advertised}, which `server.advertise` tells machines"
         ));
     }
-    let mut served = Served::default();
+    let mut by_index = BTreeMap::new();
     for name in names {
         match (if_nametoindex(name.as_str()), addresses.get(&name)) {
             (Ok(index), Some(addresses)) => {
                 let advertised = server.advertise.unwrap_or(addresses[0].0);
                 let (addresses, mac) = (addresses.clone(), macs.get(&name).copied());
-                served.0.insert(index, Interface { index, name, mac, addresses, advertised });
+                by_index.insert(index, Interface { index, name, mac, addresses, advertised });
             }
             (Ok(_), None) => missing.push(format!("interface {name} has no IPv4 address")),
             (Err(_), _) => {
@@ -197,7 +202,7 @@ pub fn look(server: &Server) -> Result<(Served, Vec<String>), String> {
             }
         }
     }
-    Ok((served, missing))
+    Ok(Served { by_index, missing })
 }
 
 /// What `reveille init` has to choose from.

@@ -55,7 +55,7 @@ impl Journal {
     pub fn publish_reload(&self, reload: &Reload) {
         self.count(reload.kind());
         match reload {
-            Reload::TakenUp { source, changes, at_next_start, warnings, .. } => {
+            Reload::TakenUp { source, changes, at_next_start, problems, .. } => {
                 match changes.as_slice() {
                     [] | [_] => info!("config: {reload}"),
                     many => {
@@ -66,7 +66,7 @@ impl Journal {
                 for change in at_next_start {
                     warn!("config: {change} is taken up at the next start");
                 }
-                self.publish_problems(warnings);
+                self.publish_problems(problems);
             }
             Reload::Refused { again: false, .. } => error!("config: {reload}"),
             Reload::Refused { again: true, .. } => warn!("config: {reload}"),

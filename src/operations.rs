@@ -14,7 +14,7 @@ use crate::config::event::Reload;
 use crate::config::load::{LoadError, Source};
 use crate::config::reload::Reloader;
 use crate::config::{self, Config, Severity};
-use crate::interfaces::{self, Served};
+use crate::interfaces::Served;
 use crate::journal::Journal;
 
 /// How the daemon is doing.
@@ -185,10 +185,7 @@ impl Operations {
             config: self.config(&config),
             listeners: self.listeners.clone(),
             interfaces: interfaces.collect(),
-            missing_interfaces: match interfaces::look(&config.server) {
-                Ok((_, missing)) => missing,
-                Err(reason) => vec![reason],
-            },
+            missing_interfaces: served.missing().to_vec(),
             counts: self.counts(&config),
             events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
         }
@@ -216,7 +213,7 @@ impl Operations {
             at_next_start: standing.at_next_start.clone(),
             faults: config.faults().map(Problem::of).collect(),
             warnings: config
-                .warnings
+                .problems
                 .iter()
                 .filter(|problem| problem.severity == Severity::Warning)
                 .map(Problem::of)

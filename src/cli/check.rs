@@ -32,7 +32,7 @@ pub(super) struct Arguments {
 pub(super) fn run(Arguments { path, all, json, file }: Arguments) -> Result<ExitCode> {
     let source = Source::find(path.or(file.config));
     let (problems, config) = match source.load() {
-        Ok(mut config) => (std::mem::take(&mut config.warnings), Some(config)),
+        Ok(mut config) => (std::mem::take(&mut config.problems), Some(config)),
         Err(LoadError::Invalid(problems)) => (problems, None),
         Err(error @ LoadError::Unreadable { .. }) if !json => return Err(anyhow!(error)),
         Err(error @ LoadError::Unreadable { .. }) => (vec![unreadable(&error)], None),

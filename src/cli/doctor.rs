@@ -16,15 +16,15 @@ use crate::interfaces::{self, Interface};
 pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
     let source = Source::find(config);
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
-    let (served, missing) = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
-    for reason in &missing {
+    let served = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
+    for reason in served.missing() {
         println!("! {reason}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let mut all_is_well = missing.is_empty();
+    let mut all_is_well = served.missing().is_empty();
     for interface in served.iter() {
         println!("Asking on {} as BIOS, UEFI and iPXE, for 7 seconds …", interface.name);
         all_is_well &= match runtime.block_on(probe(interface, Prober::Doctor)) {

@@ -311,7 +311,7 @@ fn report(plan: &Plan) -> Result<()> {
         !["images.", "server.nbps"].iter().any(|key| problem.key.starts_with(key))
     };
     let config = Source::File(plan.config.clone()).load()?;
-    for problem in config.warnings.iter().filter(told) {
+    for problem in config.problems.iter().filter(told) {
         eprintln!("config: {problem}");
     }
     let files = [plan.kernel.as_str(), plan.initrd.as_str()];

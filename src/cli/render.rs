@@ -149,13 +149,13 @@ fn client(arguments: &Arguments, machine: &Machine, local: Ipv4Addr) -> Client {
 
 /// The address that machines on the first served interface are told.
 fn own_address(config: &Config) -> Result<Ipv4Addr> {
-    let (served, missing) = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
+    let served = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
     match (served.iter().next(), config.server.advertise) {
         (Some(interface), _) => Ok(interface.advertised),
         (None, Some(address)) => Ok(address),
         (None, None) => bail!(
             "it is not known at which address machines reach this host, say it by `--server`: {}",
-            missing.join("; ")
+            served.missing().join("; ")
         ),
     }
 }

@@ -128,12 +128,12 @@ fn interface(arguments: &Arguments) -> Result<Interface> {
     if let Some(name) = &arguments.interface {
         (server.interfaces, server.advertise) = (Interfaces::Named(vec![name.clone()]), None);
     }
-    let (served, missing) = interfaces::look(&server).map_err(|reason| anyhow!(reason))?;
+    let served = interfaces::look(&server).map_err(|reason| anyhow!(reason))?;
     match served.iter().next() {
         Some(interface) => Ok(interface.clone()),
         None => bail!(
             "there is no interface to play a machine on, name one by `--interface`: {}",
-            missing.join("; ")
+            served.missing().join("; ")
         ),
     }
 }

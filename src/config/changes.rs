@@ -196,8 +196,8 @@ mod tests {
 
     use super::*;
     use crate::boot::Arch;
-    use crate::config::fields::Problems;
     use crate::config::file::File;
+    use crate::config::problem::Problems;
     use crate::config::resolve::{Secret, Surroundings, resolve};
 
     /// A host with an NBP, a template of its own and this token.

@@ -20,7 +20,7 @@ pub enum Reload {
         /// What has changed and waits for the next start, a line each, where that was not told before.
         at_next_start: Vec<String>,
         /// The faults and warnings that were not told before.
-        warnings: Vec<Problem>,
+        problems: Vec<Problem>,
     },
     /// The one before it serves on.
     Refused {

@@ -16,7 +16,7 @@ use crate::boot::names::nearest;
 mod scalar;
 
 // Who reads fields notes what is wrong with them.
-pub use super::problem::Problems;
+use super::problem::Problems;
 pub use scalar::{address, is_name, no_such, one_of, parse, scalar, subnet, unknown};
 
 /// A value with its key and its place, for the messages of later checks.

@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
-use super::fields::{Fields, Keys, Located, Problems, one_of, scalar, subnet};
+use super::fields::{Fields, Keys, Located, one_of, scalar, subnet};
+use super::problem::Problems;
 use super::yaml::{Node, Value};
 
 mod boot;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret;
 
 use super::Config;
-use super::fields::Problems;
 use super::file::{File, SecretSource};
 use super::followed::{Followed, Kind, is_script};
+use super::problem::Problems;
 use super::problem::{self, Problem, Severity};
 use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, state_folder, within,
@@ -86,7 +86,7 @@ impl Source {
     ///
     /// # Errors
     /// The file cannot be read, or holds errors. A secret or a template that cannot be used is a fault, a
-    /// missing NBP or image file a warning, both in [`Config::warnings`].
+    /// missing NBP or image file a warning, both in [`Config::problems`].
     pub fn load(&self) -> Result<Config, LoadError> {
         self.load_followed().0
     }
@@ -140,7 +140,7 @@ impl Source {
         let found = survey(&file, &base);
         let (state, nbps) = (found.state.clone(), found.nbps.clone());
         let problems = match resolve(file, found, problems) {
-            Ok(config) => config.warnings,
+            Ok(config) => config.problems,
             Err(problems) if problems.iter().any(hides_nbps) => {
                 return Err(LoadError::Invalid(problems));
             }

@@ -109,7 +109,7 @@ impl Reloader {
         standing.read = SystemTime::now();
         let reload = match loaded {
             Ok(config) if breaks(&self.snapshot.borrow(), &config) => {
-                refuse(LoadError::Invalid(config.warnings), &mut standing)
+                refuse(LoadError::Invalid(config.problems), &mut standing)
             }
             Ok(config) => self.take_up(config, &mut taken, &mut standing),
             Err(error) => refuse(error, &mut standing),
@@ -135,7 +135,7 @@ impl Reloader {
             generation: standing.generation,
             changes: changes(&old, &config, &touched),
             at_next_start: waiting.into_iter().filter(|line| !waited.contains(line)).collect(),
-            warnings: new_warnings(&old, &config),
+            problems: new_problems(&old, &config),
         };
         self.snapshot.send_replace(Arc::new(config));
         reload
@@ -156,10 +156,10 @@ fn breaks(old: &Config, new: &Config) -> bool {
 }
 
 /// A line that was added above moves a warning, and makes no other of it.
-fn new_warnings(old: &Config, new: &Config) -> Vec<Problem> {
+fn new_problems(old: &Config, new: &Config) -> Vec<Problem> {
     let is_told = |problem: &&Problem| {
         let same = |old: &Problem| old.key == problem.key && old.message == problem.message;
-        !old.warnings.iter().any(same)
+        !old.problems.iter().any(same)
     };
-    new.warnings.iter().filter(is_told).cloned().collect()
+    new.problems.iter().filter(is_told).cloned().collect()
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::fields::Problems;
 use super::file::{File, Part, SecretSource};
+use super::problem::Problems;
 use super::problem::{Problem, Severity};
 use super::{Config, yaml};
 use crate::boot::nbp::Nbps;
@@ -118,7 +118,7 @@ impl File {
 }
 
 /// Makes a config of what the file says and what was found. `Err` holds every problem, when one of
-/// them is an error; else the faults and the warnings are in [`Config::warnings`].
+/// them is an error; else the faults and the warnings are in [`Config::problems`].
 pub fn resolve(
     file: File,
     found: Surroundings,
@@ -137,7 +137,7 @@ pub fn resolve(
     if found.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(found);
     }
-    Ok(Config { server, catalog, templates, warnings: found })
+    Ok(Config { server, catalog, templates, problems: found })
 }
 
 /// A path that the config names: a relative one starts at the config's folder. Without the `./` that
@@ -196,7 +196,7 @@ pub(super) mod tests {
 
     fn complaints(yaml: &str) -> Vec<String> {
         let problems = match resolved(yaml) {
-            Ok(config) => config.warnings,
+            Ok(config) => config.problems,
             Err(problems) => problems,
         };
         problems.iter().map(Problem::to_string).collect()
@@ -205,7 +205,7 @@ pub(super) mod tests {
     #[test]
     fn the_example_says_what_it_says() {
         let config = resolved(include_str!("../../config.example.yaml")).unwrap();
-        assert_eq!(config.warnings, []);
+        assert_eq!(config.problems, []);
         let catalog = &config.catalog;
         let oden = catalog.machine("5c:f3:fc:00:00:01".parse().unwrap()).unwrap();
         let profile = oden.profile.as_ref().unwrap();
@@ -238,7 +238,7 @@ pub(super) mod tests {
     #[test]
     fn an_empty_file_is_the_defaults() {
         let config = resolved("").unwrap();
-        assert_eq!(config.warnings, []);
+        assert_eq!(config.problems, []);
         assert_eq!(
             config.server,
             Server {
@@ -382,7 +382,7 @@ profiles: { p: { script: menu, <<: { local_boot: exit, script: linux } }, q: { s
              machines:\n  oden: {{ mac: 5c:f3:fc:00:00:01, profile: p, cmdline: [{long}] }}\n"
         );
         let config = resolved(&yaml).unwrap();
-        let told = config.warnings[0].to_string();
+        let told = config.problems[0].to_string();
         assert!(told.starts_with("config.yaml:4:3: machines.oden: the kernel line has 2047 bytes"));
     }
 }

@@ -9,8 +9,8 @@ use super::proxy::{Arrival, Outcome, Port, Query, respond};
 use crate::boot::nbp::{Nbp, Nbps};
 use crate::boot::{Arch, MachineState};
 use crate::config::Config;
-use crate::config::fields::Problems;
 use crate::config::file::File;
+use crate::config::problem::Problems;
 use crate::config::resolve::{Surroundings, resolve};
 
 /// A captured UDP payload, from `tests/fixtures` (QEMU 7.2, Debian 12's iPXE and OVMF).

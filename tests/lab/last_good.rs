@@ -1,16 +1,13 @@
 //! What worked and is broken by a change stays as it was; what is broken from the start keeps nothing else.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::control::reveille;
 use crate::in_lab;
-use crate::journey::{folder, machine};
-use crate::reload::{Running, saying, status};
-use crate::support::{Appliance, inside};
+use crate::journey::folder;
+use crate::reload::{Running, saying, serve_config_map, status, swap};
 
 impl Running {
     /// What has been done is not taken up, for this reason, told once; the machine's script is still `before`.
@@ -179,32 +176,15 @@ fn what_is_broken_at_the_start_refuses_its_own_boots_and_keeps_no_other_change()
 fn a_config_map_whose_next_version_is_broken_waits_for_the_one_after_it() {
     in_lab!(|lan| {
         let folder = folder();
-        fs::remove_file(folder.path().join("config.yaml")).unwrap();
-        let map = folder.path().join("map");
-        let write = |version: &str, argument: &str, token: &str| {
-            let config = saying(argument).replace("./lab.token", "lab.token").replace("./", "../");
-            folder.write(&format!("map/{version}/config.yaml"), config);
-            folder.write(&format!("map/{version}/lab.token"), token);
-            symlink(version, map.join("..data_tmp")).unwrap();
-            fs::rename(map.join("..data_tmp"), map.join("..data")).unwrap();
-        };
-        write("..1", "a=1", "hush");
-        symlink("..data/config.yaml", map.join("config.yaml")).unwrap();
-        symlink("..data/lab.token", map.join("lab.token")).unwrap();
-        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.args(["serve", "--config", "map/config.yaml"]).current_dir(folder.path());
-        let mut appliance = Appliance::spawn(command);
-        appliance.wait_for("ready");
-        let firmware = machine(&lan);
-        let script = || {
-            let url = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
-            String::from_utf8(firmware.fetch(url)).unwrap()
-        };
-        write("..2", "a=2", " \n");
-        appliance.wait_for("ERROR config: not reloaded, the last good one serves on:");
-        assert!(script().contains(" a=1 ||") && script().contains("?jointoken=hush "));
-        write("..3", "a=3", "quiet");
-        appliance.wait_for("config: reloaded from ");
-        assert!(script().contains(" a=3 ||") && script().contains("?jointoken=quiet "));
+        let appliance = serve_config_map(&folder, "a=1", "hush");
+        let mut running = Running::of(&lan, folder, appliance);
+        swap(&running.folder, "..2", "a=2", " \n");
+        running.appliance.wait_for("ERROR config: not reloaded, the last good one serves on:");
+        let script = running.script();
+        assert!(script.contains(" a=1 ||") && script.contains("?jointoken=hush "), "{script}");
+        swap(&running.folder, "..3", "a=3", "quiet");
+        running.appliance.wait_for("config: reloaded from ");
+        let script = running.script();
+        assert!(script.contains(" a=3 ||") && script.contains("?jointoken=quiet "), "{script}");
     });
 }

@@ -153,38 +153,46 @@ fn however_a_config_is_written_it_is_one_reload() {
     });
 }
 
-/// As kubelet writes a volume: a hidden folder for each version, a link to it that is replaced, and links
-/// through that one, which never change.
+/// A daemon whose config and token come as kubelet writes a volume: a hidden folder for each version, a link
+/// to it that is replaced, and links through that one, which never change.
+pub fn serve_config_map(folder: &Folder, argument: &str, token: &str) -> Appliance {
+    fs::remove_file(folder.path().join("config.yaml")).unwrap();
+    swap(folder, "..1", argument, token);
+    for name in ["config.yaml", "lab.token"] {
+        symlink(Path::new("..data").join(name), folder.path().join("map").join(name)).unwrap();
+    }
+    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+    command.args(["serve", "--config", "map/config.yaml"]).current_dir(folder.path());
+    let mut appliance = Appliance::spawn(command);
+    appliance.wait_for("ready");
+    appliance
+}
+
+/// Its next version.
+pub fn swap(folder: &Folder, version: &str, argument: &str, token: &str) {
+    let config = saying(argument).replace("./lab.token", "lab.token").replace("./", "../");
+    folder.write(&format!("map/{version}/config.yaml"), config);
+    folder.write(&format!("map/{version}/lab.token"), token);
+    let map = folder.path().join("map");
+    symlink(version, map.join("..data_tmp")).unwrap();
+    fs::rename(map.join("..data_tmp"), map.join("..data")).unwrap();
+}
+
 #[test]
 fn a_config_map_that_is_swapped_is_one_reload() {
     in_lab!(|lan| {
         let folder = folder();
-        fs::remove_file(folder.path().join("config.yaml")).unwrap();
-        let write = |folder: &Folder, version: &str, argument: &str| {
-            let config = saying(argument).replace("./lab.token", "lab.token").replace("./", "../");
-            folder.write(&format!("map/{version}/config.yaml"), config);
-            folder.write(&format!("map/{version}/lab.token"), version.trim_matches('.'));
-        };
-        write(&folder, "..1", "a=1");
-        let map = folder.path().join("map");
-        symlink("..1", map.join("..data")).unwrap();
-        symlink("..data/config.yaml", map.join("config.yaml")).unwrap();
-        symlink("..data/lab.token", map.join("lab.token")).unwrap();
-        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.args(["serve", "--config", "map/config.yaml"]).current_dir(folder.path());
-        let mut appliance = Appliance::spawn(command);
-        appliance.wait_for("ready");
+        let appliance = serve_config_map(&folder, "a=1", "1");
         let mut running = Running::of(&lan, folder, appliance);
         for (old, new, argument) in [("..1", "..2", "a=2"), ("..2", "..3", "a=3")] {
-            write(&running.folder, new, argument);
-            symlink(new, map.join("..data_tmp")).unwrap();
-            fs::rename(map.join("..data_tmp"), map.join("..data")).unwrap();
-            fs::remove_dir_all(map.join(old)).unwrap();
+            let token = new.trim_matches('.');
+            swap(&running.folder, new, argument, token);
+            fs::remove_dir_all(running.path("map").join(old)).unwrap();
             assert_eq!(running.reloads_once(), ", with these changes");
             running.appliance.wait_for("config: omni lab: join token changed");
             let script = running.script();
             assert!(script.contains(&format!(" {argument} ||")), "{script}");
-            assert!(script.contains(&format!("jointoken={} ", new.trim_matches('.'))), "{script}");
+            assert!(script.contains(&format!("jointoken={token} ")), "{script}");
         }
         running.had_no_errors();
     });

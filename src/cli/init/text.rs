@@ -179,8 +179,8 @@ mod tests {
     use super::super::plan::tests::{bare, plan};
     use super::*;
     use crate::config::Severity;
-    use crate::config::fields::Problems;
     use crate::config::file::File;
+    use crate::config::problem::Problems;
     use crate::config::resolve::{Surroundings, resolve};
 
     /// Every problem that the loader has with it, but for what is not on this host.
@@ -188,7 +188,7 @@ mod tests {
         let mut problems = Problems::new(&plan.config, &plan.yaml());
         let file = File::parse(&plan.yaml(), &mut problems).unwrap();
         let problems = match resolve(file, Surroundings::default(), problems) {
-            Ok(config) => config.warnings,
+            Ok(config) => config.problems,
             Err(problems) => problems,
         };
         let told = problems.iter().filter(|problem| problem.severity == Severity::Error);

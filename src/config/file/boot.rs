@@ -14,7 +14,8 @@ use crate::boot::client::{Cpu, Firmware};
 use crate::boot::cmdline::Flaw;
 use crate::boot::pattern::{Pattern, Wildcard};
 use crate::boot::talos::{TalosArch, TalosVersion};
-use crate::config::fields::{Fields, Keys, Located, Problems, address, parse, scalar};
+use crate::config::fields::{Fields, Keys, Located, address, parse, scalar};
+use crate::config::problem::Problems;
 use crate::config::yaml::{Node, Value};
 
 const IMAGE: Keys = Keys { known: &["kernel", "initrd", "cmdline", "talos"], also: &[] };

@@ -2,7 +2,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::boot::cmdline::Flaw;
-use crate::config::fields::{Fields, Keys, Located, Problems};
+use crate::config::fields::{Fields, Keys, Located};
+use crate::config::problem::Problems;
 use crate::config::yaml::{Node, Value};
 
 const OMNI: Keys = Keys {

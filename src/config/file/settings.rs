@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use crate::boot::Arch;
 use crate::boot::cmdline::Flaw;
 use crate::boot::settings::{BootPolicy, LocalBoot, NbpLadder, Option43, Settings, Var};
-use crate::config::fields::{Fields, Keys, Located, Problems};
+use crate::config::fields::{Fields, Keys, Located};
+use crate::config::problem::Problems;
 use crate::config::yaml::{Node, Value};
 
 /// Their keys.

@@ -257,8 +257,8 @@ mod tests {
             long(2100),
             long(1100)
         );
-        let warnings = resolved(&yaml).unwrap().warnings;
-        let keys: Vec<&str> = warnings.iter().map(|problem| problem.key.as_str()).collect();
+        let problems = resolved(&yaml).unwrap().problems;
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["groups[0].name", "machines.oden"]);
     }
 }

@@ -10,8 +10,9 @@ use super::{Surroundings, look};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::names::nearest;
 use crate::boot::templates::Templates;
-use crate::config::fields::{Located, Problems, is_name, no_such};
+use crate::config::fields::{Located, is_name, no_such};
 use crate::config::file::File;
+use crate::config::problem::Problems;
 
 /// What `unknown` and `menu.default` mean by these words is no profile.
 pub(super) const RESERVED: [&str; 3] = ["menu", "local", "ignore"];

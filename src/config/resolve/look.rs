@@ -10,7 +10,8 @@ use super::trial::{Key, Wrong, try_out};
 use super::whose::{Counts, Hit, named, whose};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::templates::{Mistake, Templates};
-use crate::config::fields::{Located, Problems};
+use crate::config::fields::Located;
+use crate::config::problem::Problems;
 use crate::config::quote::Quote;
 use crate::config::yaml::Place;
 
@@ -207,7 +208,7 @@ mod tests {
             ..Surroundings::default()
         };
         let told =
-            resolve(file, found, problems).map_or_else(|told| told, |config| config.warnings);
+            resolve(file, found, problems).map_or_else(|told| told, |config| config.problems);
         told.into_iter().filter(|problem| problem.key != "server.nbps").collect()
     }
 

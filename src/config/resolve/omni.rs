@@ -117,8 +117,8 @@ mod tests {
     use super::super::tests::secret;
     use super::super::{Surroundings, resolve};
     use super::*;
-    use crate::config::fields::Problems;
     use crate::config::file::File;
+    use crate::config::problem::Problems;
     use crate::config::{Config, Problem};
 
     const SINKS: &str = "talos.events.sink=[fdae:41e4:649b:9303::1]:8090 \
@@ -147,7 +147,7 @@ mod tests {
             Ok(config) => {
                 let profile = config.catalog.menu.profiles[0].clone();
                 let arguments = profile.omni.as_ref().unwrap().arguments();
-                (arguments.map_or_else(|reason| reason, |words| words.join(" ")), config.warnings)
+                (arguments.map_or_else(|reason| reason, |words| words.join(" ")), config.problems)
             }
             Err(problems) => ("-".to_owned(), problems),
         };

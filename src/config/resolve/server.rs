@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use super::{DEFAULT_NBPS, Surroundings, state_folder, within};
-use crate::config::fields::{Located, Problems};
+use crate::config::fields::Located;
 use crate::config::file::{self, File};
+use crate::config::problem::Problems;
 use crate::config::yaml::Place;
 use crate::config::{Dhcp, Interfaces, Server, Tftp};
 

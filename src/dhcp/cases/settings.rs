@@ -39,7 +39,7 @@ fn the_longest_name_of_an_nbp_fits_and_a_longer_one_is_never_offered() {
     assert_eq!(reply.file.len(), 127);
 
     let config = naming(128);
-    let warning = config.warnings.last().unwrap().to_string();
+    let warning = config.problems.last().unwrap().to_string();
     assert!(warning.contains(&format!("there is no NBP named `{}`", named(128))), "{warning}");
     assert!(told(&datagram, &config).contains(&named(128)));
 }
