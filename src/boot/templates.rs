@@ -11,14 +11,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, State, Template, UndefinedBehavior, Value, filters,
-};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
-use super::cmdline::Flaw;
+use self::facts::using_facts;
+use self::mistake::{innermost, shown};
+use self::print::{ANSWER, IPXE};
 use super::names::nearest;
-use super::omni::redacted;
+
+mod facts;
+mod mistake;
+mod print;
+
+pub use mistake::Mistake;
 
 /// The templates that come with reveille, by name.
 pub const BUILT_IN: &[(&str, &str)] = &[
@@ -43,42 +47,12 @@ pub const BUILT_IN: &[(&str, &str)] = &[
 pub const STARTING_A_KERNEL: &[&str] =
     &["autoinstall", "coreos", "debian", "flatcar", "kickstart", "linux", "memtest", "talos"];
 
-/// What only iPXE can tell, as templates say it. A machine's own serial number and UUID are among it, where
-/// its entry does not say them.
-const FACTS: &[&str] = &[
-    "client.serial",
-    "client.product",
-    "client.vendor",
-    "client.cpu",
-    "client.uuid",
-    "machine.serial",
-    "machine.uuid",
-];
-
 /// How many steps a template may take: enough for a menu of a thousand profiles, and the end of a
 /// loop that does not stop.
 const FUEL: u64 = 50_000;
 
 /// What a script may be long: enough for that menu. iPXE holds it in memory.
 const LONGEST: usize = 1 << 20;
-
-/// Text that is read as iPXE reads it.
-const IPXE: &str = "ipxe";
-/// Text of any other kind: preseed, kickstart, YAML, JSON, a shell's.
-const ANSWER: &str = "answer";
-
-/// What is wrong with a template, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Mistake {
-    /// The file: `own.ipxe`, or the path of an answer file. None where it is not known.
-    pub file: Option<String>,
-    /// The line in it, from 1.
-    pub line: Option<usize>,
-    /// The column of what is wrong, from 1, and how many characters it has.
-    pub columns: Option<(usize, usize)>,
-    /// What is wrong. It repeats no value.
-    pub message: String,
-}
 
 /// The templates of one snapshot, compiled.
 pub struct Templates {
@@ -251,12 +225,6 @@ impl Templates {
     }
 }
 
-/// What is wrong in a template that is included stands there.
-fn innermost(error: &Error) -> &Error {
-    let inner = std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref);
-    inner.map_or(error, innermost)
-}
-
 impl fmt::Debug for Templates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
@@ -278,132 +246,11 @@ fn environment() -> Environment<'static> {
     env.set_auto_escape_callback(|file| {
         AutoEscape::Custom(if file.ends_with(".ipxe") { IPXE.into() } else { ANSWER.into() })
     });
-    env.set_formatter(|out, state, value| {
-        if value.is_safe() {
-            return out.write_str(value.as_str().unwrap_or_default()).map_err(Error::from);
-        }
-        let text = printable(value)?;
-        match danger(state, &text).or_else(|| joins(state, &text, &text)) {
-            // The value is not repeated: it may be a secret.
-            Some(why) => Err(refused(format!("a value that is printed here {why}"))),
-            None => out.write_str(&text).map_err(Error::from),
-        }
-    });
-    env.add_filter("words", words);
-    env.add_filter("tojson", tojson);
-    env.add_filter("harmless", harmless);
+    env.set_formatter(|out, state, value| print::print(out, state, value));
+    env.add_filter("words", print::words);
+    env.add_filter("tojson", print::tojson);
+    env.add_filter("harmless", print::harmless);
     env
-}
-
-/// A value in one piece.
-fn printable(value: &Value) -> Result<String, Error> {
-    match value.kind() {
-        ValueKind::String | ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
-        ValueKind::None | ValueKind::Undefined => {
-            Err(refused("a value that is printed here is not known".to_owned()))
-        }
-        _ => Err(refused(format!("a {} cannot be printed; print what is in it", value.kind()))),
-    }
-}
-
-fn refused(message: String) -> Error {
-    Error::new(ErrorKind::BadEscape, message)
-}
-
-/// How a word would break out of its place in the text that is written.
-fn danger(state: &State<'_, '_>, word: &str) -> Option<String> {
-    match state.auto_escape() {
-        AutoEscape::Custom(kind) if kind == IPXE => Flaw::of(word).map(|flaw| flaw.to_string()),
-        _ => breakout(word),
-    }
-}
-
-/// The same of what is printed as several words.
-fn edge<W: AsRef<str>>(state: &State<'_, '_>, words: &[W]) -> Option<String> {
-    joins(state, words.first()?.as_ref(), words.last()?.as_ref())
-}
-
-/// How words could break out of a boot script together with what stands beside them without a blank: another
-/// value, or the template's own text.
-fn joins(state: &State<'_, '_>, first: &str, last: &str) -> Option<String> {
-    if !matches!(state.auto_escape(), AutoEscape::Custom(kind) if kind == IPXE) {
-        return None;
-    }
-    if last.ends_with('$') {
-        return Some(
-            "could make `${` with what stands behind it, which iPXE would expand".to_owned(),
-        );
-    }
-    let half = [first, last].into_iter().find(|word| ["|", "&"].contains(word))?;
-    Some(format!("has `{half}` at its end, of which two beside each other are an operator to iPXE"))
-}
-
-/// How a word would break out of its place in an answer file: of a quoted text, a YAML or JSON value, a
-/// line of a preseed file, a word of a shell.
-fn breakout(word: &str) -> Option<String> {
-    const HARMLESS: &str = "._:/@+,=%-~";
-    if word.is_empty() {
-        return Some("is empty".to_owned());
-    }
-    if word.ends_with(':') {
-        return Some(
-            "ends with `:`, which YAML takes for a key; use the filter `tojson`".to_owned(),
-        );
-    }
-    let odd = word.chars().find(|c| !c.is_alphanumeric() && !HARMLESS.contains(*c))?;
-    let why = match odd {
-        ' ' => "has a blank in it; use the filter `words`".to_owned(),
-        odd if odd.is_control() => "has a control character in it".to_owned(),
-        odd => format!("has `{odd}` in it; use the filter `tojson` where JSON or YAML belongs"),
-    };
-    Some(why)
-}
-
-/// The filter `words`: of a text, where blanks are wanted, and everything else is checked word by word; or
-/// of a list, of which every item is one word.
-fn words(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
-    let words: Vec<String> = match value.kind() {
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter()?.map(|item| printable(&item)).collect::<Result<_, _>>()?
-        }
-        _ => printable(value)?.split(' ').map(str::to_owned).collect(),
-    };
-    let flaw = words.iter().find_map(|word| danger(state, word));
-    match flaw.or_else(|| edge(state, &words)) {
-        Some(why) => Err(refused(format!("a word that is printed here {why}"))),
-        None => Ok(Value::from_safe_string(words.join(" "))),
-    }
-}
-
-/// The filter `tojson`: a value as JSON, which holds whatever it is; also what is an empty list or nothing,
-/// but not what is misspelt. iPXE does not know JSON's quotes, so there it stays one word.
-fn tojson(
-    state: &State<'_, '_>,
-    value: &Value,
-    indent: Option<Value>,
-    options: Kwargs,
-) -> Result<Value, Error> {
-    if value.is_undefined() {
-        return Err(refused("a value that is printed here is not known".to_owned()));
-    }
-    let json = filters::tojson(value, indent, options)?;
-    Ok(match state.auto_escape() {
-        AutoEscape::Custom(kind) if kind == IPXE => Value::from(json.to_string()),
-        _ => json,
-    })
-}
-
-/// The filter `harmless`: what is only shown. Words that cannot be printed are left out, and so is what is
-/// not known.
-fn harmless(state: &State<'_, '_>, value: &Value) -> Value {
-    let text = printable(value).unwrap_or_default();
-    let mut words: Vec<&str> =
-        text.split_whitespace().filter(|word| danger(state, word).is_none()).collect();
-    while edge(state, &words).is_some() {
-        let is_last = words.last().is_some_and(|last| joins(state, "", last).is_some());
-        words.remove(if is_last { words.len() - 1 } else { 0 });
-    }
-    Value::from_safe_string(words.join(" "))
 }
 
 fn compile(
@@ -431,57 +278,6 @@ fn dollar_before_a_value(source: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// The files that use what only iPXE can tell, themselves or through what they include.
-fn using_facts(env: &Environment<'_>) -> BTreeSet<String> {
-    let mut using: BTreeSet<String> = env
-        .templates()
-        .filter(|(_, template)| tells(template))
-        .map(|(file, _)| file.to_owned())
-        .collect();
-    loop {
-        let includes = |source: &str| using.iter().any(|used| names(source, used));
-        let more: Vec<String> = env
-            .templates()
-            .filter(|(file, template)| !using.contains(*file) && includes(template.source()))
-            .map(|(file, _)| file.to_owned())
-            .collect();
-        if more.is_empty() {
-            return using;
-        }
-        using.extend(more);
-    }
-}
-
-/// Whether a template uses one of these facts; or all that is known of its machine at once, or what it
-/// includes by a name that it makes, which may be one of them.
-fn tells(template: &Template<'_, '_>) -> bool {
-    let used = template.undeclared_variables(true);
-    let is_below = |path: &str, fact: &str| {
-        path.strip_prefix(fact).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let is_fact = |path: &String| {
-        ["client", "machine"].contains(&path.as_str())
-            || FACTS.iter().any(|fact| is_below(path, fact))
-    };
-    used.iter().any(is_fact) || makes_a_name(template.source())
-}
-
-/// Whether something is included, extended or imported whose name is no quoted text.
-fn makes_a_name(source: &str) -> bool {
-    source.split("{%").skip(1).any(|tag| {
-        let tag = tag.trim_start_matches(['-', '+']).trim_start();
-        let name = ["include", "extends", "import", "from"]
-            .iter()
-            .find_map(|word| tag.strip_prefix(word)?.strip_prefix(char::is_whitespace));
-        name.is_some_and(|name| !name.trim_start().starts_with(['"', '\'']))
-    })
-}
-
-/// Whether a source has a file's name in it as a quoted text.
-fn names(source: &str, file: &str) -> bool {
-    ['"', '\''].iter().any(|quote| source.contains(&format!("{quote}{file}{quote}")))
-}
-
 fn script_file(name: &str) -> String {
     format!("{name}.ipxe")
 }
@@ -489,75 +285,6 @@ fn script_file(name: &str) -> String {
 /// A name that no boot script has.
 fn answer_file(path: &Path) -> String {
     format!("//{}", path.display())
-}
-
-fn shown(file: &str) -> String {
-    file.strip_prefix("//").unwrap_or(file).to_owned()
-}
-
-impl Mistake {
-    /// Never minijinja's own debug print: that shows every variable.
-    fn of(error: &Error, values: Option<&Value>) -> Self {
-        let error = innermost(error);
-        let source = error.template_source();
-        let range = error.range();
-        let culprit = source.zip(range.clone()).and_then(|(source, range)| source.get(range));
-        let detail = error.detail().map(|detail| redacted(detail).into_owned());
-        let message = match (error.kind(), culprit, detail) {
-            (ErrorKind::UndefinedError, Some(name), _) if is_path(name) => undefined(name, values),
-            (ErrorKind::BadEscape, _, Some(detail)) => detail,
-            (ErrorKind::TemplateNotFound, _, Some(detail)) => detail,
-            (ErrorKind::OutOfFuel, _, _) => {
-                "it takes more steps than any script needs; does this loop end?".to_owned()
-            }
-            (kind, _, Some(detail)) => format!("{kind}: {detail}"),
-            (kind, _, None) => kind.to_string(),
-        };
-        let columns = source.zip(range).and_then(|(source, range)| {
-            let start = source.get(..range.start)?.rfind('\n').map_or(0, |at| at + 1);
-            let before = source.get(start..range.start)?.chars().count();
-            let wide = source.get(range)?.lines().next()?.chars().count();
-            Some((before + 1, wide.max(1)))
-        });
-        Self { file: error.name().map(shown), line: error.line(), columns, message }
-    }
-}
-
-/// `machine.vars.bay`
-fn is_path(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "_.".contains(c))
-}
-
-/// "`machin.name` is not known; did you mean `machine.name`?"
-fn undefined(name: &str, values: Option<&Value>) -> String {
-    let mut parts: Vec<&str> = name.split('.').collect();
-    let mut beside = values.cloned().unwrap_or_default();
-    for at in 0..parts.len() {
-        match beside.get_attr(parts[at]) {
-            Ok(value) if !value.is_undefined() => beside = value,
-            Ok(_) | Err(_) => {
-                let keys = beside.try_iter().ok().into_iter().flatten();
-                let known: Vec<String> = keys.map(|key| key.to_string()).collect();
-                let Some(near) = nearest(parts[at], known.iter().map(String::as_str)) else {
-                    break;
-                };
-                parts[at] = near;
-                return format!("`{name}` is not known; did you mean `{}`?", parts.join("."));
-            }
-        }
-    }
-    format!("`{name}` is not known")
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "template {file}:{line}: ")?,
-            (Some(file), None) => write!(f, "template {file}: ")?,
-            (None, _) => {}
-        }
-        f.write_str(&self.message)
-    }
 }
 
 #[cfg(test)]
