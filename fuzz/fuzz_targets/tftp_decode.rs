@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, MachineState};
 use reveille::config::Config;
-use reveille::config::fields::Problems;
+use reveille::config::problem::Problems;
 use reveille::config::file::File;
 use reveille::config::resolve::{Surroundings, resolve};
 use reveille::files::{Asked, asked};
