@@ -12,8 +12,8 @@ use reveille::boot::event::{Sent, Subject, Transport};
 use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, Event, MachineState, Step};
 use reveille::config::Config;
-use reveille::config::problem::Problems;
 use reveille::config::file::File;
+use reveille::config::problem::Problems;
 use reveille::config::resolve::{Surroundings, resolve};
 use reveille::dhcp::proxy::{Arrival, Outcome, Port, Query, respond};
 
