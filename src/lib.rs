@@ -43,6 +43,7 @@ pub mod budget;
 pub mod control;
 pub mod explain;
 pub mod files;
+pub mod images;
 pub mod interfaces;
 pub mod journal;
 pub mod log;
@@ -52,7 +53,10 @@ pub mod ports;
 pub mod registry;
 pub mod scripts;
 pub mod simulate;
+pub mod sum;
+pub mod talos;
 pub mod udp;
+pub mod web;
 
 pub mod config;
 

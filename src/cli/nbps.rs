@@ -14,7 +14,8 @@ use crate::boot::Arch;
 use crate::boot::nbp::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
 use crate::config::{Problem, Severity};
-use crate::nbps::fetch::{NEWEST, Origin, Progress, Sha256, fetch};
+use crate::nbps::fetch::{NEWEST, Origin, Progress, fetch};
+use crate::sum::Sha256;
 use crate::nbps::{archive, facts, store};
 
 #[derive(Debug, Args)]

@@ -4,23 +4,18 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, Url, redirect};
-use sha2::Digest;
+use reqwest::{Response, StatusCode, Url};
 
 use crate::files::{open, reason};
+use crate::sum::Sha256;
+use crate::web::{self, cause, shown};
 
 /// The newest release of iPXE.
 pub const NEWEST: &str = "https://github.com/ipxe/ipxe/releases/latest/download/ipxeboot.tar.gz";
 
 /// iPXE 2.0.0's archive has 12 MB.
 const MAX_ARCHIVE: u64 = 64 << 20;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two pieces of what is received.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_REDIRECTS: usize = 10;
 
 /// What helps where there is no way out.
 const OFFLINE: &str = "without internet here, download it elsewhere and name the file: `reveille nbps fetch ./ipxeboot.tar.gz`";
@@ -52,22 +47,10 @@ impl FromStr for Origin {
 }
 
 impl fmt::Display for Origin {
-    /// Who one is, a password and a query, which may hold a token, are not repeated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Web(url) => {
-                let mut url = url.clone();
-                if url.password().is_some() || !url.username().is_empty() {
-                    // These fail for a URL that cannot have them.
-                    url.set_username("***").ok();
-                    url.set_password(None).ok();
-                }
-                if url.query().is_some() {
-                    url.set_query(Some("***"));
-                }
-                url.fmt(f)
-            }
+            Self::Web(url) => shown(url).fmt(f),
         }
     }
 }
@@ -87,9 +70,7 @@ enum Failure {
     Unreadable(String),
     #[error("{0}; {OFFLINE}")]
     Unreachable(String),
-    #[error(
-        "TLS cannot be set up: {0}; install this host's CA certificates (Debian: package ca-certificates)"
-    )]
+    #[error("{0}")]
     Tls(String),
     #[error("{0}")]
     Redirect(String),
@@ -103,37 +84,6 @@ enum Failure {
     TooLarge,
     #[error("its SHA-256 is {found}, not {expected}: another release, or not what it should be")]
     WrongSum { found: Sha256, expected: Sha256 },
-}
-
-/// A SHA-256 sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sha256([u8; 32]);
-
-/// Why a text is no sum.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a SHA-256 sum has 64 hexadecimal digits")]
-pub struct NoSum;
-
-impl FromStr for Sha256 {
-    type Err = NoSum;
-
-    fn from_str(text: &str) -> Result<Self, NoSum> {
-        let mut sum = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(NoSum);
-        }
-        for (index, byte) in sum.iter_mut().enumerate() {
-            let digits = &text[2 * index..2 * index + 2];
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| NoSum)?;
-        }
-        Ok(Self(sum))
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 /// How far a download is.
@@ -162,7 +112,7 @@ pub async fn fetch(
         if archive.len() as u64 > MAX_ARCHIVE {
             return Err(Failure::TooLarge);
         }
-        let found = Sha256(sha2::Sha256::digest(&archive).into());
+        let found = Sha256::of(&archive);
         match expected {
             Some(expected) if expected != found => Err(Failure::WrongSum { found, expected }),
             Some(_) | None => Ok((archive, found)),
@@ -206,15 +156,7 @@ async fn download(url: &Url, mut progress: impl FnMut(Progress)) -> Result<Vec<u
 }
 
 async fn request(url: &Url) -> Result<Response, Failure> {
-    // It fails where the process has one already, which is as good.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let client = Client::builder()
-        .user_agent(concat!("reveille/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .redirect(redirect::Policy::custom(follow))
-        .build()
-        .map_err(|error| Failure::Tls(cause(error)))?;
+    let client = web::client(&[]).map_err(Failure::Tls)?;
     let response = client.get(url.clone()).send().await;
     let response = response.map_err(|error| {
         let failure = if error.is_redirect() { Failure::Redirect } else { Failure::Unreachable };
@@ -224,29 +166,6 @@ async fn request(url: &Url) -> Result<Response, Failure> {
         StatusCode::OK => Ok(response),
         status => Err(Failure::Status(status)),
     }
-}
-
-/// Follows a redirect, as those of GitHub's releases; but whoever asked for a safe way is not led off it.
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let was_safe = attempt.previous().first().is_some_and(|asked| asked.scheme() == "https");
-    if was_safe && attempt.url().scheme() != "https" {
-        return attempt.error("the server leads from https:// to where anybody could change it");
-    }
-    redirect::Policy::limited(MAX_REDIRECTS).redirect(attempt)
-}
-
-/// The innermost reason; what is around it says only that something failed. Without the URL: that a
-/// release redirects to holds a signature.
-pub(crate) fn cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut innermost: &dyn std::error::Error = &error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]
@@ -269,17 +188,5 @@ mod tests {
         }
         assert_eq!(web("http://me:hush@x/").to_string(), "http://***@x/");
         assert_eq!(web("http://x/y?token=hush").to_string(), "http://x/y?***");
-    }
-
-    #[test]
-    fn a_sum_is_64_digits() {
-        let text = "01a526d4cc791fc30362259c609d6c506cc64a7bdff51b9a5eb788354e17eee1";
-        let sum: Sha256 = text.parse().unwrap();
-        assert_eq!(sum.to_string(), text);
-        assert_eq!(text.to_uppercase().parse(), Ok(sum));
-        for bad in ["", &text[1..], &format!("{text}0"), &text.replace('0', "+"), &"ä".repeat(32)]
-        {
-            assert_eq!(bad.parse::<Sha256>(), Err(NoSum), "{bad}");
-        }
     }
 }

@@ -6,7 +6,7 @@ use reqwest::{Client, Response, StatusCode, header, redirect};
 
 use super::script;
 use crate::http::SIMULATION;
-use crate::nbps::fetch::cause;
+use crate::web::cause;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole NBP has about a megabyte.
