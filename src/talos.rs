@@ -4,5 +4,4 @@
 //!  version, extensions ──schematic──▶ YAML, id ──factory──▶ kernel, initramfs, cmdline-metal
 //! ```
 
-pub mod factory;
 pub mod schematic;

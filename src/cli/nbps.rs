@@ -15,8 +15,8 @@ use crate::boot::nbp::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
 use crate::config::{Problem, Severity};
 use crate::nbps::fetch::{NEWEST, Origin, Progress, fetch};
-use crate::sum::Sha256;
 use crate::nbps::{archive, facts, store};
+use crate::sum::Sha256;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -193,9 +193,9 @@ fn is_number(text: &str) -> bool {
     }
     let starts = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
     let is_sexagesimal = digits.contains(':')
-        && digits.split(':').all(|part| {
-            !part.is_empty() && part.chars().all(|c| c.is_ascii_digit() || c == '.')
-        });
+        && digits
+            .split(':')
+            .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit() || c == '.'));
     starts && (is_sexagesimal || digits.parse::<f64>().is_ok())
 }
 
@@ -221,10 +221,8 @@ mod tests {
     /// The first six are those of image-factory's own `schematic_test.go`.
     #[test]
     fn bytes_and_id_are_those_of_the_factory() {
-        let overlay = Overlay {
-            image: "siderolabs/sbc-raspberrypi".into(),
-            name: "rpi_generic".into(),
-        };
+        let overlay =
+            Overlay { image: "siderolabs/sbc-raspberrypi".into(), name: "rpi_generic".into() };
         let table = [
             (
                 Schematic::default(),

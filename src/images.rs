@@ -1,0 +1,3 @@
+//! The images that reveille fetches by itself.
+
+pub mod download;
