@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use reveille::boot::script::{self, Scene};
-use reveille::boot::{Client, Mac, Stage, decide_script};
+use reveille::boot::{Client, Mac, Shelf, Stage, decide_script};
 use reveille::config::Config;
 use reveille::config::load::Source;
 
@@ -100,14 +100,15 @@ fn check(config: &Path) -> Duration {
 fn scripts_a_second(config: &Config, machines: u32) -> f64 {
     let begun = Instant::now();
     let mut rendered = 0_u32;
+    let shelf = Shelf::default();
     while begun.elapsed() < RENDERING {
         for _ in 0..100 {
             let mac = mac(rendered.wrapping_mul(7919) % machines);
             let client = Client { mac: Some(mac), ..Client::at(Stage::Ipxe) };
-            let script = decide_script(&client, &config.catalog, &config.templates);
+            let script = decide_script(&client, &config.catalog, &config.templates, &shelf);
             let script = script.expect("every machine boots");
             let base = "http://192.168.1.2:8080";
-            let scene = Scene { client: &client, mac, base, http: base };
+            let scene = Scene { client: &client, mac, base, http: base, shelf: &shelf };
             let text = script::render(&config.templates, &script, &config.catalog, scene);
             black_box(text.expect("every script can be rendered"));
             rendered += 1;

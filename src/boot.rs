@@ -9,7 +9,8 @@
 //!
 //! [`select()`] says which entries of the config are for a [`Client`]: its machine's, its group's, its
 //! profile's. [`decide()`] answers the one question, "what should this [`Client`] load next?", from the
-//! [`Catalog`] (what the config says) and the [`MachineState`] (what is remembered);
+//! [`Catalog`] (what the config says), the [`MachineState`] (what is remembered) and the [`Shelf`] (which
+//! of the images that are fetched are here);
 //! [`decide_by_name`] says what is under a file's name, [`decide_script`] which script it is.
 //! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
 //! [`event`] has the words for what happened.
@@ -29,6 +30,7 @@ pub mod pattern;
 pub mod script;
 pub mod select;
 pub mod settings;
+pub mod shelf;
 pub mod state;
 pub mod talos;
 pub mod templates;
@@ -40,4 +42,5 @@ pub use decide::{Answer, decide, decide_by_name, decide_script};
 pub use event::{Event, Step};
 pub use mac::Mac;
 pub use select::{Selection, select};
+pub use shelf::Shelf;
 pub use state::MachineState;

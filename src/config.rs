@@ -13,14 +13,15 @@
 //!                                                   changes ──▶ what is different, in words ◀──┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
-use crate::boot::Catalog;
 use crate::boot::decide::Naming;
 use crate::boot::templates::Templates;
+use crate::boot::{Catalog, Shelf};
 
 pub mod changes;
 pub mod event;
@@ -32,10 +33,12 @@ pub mod problem;
 pub mod quote;
 pub mod reload;
 pub mod resolve;
+pub mod wanted;
 pub mod watch;
 pub mod yaml;
 
 pub use problem::{Problem, Severity};
+use wanted::Wanted;
 
 /// Everything that a request needs to know, at one moment.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub struct Config {
     pub server: Server,
     /// What there is to boot, and who boots it.
     pub catalog: Catalog,
+    /// What is to be fetched for each image that is not the operator's own, by the image's name.
+    pub wanted: BTreeMap<String, Vec<Wanted>>,
     /// The boot scripts.
     pub templates: Templates,
     /// What is wrong but does not keep the rest from serving: faults and warnings.
@@ -55,6 +60,15 @@ impl Config {
     pub fn faults(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|problem| problem.severity == Severity::Fault)
     }
+}
+
+/// What a request is answered from: taken once, at its start.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// The config.
+    pub config: &'a Config,
+    /// Which of the images that are fetched are here.
+    pub shelf: &'a Shelf,
 }
 
 /// Where and how we serve.

@@ -19,6 +19,7 @@ use crate::config::{Server, watch};
 use crate::control::{Control, ControlError};
 use crate::dhcp::{self, proxy::Port};
 use crate::http;
+use crate::images::Images;
 use crate::interfaces::Watcher;
 use crate::journal::Journal;
 use crate::operations::{Listener, Operations};
@@ -72,6 +73,7 @@ pub async fn serve(source: Source) -> Result<()> {
     let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
     let registry = Registry::new(Arc::clone(&journal));
+    let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();
     let (lan, sightings) = dhcp::lan::Lan::new(views());
@@ -83,12 +85,13 @@ pub async fn serve(source: Source) -> Result<()> {
     }
     let mut transfers = Arc::default();
     if let Some((socket, limits)) = tftp_socket {
-        let server = tftp::server::Server::new(socket, limits, views(), registry.clone());
+        let server =
+            tftp::server::Server::new(socket, limits, views(), (registry.clone(), images.clone()));
         transfers = server.running();
         tasks.spawn(ended("tftp", tftp_thread.spawn(server.run())));
     }
     let (config, served) = views();
-    let http = http::Server { config, served, registry: registry.clone() };
+    let http = http::Server { config, served, registry: registry.clone(), images: images.clone() };
     tasks.spawn(http.run(http_listener, most_connections(open_files)));
     let operations = Operations {
         reloader: Arc::clone(&reloader),

@@ -13,7 +13,7 @@ use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::select::{Boots, Selection};
 use crate::boot::settings::Settings;
 use crate::boot::{Arch, Client, MachineState, decide_script, links, select};
-use crate::config::Config;
+use crate::config::{Config, Snapshot};
 use crate::dhcp::packet::{Offer, option};
 use crate::dhcp::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
 use crate::simulate::machine::{Asker, Firmware, Machine};
@@ -32,22 +32,28 @@ pub struct Explanation {
 /// Explains what `machine` gets from a daemon that machines reach at `local`. `client` is its iPXE, once it
 /// has told all that it can.
 pub fn explain(
-    config: &Config,
+    Snapshot { config, shelf }: Snapshot<'_>,
     (machine, client): (&Machine, &Client),
     local: Ipv4Addr,
 ) -> Explanation {
     let catalog = &config.catalog;
     let untold = Client { facts: None, uuid: None, ..client.clone() };
-    let first = decide_script(&untold, catalog, &config.templates);
+    let first = decide_script(&untold, catalog, &config.templates, shelf);
     let is_asked = matches!(first, Ok(Script { kind: Kind::AskFacts, .. }));
     let client = if is_asked { client } else { &untold };
     let selection = select(client, catalog);
     let mut why = entries(&selection, client, catalog);
     let base = links::base(local, config.server.http_port);
-    let script = match decide_script(client, catalog, &config.templates) {
-        Ok(script) => {
+    let script = match decide_script(client, catalog, &config.templates, shelf) {
+        Ok(mut script) => {
+            // What it will boot is what somebody wants to see, and how long that takes.
+            if let Kind::Waiting(profile, coming) = script.kind {
+                let until = "until it is here the machine gets a script that waits for it";
+                why.push(("image", format!("not here yet: {coming}; {until}")));
+                script.kind = Kind::Profile(profile);
+            }
             why.push(("template", template(&script, config)));
-            let scene = Scene { client, mac: machine.mac, base: &base, http: &base };
+            let scene = Scene { client, mac: machine.mac, base: &base, http: &base, shelf };
             let rendered = script::render(&config.templates, &script, catalog, scene);
             rendered.map_err(|refusal| refusal.to_string())
         }
@@ -127,6 +133,7 @@ fn entries(
 fn template(script: &Script, config: &Config) -> String {
     let name = match &script.kind {
         Kind::Profile(profile) => profile.script.as_str(),
+        Kind::Waiting(..) => "waiting",
         Kind::Menu(_) => "menu",
         Kind::LocalDisk(_) => "local-disk",
         Kind::AskFacts => "ask-facts",

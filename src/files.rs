@@ -11,10 +11,12 @@ use std::time::SystemTime;
 
 use tokio::sync::Mutex;
 
-use crate::boot::cmdline::initrd_name;
+use crate::boot::catalog::Files;
+use crate::boot::cmdline::{KERNEL_NAME, initrd_name};
 use crate::boot::decide::{Ignored, UnderItsName};
-use crate::boot::{Catalog, Mac, MachineState, decide_by_name};
-use crate::config::Config;
+use crate::boot::shelf::Coming;
+use crate::boot::{Mac, MachineState, decide_by_name};
+use crate::config::Snapshot;
 
 /// Why a name is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,9 +30,9 @@ pub enum Refusal {
     /// The decision says so.
     #[error(transparent)]
     Decided(Ignored),
-    /// The image has no files yet.
-    #[error("{0}")]
-    NoFiles(String),
+    /// The image is on its way.
+    #[error("image {0} is on its way: {1}")]
+    Coming(String, Coming),
 }
 
 /// What a name asks for, over TFTP or under `/nbp/`.
@@ -56,9 +58,10 @@ pub enum Asked {
 /// It is no name, nothing is served under it, or not to this client.
 pub fn asked(
     name: &[u8],
-    config: &Config,
+    snapshot: Snapshot<'_>,
     (state, now): (&MachineState, SystemTime),
 ) -> Result<Asked, Refusal> {
+    let config = snapshot.config;
     let cleaned = cleaned(name)?;
     let file = cleaned.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     if let Some(script) = file.strip_suffix(".ipxe") {
@@ -75,7 +78,7 @@ pub fn asked(
         let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
         // As over HTTP, or without its first folder.
         let image = image.strip_prefix("images/").unwrap_or(image);
-        let path = image_part(image, part, &config.catalog)?;
+        let path = image_part(image, part, snapshot)?;
         return Ok(Asked::Image(format!("{image}/{part}"), path));
     };
     match decide_by_name(&nbp.name, config.server.naming(), (state, now))
@@ -89,16 +92,21 @@ pub fn asked(
 /// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …
 ///
 /// # Errors
-/// There is no such image or part.
-pub fn image_part(image: &str, part: &str, catalog: &Catalog) -> Result<PathBuf, Refusal> {
-    let image = catalog.images.get(image).ok_or(Refusal::Unknown)?;
-    let files = image.files.as_ref().map_err(|reason| Refusal::NoFiles(reason.clone()))?;
-    if part == "kernel" {
-        return Ok(files.kernel.clone());
-    }
-    let initrd =
-        |(index, path): (usize, &PathBuf)| (part == initrd_name(index)).then(|| path.clone());
-    files.initrds.iter().enumerate().find_map(initrd).ok_or(Refusal::Unknown)
+/// There is no such image or part, or it is not here yet.
+pub fn image_part(
+    image: &str,
+    part: &str,
+    Snapshot { config, shelf }: Snapshot<'_>,
+) -> Result<PathBuf, Refusal> {
+    let image = config.catalog.images.get(image).ok_or(Refusal::Unknown)?;
+    let Files { kernel, initrds } = &image.files;
+    let initrd = || {
+        let mut initrds = initrds.iter().enumerate();
+        initrds.find_map(|(index, initrd)| (part == initrd_name(index)).then_some(initrd))
+    };
+    let part = if part == KERNEL_NAME { Some(kernel) } else { initrd() };
+    let path = shelf.path(part.ok_or(Refusal::Unknown)?);
+    path.map_err(|coming| Refusal::Coming(image.name.clone(), coming))
 }
 
 /// What an I/O error means to who set the path, and what would mend it.
@@ -271,8 +279,8 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::Arch;
     use crate::boot::nbp::{Nbp, Nbps};
+    use crate::boot::{Arch, Shelf};
     use crate::config;
     use crate::config::problem::Problems;
     use crate::config::resolve::{Surroundings, resolve};
@@ -290,7 +298,8 @@ mod tests {
         let file = config::file::File::parse(IMAGE, &mut problems).unwrap();
         let found = Surroundings { nbps, ..Surroundings::default() };
         let config = resolve(file, found, problems).unwrap();
-        asked(name, &config, (&MachineState::default(), SystemTime::UNIX_EPOCH))
+        let now = Snapshot { config: &config, shelf: &Shelf::default() };
+        asked(name, now, (&MachineState::default(), SystemTime::UNIX_EPOCH))
     }
 
     fn nbp(name: &str) -> Result<Asked, Refusal> {

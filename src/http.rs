@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::config::Config;
+use crate::images::Images;
 use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
@@ -53,6 +54,8 @@ pub struct Server {
     pub served: watch::Receiver<Arc<Served>>,
     /// What is remembered.
     pub registry: Registry,
+    /// The images that are fetched.
+    pub images: Images,
 }
 
 /// A connection: who, and how it reaches us.

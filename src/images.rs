@@ -1,3 +1,186 @@
-//! The images that reveille fetches by itself.
+//! The images that reveille fetches by itself, and what a daemon knows of them.
+//!
+//! ```text
+//!  config ──wanted──▶ puller ──download──▶ store ──▶ shelf ──▶ who decides boots
+//!                        ▲                   ▲
+//!                        └──set aside────────┴── verified, before the first byte is served
+//! ```
 
 pub mod download;
+pub mod event;
+pub mod store;
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::boot::Shelf;
+use crate::boot::shelf::{Coming, SetId, Standing};
+use crate::images::event::ImageEvent;
+use crate::images::store::{Store, Stored};
+use crate::journal::Journal;
+
+/// How often it is written down at most that a set is served.
+const SERVED_EVERY: Duration = Duration::from_mins(1);
+
+/// The one handle to them.
+#[derive(Clone, Debug)]
+pub struct Images(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    shelf: watch::Sender<Arc<Shelf>>,
+    journal: Arc<Journal>,
+    checks: Mutex<HashMap<Version, Arc<tokio::sync::Mutex<Option<Result<(), String>>>>>>,
+    served: Mutex<HashMap<PathBuf, Instant>>,
+}
+
+/// One content of a set's folder: it changes when the set is fetched again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Version {
+    folder: PathBuf,
+    inode: (u64, u64),
+    changed: (i64, i64),
+}
+
+impl Images {
+    /// Those of a state folder, as they are now.
+    pub fn new(state: &Path, journal: Arc<Journal>) -> Self {
+        let store = Store::new(state);
+        let shelf = watch::channel(Arc::new(store.shelf())).0;
+        Self(Arc::new(Inner {
+            store,
+            shelf,
+            journal,
+            checks: Mutex::default(),
+            served: Mutex::default(),
+        }))
+    }
+
+    /// Where they are.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// What is here at the moment; take it once for each request.
+    pub fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.0.shelf.borrow())
+    }
+
+    /// A view of what is here.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Shelf>> {
+        self.0.shelf.subscribe()
+    }
+
+    /// Looks at the disk again. How far others are stays as it is.
+    pub fn look(&self) {
+        let found = self.0.store.shelf();
+        self.0.shelf.send_if_modified(|shelf| {
+            let mut sets = found.sets;
+            for (set, standing) in &shelf.sets {
+                if let Standing::Coming(_) = standing {
+                    sets.entry(set.clone()).or_insert_with(|| standing.clone());
+                }
+            }
+            let is_new = shelf.sets != sets;
+            *shelf = Arc::new(Shelf { sets });
+            is_new
+        });
+    }
+
+    /// Says how far a set is that is not here; none where nobody fetches it any more.
+    pub fn tell(&self, set: &SetId, coming: Option<Coming>) {
+        self.0.shelf.send_if_modified(|shelf| {
+            let before = shelf.sets.get(set);
+            if matches!(before, Some(Standing::Here(_))) {
+                return false;
+            }
+            let coming = coming.map(Standing::Coming);
+            if before == coming.as_ref() {
+                return false;
+            }
+            let mut now = Shelf::clone(shelf);
+            match coming {
+                Some(coming) => drop(now.sets.insert(set.clone(), coming)),
+                None => drop(now.sets.remove(set)),
+            }
+            *shelf = Arc::new(now);
+            true
+        });
+    }
+
+    /// Whether a file may be served: one of a set is as it was when it came. All of the set is read for that
+    /// once, however many ask meanwhile; what is damaged is set aside, and fetched again.
+    ///
+    /// # Errors
+    /// It is damaged, and in what.
+    pub async fn verified(&self, path: &Path) -> Result<(), String> {
+        let Some((version, stored)) = self.stored(path) else {
+            return Ok(());
+        };
+        let check = {
+            let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
+            // Of a folder there is one content at a time.
+            if !checks.contains_key(&version) {
+                checks.retain(|known, _| known.folder != version.folder);
+            }
+            Arc::clone(checks.entry(version).or_default())
+        };
+        let mut known = check.lock_owned().await;
+        let images = self.clone();
+        // Who waits may go away; what has begun goes on, so that it is done once.
+        let verified = tokio::task::spawn_blocking(move || {
+            let verdict = known.get_or_insert_with(|| images.verify(&stored)).clone();
+            if verdict.is_ok() {
+                images.mark_served(&stored);
+            }
+            verdict
+        });
+        verified.await.map_err(|error| error.to_string())?
+    }
+
+    /// The set that a file is of, and which content of it.
+    fn stored(&self, path: &Path) -> Option<(Version, Stored)> {
+        let shelf = self.shelf();
+        let folder = path.parent()?;
+        let (set, _) = shelf.sets.iter().find(|(_, standing)| match standing {
+            Standing::Here(set) => set.folder == folder,
+            Standing::Coming(_) => false,
+        })?;
+        let stored = self.0.store.find(set)?;
+        // The newest is the same as the one that it is.
+        let folder = stored.folder.canonicalize().ok()?;
+        let metadata = std::fs::metadata(&folder).ok()?;
+        let inode = (metadata.dev(), metadata.ino());
+        let manifest = std::fs::metadata(stored.manifest_path()).ok()?;
+        let changed = (manifest.ctime(), manifest.ctime_nsec());
+        Some((Version { folder, inode, changed }, stored))
+    }
+
+    fn verify(&self, stored: &Stored) -> Result<(), String> {
+        let Err(damage) = stored.verify() else {
+            return Ok(());
+        };
+        let aside = stored.set_aside().err().map(|error| error.to_string());
+        let damaged = ImageEvent::Damaged { set: stored.set.clone(), damage, aside };
+        let told = damaged.to_string();
+        self.0.journal.publish_image(&damaged);
+        self.look();
+        Err(told)
+    }
+
+    fn mark_served(&self, stored: &Stored) {
+        let now = Instant::now();
+        let mut served = self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = served.get(&stored.folder);
+        if last.is_none_or(|last| now.duration_since(*last) >= SERVED_EVERY) {
+            served.insert(stored.folder.clone(), now);
+            stored.mark_served();
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::boot::{Event, Step};
 use crate::budget::Budget;
 use crate::config::event::Reload;
 use crate::config::{Problem, Severity, problem};
+use crate::images::event::ImageEvent;
 
 /// How long a machine that is refused for one reason is not told of again: firmware asks every few
 /// seconds, for ever.
@@ -84,6 +85,16 @@ impl Journal {
         }
         if let Some(more) = problem::more_told(more) {
             warn!("config: {more}");
+        }
+    }
+
+    /// Writes down what became of an image.
+    pub fn publish_image(&self, event: &ImageEvent) {
+        self.count(event.kind());
+        match event {
+            ImageEvent::Begun { .. } | ImageEvent::Here { .. } => info!("image {event}"),
+            ImageEvent::Doubted { .. } | ImageEvent::Failed { .. } => warn!("image {event}"),
+            ImageEvent::Damaged { .. } => error!("image: {event}"),
         }
     }
 

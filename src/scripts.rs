@@ -7,7 +7,7 @@ use crate::boot::decide::Script;
 use crate::boot::event::Sent;
 use crate::boot::script::{self, Scene};
 use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
-use crate::config::Config;
+use crate::config::Snapshot;
 
 /// What a script does with its machine.
 #[derive(Clone, Debug)]
@@ -30,12 +30,12 @@ impl Does {
 
 /// The script's text, and what it does. It names what is fetched over `base`, and answer files over HTTP.
 pub fn render(
-    config: &Config,
+    Snapshot { config, shelf }: Snapshot<'_>,
     script: &Script,
     (mac, client): (Mac, &Client),
     (base, http): (&str, &str),
 ) -> (String, Does) {
-    let scene = Scene { client, mac, base, http };
+    let scene = Scene { client, mac, base, http, shelf };
     match script::render(&config.templates, script, &config.catalog, scene) {
         Ok(rendered) => (rendered.text, Does::Boot(rendered.does, Box::new(client.clone()))),
         Err(refusal) => {
@@ -51,7 +51,7 @@ pub fn render(
 /// # Errors
 /// Why it gets none, and what would mend that.
 pub fn render_file(
-    config: &Config,
+    Snapshot { config, shelf }: Snapshot<'_>,
     name: &str,
     (mac, client): (Mac, &Client),
     base: &str,
@@ -59,9 +59,9 @@ pub fn render_file(
     // What is not known by now is not asked for any more.
     let facts = client.facts.clone().unwrap_or_default();
     let client = Client { facts: Some(facts), ..client.clone() };
-    let script = decide_script(&client, &config.catalog, &config.templates);
+    let script = decide_script(&client, &config.catalog, &config.templates, shelf);
     let script = script.map_err(|reason| reason.to_string())?;
-    let scene = Scene { client: &client, mac, base, http: base };
+    let scene = Scene { client: &client, mac, base, http: base, shelf };
     script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())
 }
 
@@ -71,11 +71,12 @@ pub fn render_file(
 /// # Errors
 /// It gets none, and why.
 pub fn render_for_tftp(
-    config: &Config,
+    now: Snapshot<'_>,
     mac: Mac,
     at: SocketAddrV4,
     from: Ipv4Addr,
 ) -> Result<(String, Does), String> {
+    let Snapshot { config, shelf } = now;
     let client = Client {
         mac: Some(mac),
         speaks_http: false,
@@ -83,10 +84,10 @@ pub fn render_for_tftp(
         facts: Some(Facts::default()),
         ..Client::at(Stage::Ipxe)
     };
-    let script = decide_script(&client, &config.catalog, &config.templates);
+    let script = decide_script(&client, &config.catalog, &config.templates, shelf);
     let script = script.map_err(|reason| reason.to_string())?;
     let http = links::base(*at.ip(), config.server.http_port);
-    Ok(render(config, &script, (mac, &client), (&links::tftp_base(at), &http)))
+    Ok(render(now, &script, (mac, &client), (&links::tftp_base(at), &http)))
 }
 
 #[cfg(test)]
@@ -94,6 +95,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::boot::Shelf;
+    use crate::config::Config;
     use crate::config::load::Source;
 
     /// The example's config, where its profile `k3s` has each of the answer files that come along.
@@ -117,7 +120,8 @@ mod tests {
         let facts = Facts { serial: Some("CZ1".into()), ..Facts::default() };
         let arch = Some(crate::boot::Arch::UefiX64);
         let client = Client { mac: Some(mac), facts: Some(facts), arch, ..Client::at(Stage::Ipxe) };
-        render_file(config, name, (mac, &client), "http://192.168.1.2:8080")
+        let now = Snapshot { config, shelf: &Shelf::default() };
+        render_file(now, name, (mac, &client), "http://192.168.1.2:8080")
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
 use reveille::boot::nbp::{Nbp, Nbps};
-use reveille::boot::{Arch, MachineState};
-use reveille::config::Config;
+use reveille::boot::{Arch, MachineState, Shelf};
 use reveille::config::file::File;
 use reveille::config::problem::Problems;
+use reveille::config::problem::Problems;
 use reveille::config::resolve::{Surroundings, resolve};
+use reveille::config::{Config, Snapshot};
 use reveille::files::{Asked, asked};
 use reveille::tftp::options::{DEFAULT_BLKSIZE, MAX_BLKSIZE, MAX_WINDOWSIZE, Most, negotiate};
 use reveille::tftp::packet::{Packet, acknowledged, error, oack, on_the_wire};
@@ -46,7 +47,8 @@ fuzz_target!(|datagram: &[u8]| {
         assert!(rrq.options[..at].iter().all(|(before, _)| before != name), "{name} twice");
     }
 
-    match asked(&rrq.file, &SNAPSHOT, (&MachineState::default(), SystemTime::UNIX_EPOCH)) {
+    let now = Snapshot { config: &SNAPSHOT, shelf: &Shelf::default() };
+    match asked(&rrq.file, now, (&MachineState::default(), SystemTime::UNIX_EPOCH)) {
         Ok(Asked::Nbp(_, path) | Asked::Image(_, path) | Asked::Companion(_, path)) => {
             assert!(path.starts_with("/files") && path.components().count() <= 4, "{path:?}");
         }

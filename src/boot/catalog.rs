@@ -19,6 +19,7 @@ use super::nbp::Nbps;
 use super::omni::Omni;
 use super::pattern::Pattern;
 use super::settings::Settings;
+use super::shelf::SetId;
 use super::talos::{TalosArch, TalosVersion};
 use super::templates::STARTING_A_KERNEL;
 
@@ -96,43 +97,70 @@ impl Profile {
     }
 }
 
-/// A kernel and what goes with it, on this host's disk.
+/// A kernel and what goes with it.
 #[derive(Debug)]
 pub struct Image {
     /// Its name in the config.
     pub name: String,
-    /// Its files, or why there are none and what would mend it.
-    pub files: Result<Files, String>,
-    /// Which of them is not there, and why: as it was when this snapshot was made.
+    /// Its files.
+    pub files: Files,
+    /// Which of the operator's own is not there, and why: as it was when this snapshot was made.
     pub missing: Option<String>,
     /// Kernel arguments that this image needs.
     pub cmdline: Vec<String>,
-    /// The Talos release that these files are, where that is known.
-    pub talos: Option<(TalosVersion, TalosArch)>,
+    /// What is known of it where it is Talos.
+    pub talos: Option<Talos>,
 }
 
-/// The files of an image, on this host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The files of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// The kernel.
-    pub kernel: PathBuf,
+    pub kernel: Part,
     /// The initial RAM disks, in the order in which the kernel unpacks them.
-    pub initrds: Vec<PathBuf>,
+    pub initrds: Vec<Part>,
+}
+
+/// Where a kernel or an initial RAM disk is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The operator's own file, on this host.
+    Own(PathBuf),
+    /// The file of this name in a set that reveille fetches.
+    Fetched(SetId, &'static str),
+}
+
+/// A Talos image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Talos {
+    /// The release as the config says it: `v1.11.2`, `v1.11` or `latest`.
+    pub release: String,
+    /// The release as far as its arguments depend on it; none for `latest`, which is known once its factory
+    /// has been asked.
+    pub version: Option<TalosVersion>,
+    /// The processor that it is for.
+    pub arch: TalosArch,
+    /// The system extensions in it, where they are known: not those of the operator's own files.
+    pub extensions: Option<Vec<String>>,
 }
 
 impl Image {
-    /// Whether it can be booted.
-    ///
-    /// # Errors
-    /// What is missing, why, and what would mend it.
-    pub fn is_ready(&self) -> Result<(), &str> {
-        self.files.as_ref().map_err(String::as_str)?;
-        self.missing.as_deref().map_or(Ok(()), Err)
+    /// The sets that it needs, each once.
+    pub fn sets(&self) -> impl Iterator<Item = &SetId> {
+        let sets = || {
+            let parts = [&self.files.kernel].into_iter().chain(&self.files.initrds);
+            parts.filter_map(|part| match part {
+                Part::Own(_) => None,
+                Part::Fetched(set, _) => Some(set),
+            })
+        };
+        let is_new = move |at: usize, set: &SetId| !sets().take(at).any(|before| before == set);
+        sets().enumerate().filter(move |(at, set)| is_new(*at, set)).map(|(_, set)| set)
     }
 
     /// How many initial RAM disks it has.
     pub fn initrds(&self) -> usize {
-        self.files.as_ref().map_or(0, |files| files.initrds.len())
+        self.files.initrds.len()
     }
 }
 

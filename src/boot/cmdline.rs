@@ -13,7 +13,8 @@ use std::fmt;
 use super::catalog::{Image, Network, Profile};
 use super::omni::redacted;
 use super::select::Who;
-use super::talos::{self, TalosArch, TalosVersion};
+use super::shelf::Shelf;
+use super::talos::{self, TalosVersion};
 
 /// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
 /// its NUL, and iPXE adds a name or two of its own.
@@ -158,8 +159,13 @@ impl Flaw {
 ///
 /// # Errors
 /// Which argument cannot be served, and why. The message holds no secret.
-pub fn kernel_line(profile: &Profile, image: &Image, who: &Who) -> Result<String, CmdlineError> {
-    let arguments = arguments(profile, image, who)?;
+pub fn kernel_line(
+    profile: &Profile,
+    image: &Image,
+    who: &Who,
+    shelf: &Shelf,
+) -> Result<String, CmdlineError> {
+    let arguments = arguments(profile, image, who, shelf)?;
     for argument in &arguments {
         if let Some(flaw) = Flaw::of(&argument.text) {
             return Err(CmdlineError::Argument { argument: argument.to_string(), flaw });
@@ -195,6 +201,7 @@ fn arguments<'a>(
     profile: &'a Profile,
     image: &'a Image,
     who: &'a Who,
+    shelf: &Shelf,
 ) -> Result<Vec<Argument<'a>>, CmdlineError> {
     let of = |layer, owner: &'a str, texts: &[String]| {
         let make = move |text: &String| Argument { layer, owner, text: text.clone() };
@@ -216,12 +223,9 @@ fn arguments<'a>(
     let mut line = of(Layer::Initrd, &image.name, &initrds);
     if profile.adds_talos_arguments() {
         let replaced = own.iter().any(|a| a.text.starts_with("console="));
-        let (version, arch) = image.talos.unwrap_or((TalosVersion::NEWEST, TalosArch::Amd64));
-        let base: Vec<String> = version
-            .default_cmdline(arch)
+        let base: Vec<String> = base(image, shelf)
             .into_iter()
             .filter(|argument| !(replaced && argument.starts_with("console=")))
-            .map(str::to_owned)
             .collect();
         line.extend(of(Layer::Base, &image.name, &base));
     }
@@ -234,6 +238,19 @@ fn arguments<'a>(
     }
     line.extend(own);
     Ok(line)
+}
+
+/// Talos' own arguments: as the image's factory has them, else as its release is known to have them.
+fn base(image: &Image, shelf: &Shelf) -> Vec<String> {
+    let set = shelf.kernel_set(image);
+    if let Some(base) = set.and_then(|set| set.base.clone()) {
+        return base;
+    }
+    let talos = image.talos.as_ref();
+    let told = talos.and_then(|talos| talos.version).or_else(|| set.and_then(|set| set.talos));
+    let version = told.unwrap_or(TalosVersion::NEWEST);
+    let arch = talos.map(|talos| talos.arch).unwrap_or_default();
+    version.default_cmdline(arch).into_iter().map(str::to_owned).collect()
 }
 
 /// What `talos` says in a machine, its group and its profile.
@@ -274,22 +291,28 @@ fn shortened(argument: &Argument<'_>) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::catalog::{Files, Group, Machine};
+    use super::super::catalog::{Files, Group, Machine, Part, Talos};
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::super::pattern::Pattern;
     use super::super::settings::Settings;
+    use super::super::talos::TalosArch;
     use super::*;
 
     fn image(cmdline: &[&str], talos: Option<&str>) -> Image {
         Image {
             name: "rack".into(),
-            files: Ok(Files {
-                kernel: "/srv/vmlinuz".into(),
-                initrds: vec!["/srv/initramfs.xz".into(), "/srv/more.xz".into()],
-            }),
+            files: Files {
+                kernel: Part::Own("/srv/vmlinuz".into()),
+                initrds: ["/srv/initramfs.xz", "/srv/more.xz"].map(|p| Part::Own(p.into())).into(),
+            },
             missing: None,
             cmdline: cmdline.iter().map(ToString::to_string).collect(),
-            talos: talos.map(|v| (v.parse().unwrap(), TalosArch::Amd64)),
+            talos: talos.map(|v| Talos {
+                release: v.to_owned(),
+                version: Some(v.parse().unwrap()),
+                arch: TalosArch::Amd64,
+                extensions: None,
+            }),
         }
     }
 
@@ -322,7 +345,7 @@ mod tests {
 
     /// The line of who has only a profile.
     fn kernel_line(profile: &Profile, image: &Image) -> Result<String, CmdlineError> {
-        super::kernel_line(profile, image, &Who::default())
+        super::kernel_line(profile, image, &Who::default(), &Shelf::default())
     }
 
     fn omni(token: Result<&str, &str>) -> Option<Arc<Omni>> {
@@ -359,7 +382,8 @@ mod tests {
         }));
         let image = image(&["panic=10"], Some("v1.14.0"));
         assert_eq!(
-            super::kernel_line(&profile, &image, &Who { machine, group }).unwrap(),
+            super::kernel_line(&profile, &image, &Who { machine, group }, &Shelf::default())
+                .unwrap(),
             "initrd=initrd initrd=initrd.1 talos.platform=metal console=tty0 slab_nomerge pti=on \
              consoleblank=0 printk.devkmsg=on selinux=1 module.sig_enforce=1 \
              proc_mem.force_override=never \

@@ -13,6 +13,7 @@ use super::client::{Client, Stage};
 use super::nbp::Nbp;
 use super::select::{Boots, Selection, Who, select};
 use super::settings::LocalBoot;
+use super::shelf::{Coming, Lack, Shelf};
 use super::state::MachineState;
 use super::templates::Templates;
 use super::{Arch, Mac};
@@ -42,6 +43,8 @@ pub struct Script {
 pub enum Kind {
     /// Boot this profile by its own template.
     Profile(Arc<Profile>),
+    /// Wait until this profile's image is here, and ask again.
+    Waiting(Arc<Profile>, Coming),
     /// Let somebody choose; this is how the machine reaches its disk, if that is chosen.
     Menu(LocalBoot),
     /// Go to the local disk.
@@ -154,7 +157,7 @@ pub fn decide<'a>(
     }
 }
 
-/// Decides which script an iPXE runs that has come for it.
+/// Decides which script an iPXE runs that has come for it, given which images are here.
 ///
 /// # Errors
 /// It gets none.
@@ -162,6 +165,7 @@ pub fn decide_script(
     client: &Client,
     catalog: &Catalog,
     templates: &Templates,
+    shelf: &Shelf,
 ) -> Result<Script, Ignored> {
     let selection = select(client, catalog);
     let tells_more = client.facts.is_none() && client.speaks_http;
@@ -184,7 +188,19 @@ pub fn decide_script(
         Kind::LocalDisk(LocalBoot::Http404) if client.choice.is_none() => {
             Err(Ignored::ToItsDisk(LocalBoot::Http404))
         }
-        Kind::Profile(_) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => {
+        Kind::Profile(profile) => {
+            let coming = profile.image.as_ref().and_then(|image| match shelf.has(image).err()? {
+                Lack::Coming(coming) => Some(coming),
+                // That is no matter of time.
+                Lack::Missing(_) => None,
+            });
+            let kind = match coming {
+                Some(coming) => Kind::Waiting(Arc::clone(profile), coming),
+                None => kind,
+            };
+            Ok(Script { kind, who })
+        }
+        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => {
             Ok(Script { kind, who })
         }
     }
@@ -222,7 +238,11 @@ fn not_answered(selection: &Selection) -> Option<Ignored> {
         Boots::Ignore => Some(Ignored::UnknownMachine),
         Boots::Profile(profile) => match Kind::of(profile, &selection.who) {
             Kind::LocalDisk(LocalBoot::Silent) => Some(Ignored::ToItsDisk(LocalBoot::Silent)),
-            Kind::LocalDisk(_) | Kind::Profile(_) | Kind::Menu(_) | Kind::AskFacts => None,
+            Kind::LocalDisk(_)
+            | Kind::Profile(_)
+            | Kind::Waiting(..)
+            | Kind::Menu(_)
+            | Kind::AskFacts => None,
         },
         Boots::Local if selection.who.local_boot(None) == LocalBoot::Silent => {
             Some(Ignored::ToItsDisk(LocalBoot::Silent))
@@ -271,7 +291,14 @@ fn choose(kind: Kind, who: &Who, client: &Client, catalog: &Catalog) -> Kind {
     let offered = |choice: &String| catalog.menu.profiles.iter().find(|p| p.name == *choice);
     match (&kind, client.choice.as_ref().and_then(offered)) {
         (Kind::Menu(_), Some(profile)) => Kind::of(profile, who),
-        (Kind::Menu(_) | Kind::Profile(_) | Kind::LocalDisk(_) | Kind::AskFacts, _) => kind,
+        (
+            Kind::Menu(_)
+            | Kind::Profile(_)
+            | Kind::Waiting(..)
+            | Kind::LocalDisk(_)
+            | Kind::AskFacts,
+            _,
+        ) => kind,
     }
 }
 
@@ -279,12 +306,13 @@ fn choose(kind: Kind, who: &Who, client: &Client, catalog: &Catalog) -> Kind {
 mod tests {
     use uuid::Uuid;
 
-    use super::super::catalog::{Group, Machine, Network, Unknown};
+    use super::super::catalog::{Files, Group, Image, Machine, Network, Part, Unknown};
     use super::super::client::Facts;
     use super::super::event::{Event, Sent, Step, Subject, Transport};
     use super::super::nbp::Nbps;
     use super::super::pattern::{Pattern, Wildcard};
     use super::super::settings::Settings;
+    use super::super::shelf::{Set, SetId, Standing};
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -357,8 +385,14 @@ mod tests {
     }
 
     fn kind(client: &Client, catalog: &Catalog) -> String {
-        match decide_script(client, catalog, &Templates::default()).map(|script| script.kind) {
+        kind_with(client, catalog, &Shelf::default())
+    }
+
+    fn kind_with(client: &Client, catalog: &Catalog, shelf: &Shelf) -> String {
+        let script = decide_script(client, catalog, &Templates::default(), shelf);
+        match script.map(|script| script.kind) {
             Ok(Kind::Profile(profile)) => profile.name.clone(),
+            Ok(Kind::Waiting(profile, coming)) => format!("{} once {coming}", profile.name),
             Ok(Kind::Menu(_)) => "menu".into(),
             Ok(Kind::LocalDisk(method)) => format!("disk by {method:?}"),
             Ok(Kind::AskFacts) => "ask".into(),
@@ -414,6 +448,41 @@ mod tests {
             vec![Machine { macs: vec![Mac::new([2; 6])], ..machine(&profile("p", "linux")) }],
         );
         assert_eq!(kind(&client(Stage::Ipxe, Arch::Bios), &catalog), "disk by Exit");
+    }
+
+    #[test]
+    fn who_boots_an_image_that_is_on_its_way_waits_for_it_and_who_chose_it_too() {
+        let set = SetId::new("set");
+        let part = |name| Part::Fetched(set.clone(), name);
+        let image = Image {
+            name: "rack".into(),
+            files: Files { kernel: part("kernel"), initrds: vec![part("initramfs.xz")] },
+            missing: None,
+            cmdline: vec![],
+            talos: None,
+        };
+        let blade = Profile {
+            name: "blade".into(),
+            script: "talos".into(),
+            image: Some(Arc::new(image)),
+            omni: None,
+            settings: Settings::default(),
+        };
+        let blade = Arc::new(blade);
+        let mut catalog = catalog(Unknown::Menu, vec![]);
+        catalog.menu.profiles = vec![Arc::clone(&blade)];
+        let chosen = Client { choice: Some("blade".into()), ..client(Stage::Ipxe, Arch::Bios) };
+        catalog.add(Machine { macs: vec![Mac::new([2; 6])], ..machine(&blade) });
+        let known = Client { mac: Some(Mac::new([2; 6])), ..client(Stage::Ipxe, Arch::Bios) };
+        let coming = Coming { received: 1 << 20, total: Some(2 << 20), ..Coming::default() };
+        let mut shelf = Shelf::default();
+        for who in [&chosen, &known] {
+            shelf.sets.insert(set.clone(), Standing::Coming(coming.clone()));
+            assert_eq!(kind_with(who, &catalog, &shelf), "blade once 50 % of 2 MiB are here");
+            let here = Set { folder: "/x".into(), base: None, talos: None };
+            shelf.sets.insert(set.clone(), Standing::Here(here));
+            assert_eq!(kind_with(who, &catalog, &shelf), "blade");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use minijinja::{Value, context};
 
@@ -11,8 +12,12 @@ use super::cmdline::{self, CmdlineError};
 use super::decide::{Kind, Script};
 use super::select::Who;
 use super::settings::{LocalBoot, Settings, Var};
+use super::shelf::Shelf;
 use super::templates::{Mistake, Templates};
 use super::{Client, Mac, links};
+
+/// How long a machine, or who else asks for an image, waits before it asks again whether the image is here.
+pub const WAIT: Duration = Duration::from_secs(5);
 
 /// What a script needs beyond who boots what.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +30,8 @@ pub struct Scene<'a> {
     pub base: &'a str,
     /// The same over HTTP: an installer has it, also where the iPXE before it had not.
     pub http: &'a str,
+    /// Which images are here.
+    pub shelf: &'a Shelf,
 }
 
 /// A script, ready to be served.
@@ -69,12 +76,12 @@ pub fn render(
     scene: Scene<'_>,
 ) -> Result<Rendered, Refusal> {
     let filled = fill(templates, script, catalog, scene);
-    // A mistake in a template is known also while the image is still on its way.
+    // A mistake in a template is known also while the image is missing.
     if let Kind::Profile(profile) = &script.kind
-        && let Some(image) = &profile.image
+        && let Some(missing) = profile.image.as_ref().and_then(|image| image.missing.as_ref())
         && !matches!(filled, Err(Refusal::Template(_)))
     {
-        image.is_ready().map_err(|reason| Refusal::Image(reason.to_owned()))?;
+        return Err(Refusal::Image(missing.clone()));
     }
     filled
 }
@@ -95,6 +102,16 @@ fn fill(
                 None => format!("profile {}", profile.name),
             },
         ),
+        Kind::Waiting(profile, coming) => {
+            let image = profile.image.as_ref().map(|image| image.name.as_str()).unwrap_or_default();
+            let does = format!("profile {} waits for image {image}: {coming}", profile.name);
+            let own = context! {
+                image => context! { name => image },
+                progress => coming.to_string(),
+                seconds => WAIT.as_secs(),
+            };
+            ("waiting", own, does)
+        }
         Kind::Menu(local_boot) => {
             ("menu", menu_values(catalog, *local_boot, scene), "the menu".to_owned())
         }
@@ -111,7 +128,7 @@ fn fill(
         Kind::AskFacts => ("ask-facts", context! {}, "asked what machine it is".to_owned()),
     };
     let profile = match kind {
-        Kind::Profile(profile) => Some(&**profile),
+        Kind::Profile(profile) | Kind::Waiting(profile, _) => Some(&**profile),
         Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
     };
     if !templates.knows(template) {
@@ -132,10 +149,12 @@ pub fn render_file(
     (script, name): (&Script, &str),
     scene: Scene<'_>,
 ) -> Result<String, Refusal> {
-    let Kind::Profile(profile) = &script.kind else {
-        return Err(Refusal::NoFile(
-            "the machine boots no profile, and so has no files".to_owned(),
-        ));
+    let profile = match &script.kind {
+        Kind::Profile(profile) | Kind::Waiting(profile, _) => profile,
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => {
+            let why = "the machine boots no profile, and so has no files";
+            return Err(Refusal::NoFile(why.to_owned()));
+        }
     };
     let files = files(&script.who, profile);
     let Some(path) = files.get(name) else {
@@ -188,7 +207,7 @@ fn kernel_arguments(line: &str) -> Option<&str> {
 
 /// What every template may use.
 fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Value {
-    let Scene { client, mac, base, http } = scene;
+    let Scene { client, mac, base, http, shelf: _ } = scene;
     let machine = who.machine.as_deref();
     let network = machine.map(|machine| &machine.network);
     let facts = client.facts.as_ref();
@@ -258,13 +277,15 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
     let Some(image) = &profile.image else {
         return Ok(context! {});
     };
-    let line = cmdline::kernel_line(profile, image, who)?;
+    let line = cmdline::kernel_line(profile, image, who, scene.shelf)?;
     let file = |part: &str| links::image(scene.base, &image.name, part, scene.mac);
     let initrds: Vec<Value> = (0..image.initrds())
         .map(cmdline::initrd_name)
         .map(|name| context! { url => file(&name), name })
         .collect();
-    let version = image.talos.as_ref().map(|(version, _)| version.to_string());
+    let told = image.talos.as_ref().and_then(|talos| talos.version);
+    let version = told.or_else(|| scene.shelf.kernel_set(image)?.talos);
+    let version = version.map(|version| version.to_string());
     Ok(context! {
         image => context! { name => &image.name, version => version },
         kernel => context! { name => cmdline::KERNEL_NAME, url => file("kernel") },
@@ -336,7 +357,7 @@ mod tests {
     use std::sync::{Arc, LazyLock};
 
     use super::super::Stage;
-    use super::super::catalog::{Files, Image, Machine, Network};
+    use super::super::catalog::{Files, Image, Machine, Network, Part};
     use super::super::client::Facts;
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::*;
@@ -344,6 +365,7 @@ mod tests {
     const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
 
     static CLIENT: LazyLock<Client> = LazyLock::new(client);
+    static SHELF: Shelf = Shelf { sets: BTreeMap::new() };
 
     fn client() -> Client {
         Client { mac: Some(MAC), ..Client::at(Stage::Ipxe) }
@@ -351,7 +373,7 @@ mod tests {
 
     fn scene() -> Scene<'static> {
         let base = "http://192.168.1.2:8080";
-        Scene { client: &CLIENT, mac: MAC, base, http: base }
+        Scene { client: &CLIENT, mac: MAC, base, http: base, shelf: &SHELF }
     }
 
     fn arguments(word: &str) -> Settings {
@@ -364,10 +386,12 @@ mod tests {
             script: script.into(),
             image: Some(Arc::new(Image {
                 name: "rack".into(),
-                files: Ok(Files {
-                    kernel: "/srv/vmlinuz".into(),
-                    initrds: vec!["/srv/initramfs.xz".into(), "/srv/firmware.cpio".into()],
-                }),
+                files: Files {
+                    kernel: Part::Own("/srv/vmlinuz".into()),
+                    initrds: ["/srv/initramfs.xz", "/srv/firmware.cpio"]
+                        .map(|path| Part::Own(path.into()))
+                        .into(),
+                },
                 missing: None,
                 cmdline: vec![],
                 talos: None,

@@ -41,6 +41,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("netbootxyz", include_str!("../../boot-scripts/netbootxyz.ipxe")),
     ("refused", include_str!("../../boot-scripts/refused.ipxe")),
     ("talos", include_str!("../../boot-scripts/talos.ipxe")),
+    ("waiting", include_str!("../../boot-scripts/waiting.ipxe")),
 ];
 
 /// Those among them that start a kernel, and so need an image.

@@ -9,9 +9,10 @@ use super::simulate::{Board, Kind};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::omni::hidden;
 use crate::boot::{Arch, Client, Mac, Stage, links};
-use crate::config::Config;
 use crate::config::load::Source;
+use crate::config::{Config, Snapshot};
 use crate::explain::{Explanation, explain};
+use crate::images::store::Store;
 use crate::simulate::machine::{Machine, Smbios};
 use crate::{interfaces, scripts};
 use anyhow::{Context, Result, anyhow, bail};
@@ -75,14 +76,16 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         None => own_address(&config)?,
     };
     let client = client(&arguments, &machine, local);
+    let shelf = Store::new(&config.server.state).shelf();
+    let now = Snapshot { config: &config, shelf: &shelf };
     if let Some(name) = &arguments.file {
         let base = links::base(local, config.server.http_port);
-        let text = scripts::render_file(&config, name, (machine.mac, &client), &base);
+        let text = scripts::render_file(now, name, (machine.mac, &client), &base);
         let text = text.map_err(|reason| anyhow!("{name}: {reason}"))?;
         print(&shown(&text, (&config, &arguments)))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let explanation = explain(&config, (&machine, &client), local);
+    let explanation = explain(now, (&machine, &client), local);
     let text = if arguments.script {
         match &explanation.script {
             Ok(rendered) => shown(&rendered.text, (&config, &arguments)),

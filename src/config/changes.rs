@@ -296,7 +296,7 @@ menu: { timeout: 30s }
             ("api: https://x", "api: https://y", "omni lab: api https://x -> https://y"),
             ("initrd: [i]", "initrd: [j]", "image talos: initrd + /etc/j - /etc/i"),
             ("kernel: k", "kernel: /k", "image talos: kernel /etc/k -> /k"),
-            ("v1.11.2", "v1.10.0", "image talos: talos 1.11 -> 1.10"),
+            ("v1.11.2", "v1.10.0", "image talos: talos v1.11.2 -> v1.10.0"),
             ("[eth0]", "[eth0, eth1]", "server.interfaces: eth0 -> eth0, eth1"),
             (
                 "interfaces: [eth0]",

@@ -13,10 +13,12 @@ use super::problem::Problems;
 use super::yaml::{Node, Value};
 
 mod boot;
+mod image;
 mod omni;
 mod settings;
 
-pub use boot::{Group, Image, Machine, Menu, Part, Profile};
+pub use boot::{Group, Machine, Menu, Profile};
+pub use image::{Image, Part, Release, Talos};
 pub use omni::{Omni, SecretSource};
 pub use settings::Said;
 

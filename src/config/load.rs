@@ -18,6 +18,7 @@ use super::resolve::{
 };
 use crate::boot::nbp::Nbps;
 use crate::files::{open, read_text, readable, reason};
+use crate::images::store::Store;
 use crate::nbps;
 
 /// Where the config comes from.
@@ -255,6 +256,7 @@ fn survey(file: &File, base: &Path) -> Surroundings {
         .collect();
     let (nbps, bad_nbps) = nbps::find(&nbp_folders(file, base, &state));
 
+    let shelf = Store::new(&state).shelf();
     Surroundings {
         base: base.to_owned(),
         state,
@@ -269,6 +271,7 @@ fn survey(file: &File, base: &Path) -> Surroundings {
         answers,
         nbps,
         bad_nbps,
+        shelf,
     }
 }
 

@@ -11,6 +11,7 @@ use super::file::{File, Part, SecretSource};
 use super::problem::Problems;
 use super::problem::{Problem, Severity};
 use super::{Config, yaml};
+use crate::boot::Shelf;
 use crate::boot::nbp::Nbps;
 use crate::boot::templates::Templates;
 
@@ -53,6 +54,8 @@ pub struct Surroundings {
     pub nbps: Nbps,
     /// Folders and files that hold no NBP although they should: path, and why.
     pub bad_nbps: Vec<(PathBuf, String)>,
+    /// Which of the images that are fetched are here.
+    pub shelf: Shelf,
 }
 
 /// A secret as it was read.
@@ -92,7 +95,12 @@ impl File {
 
     /// Every CA certificate that is named.
     pub fn ca_files(&self) -> impl Iterator<Item = &str> {
-        self.omni.iter().filter_map(|(_, omni)| Some(omni.ca.as_ref()?.value.as_str()))
+        let omni = self.omni.iter().filter_map(|(_, omni)| omni.ca.as_ref());
+        let factories = self.images.iter().filter_map(|(_, image)| {
+            let (_, ca) = &image.talos.as_ref()?.factory;
+            ca.as_ref()
+        });
+        omni.chain(factories).map(|ca| ca.value.as_str())
     }
 
     /// Every kernel and initrd that is named.
@@ -100,7 +108,7 @@ impl File {
         self.images.iter().flat_map(|(_, image)| {
             image.kernel.iter().chain(&image.initrds).filter_map(|part| match part {
                 Part::File(at) => Some(at.value.as_str()),
-                Part::Url(_) => None,
+                Part::Url(..) => None,
             })
         })
     }
@@ -131,13 +139,13 @@ pub fn resolve(
         let source = found.templates.get(name).and_then(|source| source.as_ref().ok());
         look::tell_template(&mut problems, (name, mistake), (&found.boot_scripts, folder), source);
     }
-    let catalog = Linker::new(&found, &templates, &mut problems).link(file);
+    let (catalog, wanted) = Linker::new(&found, &templates, &mut problems).link(file);
 
     let found = problems.sorted();
     if found.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(found);
     }
-    Ok(Config { server, catalog, templates, problems: found })
+    Ok(Config { server, catalog, wanted, templates, problems: found })
 }
 
 /// A path that the config names: a relative one starts at the config's folder. Without the `./` that
@@ -155,7 +163,7 @@ pub fn state_folder(file: &File, base: &Path, default: &Path) -> PathBuf {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::boot::catalog::Unknown;
+    use crate::boot::catalog::{Part, Unknown};
     use std::sync::Arc;
 
     use crate::boot::cmdline;
@@ -211,10 +219,11 @@ pub(super) mod tests {
         let profile = oden.profile.as_ref().unwrap();
         assert_eq!((oden.name.as_str(), profile.name.as_str()), ("oden", "talos"));
         let image = profile.image.as_ref().unwrap();
-        let kernel = &image.files.as_ref().unwrap().kernel;
-        assert_eq!(kernel, Path::new("/etc/reveille/images/kernel-amd64"));
+        let kernel = Part::Own("/etc/reveille/images/kernel-amd64".into());
+        assert_eq!(image.files.kernel, kernel);
         let v1_11: TalosVersion = "1.11".parse().unwrap();
-        assert_eq!(image.talos, Some((v1_11, TalosArch::Amd64)));
+        let told = image.talos.as_ref().unwrap();
+        assert_eq!((told.version, told.arch), (Some(v1_11), TalosArch::Amd64));
         let networked = " talos.hostname=oden ip=192.168.1.171::192.168.1.1:255.255.255.0:oden:eth0:off:192.168.1.1";
         let groups: Vec<_> = catalog.groups.iter().map(|group| group.name.as_str()).collect();
         assert_eq!(groups, ["blades", "rest"]);
@@ -227,7 +236,7 @@ pub(super) mod tests {
         let choice: Vec<_> = catalog.menu.profiles.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(choice, ["talos", "rescue", "disk"]);
         let who = Who { machine: Some(Arc::clone(oden)), group: None };
-        let line = cmdline::kernel_line(profile, image, &who).unwrap();
+        let line = cmdline::kernel_line(profile, image, &who, &Shelf::default()).unwrap();
         assert!(
             line.contains(" siderolink.api=https://example.omni.siderolabs.io?jointoken=abcd ")
         );
@@ -316,7 +325,6 @@ menu: { default: talos, profiles: [] }
                 "config.yaml:2:3: server.interface: there is no key `interface`; did you mean `interfaces`?",
                 "config.yaml:3:17: server.http.port: `eighty` is not a whole number from 1 to 65535",
                 "config.yaml:4:9: server.dhcp: there is no value `relay`; there is: proxy, off",
-                "config.yaml:6:41: images.rack.initrd: this version of reveille does not fetch `https://example.org/initrd` itself yet; download it and name the file; boots of image rack are refused",
                 "config.yaml:10:12: profiles.talos.image: there is no image named `rak`; did you mean `rack`?",
                 "config.yaml:11:22: profiles.talos.cmdline[1]: the argument `x=${uuid}` has `${` in it, which iPXE would expand",
                 "config.yaml:12:11: profiles.talos.boot: this version of reveille does not act on `once` yet: the network boots the machine whenever it asks",

@@ -20,6 +20,7 @@ use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::script;
 use crate::boot::{Arch, Client, Event, Mac, Stage, Step, decide_script, links};
+use crate::config::Snapshot;
 use crate::files::{self, Asked, readable};
 use crate::scripts;
 
@@ -56,10 +57,12 @@ pub async fn script(
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
-    let (text, does) = match decide_script(&client, &config.catalog, &config.templates) {
+    let shelf = server.images.shelf();
+    let (text, does) = match decide_script(&client, &config.catalog, &config.templates, &shelf) {
         Ok(script) => {
             let base = links::base(address, config.server.http_port);
-            scripts::render(&config, &script, (mac, &client), (&base, &base))
+            let now = Snapshot { config: &config, shelf: &shelf };
+            scripts::render(now, &script, (mac, &client), (&base, &base))
         }
         Err(reason) => {
             let text = format!("{reason}\n");
@@ -127,7 +130,8 @@ pub async fn file(
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
     let base = links::base(address, config.server.http_port);
-    match scripts::render_file(&config, &name, (mac, &client), &base) {
+    let now = Snapshot { config: &config, shelf: &server.images.shelf() };
+    match scripts::render_file(now, &name, (mac, &client), &base) {
         Ok(text) => {
             let file = format!("files/{name}");
             server.send_script(text, &method, subject, |sent| Step::FileSent { file, sent })
@@ -147,7 +151,8 @@ pub async fn nbp(
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
     let state = server.registry.state(subject.mac, subject.address);
-    match files::asked(name.as_bytes(), &config, (&state, SystemTime::now())) {
+    let now = Snapshot { config: &config, shelf: &server.images.shelf() };
+    match files::asked(name.as_bytes(), now, (&state, SystemTime::now())) {
         Ok(Asked::Autoexec(file)) => {
             let Some(address) = server.advertised(arrival) else {
                 return not_found("nothing boots from here\n");
@@ -198,11 +203,22 @@ pub async fn image(
         None => server.registry.subject_at(arrival.from),
     };
     let name = format!("{image}/{part}");
-    match files::image_part(&image, &part, &config.catalog) {
+    let now = Snapshot { config: &config, shelf: &server.images.shelf() };
+    match files::image_part(&image, &part, now) {
         Ok(path) => {
+            if let Err(reason) = server.images.verified(&path).await {
+                return server.refuse(subject, &name, &reason);
+            }
             let done = |file, sent| Step::ImageSent { file, sent };
             let kind = "application/octet-stream";
             server.serve(subject, (name, path), (kind, done), request).await
+        }
+        Err(refusal @ files::Refusal::Coming(..)) => {
+            let mut response = server.refuse(subject, &name, &refusal.to_string());
+            // iPXE waits for so long and asks again by itself (`net/tcp/httpcore.c`).
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(header::RETRY_AFTER, script::WAIT.as_secs().into());
+            response
         }
         Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
     }

@@ -21,8 +21,9 @@ use super::transfer::{Action, Outcome, Transfer};
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step, links, script};
 use crate::budget::Budget;
-use crate::config::{Config, Tftp};
+use crate::config::{Config, Snapshot, Tftp};
 use crate::files::{self, Asked, Content, Shared};
+use crate::images::Images;
 use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
@@ -42,6 +43,7 @@ pub struct Server {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     registry: Registry,
+    images: Images,
     sessions: Sessions,
     ports: Ports,
     history: History,
@@ -70,7 +72,7 @@ impl Server {
         socket: Udp,
         limits: Tftp,
         (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
-        registry: Registry,
+        (registry, images): (Registry, Images),
     ) -> Self {
         Self {
             socket,
@@ -79,6 +81,7 @@ impl Server {
             config,
             served,
             registry,
+            images,
             sessions: Sessions::default(),
             ports: Ports::default(),
             history: History::default(),
@@ -231,8 +234,10 @@ impl Server {
             return self.refuse(received, ErrorCode::IllegalOperation, text);
         }
         let config = Arc::clone(&self.config.borrow());
+        let shelf = self.images.shelf();
+        let snapshot = Snapshot { config: &config, shelf: &shelf };
         let state = self.registry.state(subject.mac, subject.address);
-        let wanted = match files::asked(&rrq.file, &config, (&state, SystemTime::now())) {
+        let wanted = match files::asked(&rrq.file, snapshot, (&state, SystemTime::now())) {
             Ok(found) => found,
             Err(refusal) => {
                 let text = refusal.to_string();
@@ -241,7 +246,7 @@ impl Server {
                     files::Refusal::Unknown => (ErrorCode::NotFound, text),
                     files::Refusal::NoName => (ErrorCode::AccessViolation, text),
                     // Firmware shows a line at most.
-                    files::Refusal::Decided(_) | files::Refusal::NoFiles(_) => {
+                    files::Refusal::Decided(_) | files::Refusal::Coming(..) => {
                         let text =
                             "it is not served to this machine now; the server's log says why";
                         (ErrorCode::AccessViolation, text.to_owned())
@@ -281,8 +286,10 @@ impl Server {
         let number = self.count;
         let files = self.files.clone();
         let at = SocketAddrV4::new(base_address(served, local), self.limits.port);
+        let images = self.images.clone();
         let reading = self.reading.spawn(async move {
-            let read = read(&wanted, &files, &config, (at, *peer.ip())).await;
+            let now = Snapshot { config: &config, shelf: &shelf };
+            let read = read(&wanted, (&files, &images), now, (at, *peer.ip())).await;
             Read { peer, number, file: name(wanted), read }
         });
         let session = Session::new((number, now), port, (rrq, subject), reading);
@@ -445,8 +452,8 @@ impl Server {
 /// The bytes that were asked for, or why they are not to be had.
 async fn read(
     wanted: &Asked,
-    files: &Shared,
-    config: &Config,
+    (files, images): (&Shared, &Images),
+    now: Snapshot<'_>,
     (at, from): (SocketAddrV4, Ipv4Addr),
 ) -> Result<(Content, Kind), String> {
     let read = async |path: &Path| {
@@ -454,15 +461,18 @@ async fn read(
     };
     Ok(match wanted {
         Asked::Nbp(_, path) => (read(path).await?, Kind::Nbp),
-        Asked::Image(_, path) => (read(path).await?, Kind::Image),
+        Asked::Image(_, path) => {
+            images.verified(path).await?;
+            (read(path).await?, Kind::Image)
+        }
         Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp(config, *mac, at, from)?;
+            let (text, does) = scripts::render_for_tftp(now, *mac, at, from)?;
             (Arc::new(text.into_bytes()), Kind::Script(does))
         }
         Asked::Autoexec(_) => {
-            let base = links::base(*at.ip(), config.server.http_port);
-            let text = script::render_autoexec(&config.templates, &base);
+            let base = links::base(*at.ip(), now.config.server.http_port);
+            let text = script::render_autoexec(&now.config.templates, &base);
             let text = text.map_err(|refusal| refusal.to_string())?;
             (Arc::new(text.into_bytes()), Kind::Autoexec)
         }

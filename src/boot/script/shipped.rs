@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::super::Stage;
-use super::super::catalog::{Files, Group, Image, Machine, Network};
+use super::super::catalog::{Files, Group, Image, Machine, Network, Part};
 use super::super::client::{Cpu, Facts};
 use super::super::pattern::Pattern;
 use super::super::templates::{BUILT_IN, STARTING_A_KERNEL};
@@ -14,16 +14,16 @@ const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
 const BASE: &str = "http://192.168.1.2:8080";
 
 /// Those that no profile names: reveille comes to them by itself.
-const BY_ITSELF: [&str; 3] = ["ask-facts", "autoexec", "refused"];
+const BY_ITSELF: [&str; 4] = ["ask-facts", "autoexec", "refused", "waiting"];
 
 fn image(initrds: &[&str]) -> Arc<Image> {
     Arc::new(Image {
         missing: None,
         name: "rack".into(),
-        files: Ok(Files {
-            kernel: "/srv/vmlinuz".into(),
-            initrds: initrds.iter().map(Into::into).collect(),
-        }),
+        files: Files {
+            kernel: Part::Own("/srv/vmlinuz".into()),
+            initrds: initrds.iter().map(|path| Part::Own(path.into())).collect(),
+        },
         cmdline: vec![],
         talos: None,
     })
@@ -108,7 +108,8 @@ fn run(profile: Profile, who: Who, client: &Client) -> Result<String, Refusal> {
     let kind = Kind::of(&profile, &who);
     let mut catalog = Catalog::default();
     catalog.menu.profiles = vec![profile];
-    let scene = Scene { client, mac: MAC, base: BASE, http: BASE };
+    let shelf = Shelf::default();
+    let scene = Scene { client, mac: MAC, base: BASE, http: BASE, shelf: &shelf };
     let script = Script { kind, who };
     Ok(render(&Templates::default(), &script, &catalog, scene)?.text)
 }

@@ -178,6 +178,7 @@ mod tests {
 
     use super::super::plan::tests::{bare, plan};
     use super::*;
+    use crate::boot::catalog::Part;
     use crate::config::Severity;
     use crate::config::file::File;
     use crate::config::problem::Problems;
@@ -220,8 +221,8 @@ mod tests {
             ("null", "linux")
         );
         let image = second.profile.as_ref().unwrap().image.clone().unwrap();
-        let files = image.files.as_ref().unwrap();
-        assert_eq!(files.kernel, Path::new("/srv/it's: #1/linux"));
-        assert_eq!(files.initrds, [Path::new("null")]);
+        let own = |path: &str| Part::Own(path.into());
+        assert_eq!(image.files.kernel, own("/srv/it's: #1/linux"));
+        assert_eq!(image.files.initrds, [own("null")]);
     }
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fields::Fields;
-use crate::boot::catalog::{Files, Group, Image, Machine, Menu, Network, Profile, Unknown};
+use crate::boot::catalog::{Group, Image, Machine, Menu, Network, Part, Profile, Talos, Unknown};
 use crate::boot::cmdline::initrd_name;
 use crate::boot::omni::Omni;
 use crate::boot::settings::{BootPolicy, LocalBoot, NbpLadder, Option43, Settings};
 use crate::config::followed::Touch;
+use crate::config::wanted::URLS;
 use crate::config::{Interfaces, Tftp};
 
 pub(super) fn named(interfaces: &Interfaces) -> String {
@@ -46,6 +47,25 @@ pub(super) fn omni(old: &Omni, new: &Omni, fields: &mut Fields) {
     fields.value("kernel_log", Some(kernel_log), Some(&new.kernel_log));
 }
 
+/// What a factory makes is told by its version and its extensions.
+fn is_from_elsewhere(old: &Part, new: &Part) -> bool {
+    match (old, new) {
+        (Part::Fetched(old, _), Part::Fetched(new, _)) => {
+            old != new && new.as_str().starts_with(URLS)
+        }
+        (Part::Own(_) | Part::Fetched(..), _) => false,
+    }
+}
+
+/// An address is not repeated: it may hold a password.
+fn shown(part: &Part) -> String {
+    match part {
+        Part::Own(path) => path.display().to_string(),
+        Part::Fetched(set, _) if set.as_str().starts_with(URLS) => "from an address".to_owned(),
+        Part::Fetched(..) => "made by a factory".to_owned(),
+    }
+}
+
 pub(super) fn image(
     (old, new): (&Image, &Image),
     touched: &BTreeMap<PathBuf, Touch>,
@@ -53,23 +73,31 @@ pub(super) fn image(
 ) {
     // What is missing was told with what happened to the file.
     let Image { name: _, files, missing: _, cmdline, talos } = old;
-    let (none, paths) = (Files::default(), |files: &Result<Files, String>| files.clone().ok());
-    let (before, after) = (paths(files).unwrap_or(none), paths(&new.files).unwrap_or_default());
-    fields.path("kernel", &before.kernel, &after.kernel);
-    let shown = |paths: &[PathBuf]| -> Vec<String> {
-        paths.iter().map(|path| path.display().to_string()).collect()
-    };
-    fields.list("initrd", &shown(&before.initrds), &shown(&after.initrds));
-    fields.list("cmdline", cmdline, &new.cmdline);
-    let release = |image: &Image| image.talos.map(|(version, _)| version.to_string());
-    fields.value("talos", release(old), release(new));
-    if release(old) == release(new) {
-        fields.other("talos.arch", talos, &new.talos);
+    let after = &new.files;
+    fields.value("kernel", Some(shown(&files.kernel)), Some(shown(&after.kernel)));
+    let all = |parts: &[Part]| -> Vec<String> { parts.iter().map(shown).collect() };
+    fields.list("initrd", &all(&files.initrds), &all(&after.initrds));
+    if is_from_elsewhere(&files.kernel, &after.kernel) {
+        fields.changed("kernel", "comes from another address");
     }
-    let initrds = after.initrds.iter().enumerate().map(|(at, path)| (initrd_name(at), path));
-    for (part, path) in [("kernel".to_owned(), &after.kernel)].into_iter().chain(initrds) {
+    if files.initrds.iter().zip(&after.initrds).any(|(old, new)| is_from_elsewhere(old, new)) {
+        fields.changed("initrd", "comes from another address");
+    }
+    fields.list("cmdline", cmdline, &new.cmdline);
+    let release = |talos: &Option<Talos>| Some(talos.as_ref()?.release.clone());
+    fields.value("talos", release(talos), release(&new.talos));
+    if let (Some(talos), Some(new)) = (talos, &new.talos) {
+        fields.value("talos.arch", Some(talos.arch), Some(new.arch));
+        let named = |talos: &Talos| talos.extensions.clone().unwrap_or_default();
+        fields.list("talos.extensions", &named(talos), &named(new));
+    }
+    let initrds = after.initrds.iter().enumerate().map(|(at, part)| (initrd_name(at), part));
+    for (part, at) in [("kernel".to_owned(), &after.kernel)].into_iter().chain(initrds) {
+        let Part::Own(path) = at else {
+            continue;
+        };
         // Of a path that is new here it says nothing what happened there.
-        let is_old = before.kernel == *path || before.initrds.contains(path);
+        let is_old = files.kernel == *at || files.initrds.contains(at);
         let said = match touched.get(path).filter(|_| is_old) {
             None => continue,
             Some(Touch::Came) => "is there",

@@ -1,4 +1,4 @@
-//! `images`, `profiles`, `groups`, `machines` and `menu`: what there is to boot, and who boots it.
+//! `profiles`, `groups`, `machines` and `menu`: who boots what.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::Ipv4Addr;
@@ -7,21 +7,15 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
-use super::settings::{SETTINGS, Said, cmdline};
+use super::settings::{SETTINGS, Said};
 use crate::boot::Mac;
 use crate::boot::catalog::Network;
 use crate::boot::client::{Cpu, Firmware};
-use crate::boot::cmdline::Flaw;
 use crate::boot::pattern::{Pattern, Wildcard};
-use crate::boot::talos::{TalosArch, TalosVersion};
-use crate::config::fields::{Fields, Keys, Located, address, parse, scalar};
+use crate::config::fields::{Fields, Keys, Located, address, parse};
 use crate::config::problem::Problems;
 use crate::config::yaml::{Node, Value};
 
-const IMAGE: Keys = Keys { known: &["kernel", "initrd", "cmdline", "talos"], also: &[] };
-const IMAGE_TALOS: Keys = Keys { known: &["version", "arch", "extensions", "factory"], also: &[] };
-const FACTORY: Keys = Keys { known: &["url", "ca"], also: &[] };
-const DOWNLOAD: Keys = Keys { known: &["url", "sha256"], also: &[] };
 const PROFILE: Keys = Keys { known: &["script", "image", "omni"], also: SETTINGS };
 const GROUP: Keys = Keys { known: &["name", "match", "profile"], also: SETTINGS };
 const MATCH: Keys = Keys {
@@ -33,30 +27,6 @@ const MACHINE: Keys = Keys {
     also: SETTINGS,
 };
 const MENU: Keys = Keys { known: &["default", "timeout", "profiles"], also: &[] };
-
-/// One entry under `images`.
-#[derive(Debug, Default)]
-pub struct Image {
-    /// `kernel`
-    pub kernel: Option<Part>,
-    /// Whether it names no kernel, since Talos' is to be made.
-    pub is_made: bool,
-    /// `initrd`
-    pub initrds: Vec<Part>,
-    /// `cmdline`
-    pub cmdline: Vec<String>,
-    /// `talos`
-    pub talos: Option<(TalosVersion, TalosArch)>,
-}
-
-/// Where a kernel or an initrd comes from.
-#[derive(Debug)]
-pub enum Part {
-    /// A file on this host.
-    File(Located<String>),
-    /// An address.
-    Url(Located<String>),
-}
 
 /// One entry under `profiles`.
 #[derive(Debug, Default)]
@@ -114,111 +84,6 @@ pub struct Menu {
     pub timeout: Option<Duration>,
     /// `profiles`
     pub profiles: Option<Vec<Located<String>>>,
-}
-
-impl Image {
-    pub(super) fn read(node: &Node, key: &str, problems: &mut Problems) -> Self {
-        let fields = Fields::of(node, key, IMAGE, problems);
-        let talos = fields.node("talos").and_then(|node| {
-            let fields = Fields::of(node, &fields.path("talos"), IMAGE_TALOS, problems);
-            let arches = [("amd64", TalosArch::Amd64), ("arm64", TalosArch::Arm64)];
-            let arch = fields.one_of("arch", &arches, problems);
-            extensions(&fields, problems);
-            factory(&fields, problems);
-            let version = fields.parsed::<TalosVersion>("version", problems);
-            if fields.lacks("version") {
-                problems.error(&fields.key, node.place, "`version` is missing, as v1.11.2");
-            }
-            Some((version?.value, arch.unwrap_or_default()))
-        });
-        if fields.lacks("kernel") && fields.lacks("talos") {
-            problems.error(key, node.place, "`kernel` or `talos` is missing");
-        }
-        let kernel = fields.node("kernel");
-        let kernel = kernel.and_then(|node| Part::read(node, &fields.path("kernel"), problems));
-        let initrds = match fields.node("initrd") {
-            None => Vec::new(),
-            Some(Node { value: Value::List(items), .. }) => {
-                let key = |index| format!("{}[{index}]", fields.path("initrd"));
-                let read = |(index, item)| Part::read(item, &key(index), problems);
-                items.iter().enumerate().filter_map(read).collect()
-            }
-            Some(node) => Part::read(node, &fields.path("initrd"), problems).into_iter().collect(),
-        };
-        let is_made = fields.lacks("kernel") && fields.node("talos").is_some();
-        Self { kernel, is_made, initrds, cmdline: cmdline(&fields, problems), talos }
-    }
-}
-
-impl Part {
-    /// A file, an http(s) URL, or `{ url: …, sha256: … }`.
-    fn read(node: &Node, key: &str, problems: &mut Problems) -> Option<Self> {
-        if let Value::Map(_) = node.value {
-            let fields = Fields::of(node, key, DOWNLOAD, problems);
-            if let Some(sum) = fields.text("sha256", problems)
-                && (sum.value.len() != 64 || !sum.value.chars().all(|c| c.is_ascii_hexdigit()))
-            {
-                let message =
-                    format!("`{}` is no SHA-256: that has 64 hexadecimal digits", sum.value);
-                problems.error(&sum.key, sum.place, message);
-            }
-            let url = fields.text("url", problems);
-            if fields.lacks("url") {
-                problems.error(key, node.place, "`url` is missing");
-            }
-            return Some(Self::Url(web(url?, problems)?));
-        }
-        let at = scalar(node, key, problems)?;
-        if at.value.contains("://") {
-            return Some(Self::Url(web(at, problems)?));
-        }
-        Some(Self::File(at))
-    }
-}
-
-/// An http(s) URL.
-fn web(at: Located<String>, problems: &mut Problems) -> Option<Located<String>> {
-    let rest = ["http://", "https://"].iter().find_map(|scheme| at.value.strip_prefix(scheme));
-    if rest.is_some_and(|rest| !rest.is_empty() && Flaw::of(rest).is_none()) {
-        return Some(at);
-    }
-    let message = format!("`{}` is no http:// or https:// address", at.value);
-    problems.error(&at.key, at.place, message);
-    None
-}
-
-/// Each as `siderolabs/bnx2-bnx2x`.
-fn extensions(fields: &Fields<'_>, problems: &mut Problems) {
-    let is_plain = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-    };
-    for at in fields.texts("extensions", problems).unwrap_or_default() {
-        let parts: Vec<&str> = at.value.split('/').collect();
-        if parts.len() != 2 || !parts.into_iter().all(is_plain) {
-            let message =
-                format!("`{}` is no extension; write it like siderolabs/bnx2-bnx2x", at.value);
-            problems.error(&at.key, at.place, message);
-        }
-    }
-}
-
-/// A URL, or `{ url: …, ca: … }`.
-fn factory(fields: &Fields<'_>, problems: &mut Problems) {
-    let Some(node) = fields.node("factory") else {
-        return;
-    };
-    let key = fields.path("factory");
-    let url = match node.value {
-        Value::Map(_) => {
-            let fields = Fields::of(node, &key, FACTORY, problems);
-            fields.text("ca", problems);
-            fields.text("url", problems)
-        }
-        Value::Scalar(_) | Value::List(_) | Value::Null => scalar(node, &key, problems),
-    };
-    if let Some(url) = url {
-        web(url, problems);
-    }
 }
 
 impl Profile {

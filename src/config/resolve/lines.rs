@@ -10,6 +10,7 @@ use super::boots::{Boot, Entry, Sure, of_machine, spoilt};
 use super::link::Linker;
 use super::look::Trial;
 use super::whose::named;
+use crate::boot::Shelf;
 use crate::boot::catalog::{Image, Machine, Profile};
 use crate::boot::cmdline::{self, CmdlineError, KERNEL_NAME, MAX_LEN};
 use crate::boot::select::Who;
@@ -31,8 +32,8 @@ pub(super) fn most_bytes(machine: &Machine) -> usize {
 }
 
 /// What is to be said of a line that is too long.
-fn too_long(profile: &Profile, image: &Image, who: &Who) -> Option<CmdlineError> {
-    match cmdline::kernel_line(profile, image, who) {
+fn too_long(profile: &Profile, image: &Image, who: &Who, shelf: &Shelf) -> Option<CmdlineError> {
+    match cmdline::kernel_line(profile, image, who, shelf) {
         Err(error @ CmdlineError::TooLong { .. }) => Some(error),
         // What else can be wrong with one has been told where it stands.
         Err(CmdlineError::Argument { .. } | CmdlineError::Omni(_)) | Ok(_) => None,
@@ -67,7 +68,7 @@ impl Linker<'_> {
         else {
             return;
         };
-        if let Some(error) = too_long(profile, image, who) {
+        if let Some(error) = too_long(profile, image, who, &self.found.shelf) {
             let group = who.group.as_ref().map(|group| group.name.clone());
             let (name, profile) = (name.clone(), profile.name.clone());
             self.too_long.push(TooLong { profile, group, name, error });
@@ -110,7 +111,8 @@ impl Linker<'_> {
             };
             let group = boot.group.map(|group| group.name.as_str());
             let length = *lengths.entry((&boot.profile.name, group)).or_insert_with(|| {
-                let line = cmdline::kernel_line(boot.profile, image, &boot.who(None));
+                let line =
+                    cmdline::kernel_line(boot.profile, image, &boot.who(None), &self.found.shelf);
                 if let Err(error @ CmdlineError::TooLong { .. }) = &line {
                     self.doubts_a_choice(boot, error, trials);
                 }
@@ -128,7 +130,7 @@ impl Linker<'_> {
                     continue;
                 }
                 let who = boot.who(Some(machine));
-                if let Some(error) = too_long(boot.profile, image, &who) {
+                if let Some(error) = too_long(boot.profile, image, &who, &self.found.shelf) {
                     let key = (boot.profile.name.as_str(), group, boot.sure);
                     let new = || Found { entries: Vec::new(), error };
                     found.entry(key).or_insert_with(new).entries.push(entry);
@@ -211,8 +213,9 @@ mod tests {
         let image = profile.image.as_ref().unwrap();
         let machine = &catalog.machines()["oden"];
         let who = Who { machine: Some(Arc::clone(machine)), group: None };
-        let [without, with] = [Who::default(), who]
-            .map(|who| cmdline::kernel_line(profile, image, &who).unwrap().len());
+        let [without, with] = [Who::default(), who].map(|who| {
+            cmdline::kernel_line(profile, image, &who, &Shelf::default()).unwrap().len()
+        });
         (with.saturating_sub(without), most_bytes(machine))
     }
 

@@ -13,6 +13,7 @@ use crate::boot::templates::Templates;
 use crate::config::fields::{Located, is_name, no_such};
 use crate::config::file::File;
 use crate::config::problem::Problems;
+use crate::config::wanted::Wanted;
 
 /// What `unknown` and `menu.default` mean by these words is no profile.
 pub(super) const RESERVED: [&str; 3] = ["menu", "local", "ignore"];
@@ -26,6 +27,8 @@ pub(super) struct Linker<'a> {
     pub(super) used: HashSet<String>,
     /// The profiles and groups whose own kernel line is too long: nothing more is said of their machines'.
     pub(super) too_long: Vec<TooLong>,
+    /// What each image is made of that is to be fetched.
+    pub(super) wanted: BTreeMap<String, Vec<Wanted>>,
 }
 
 /// What there is of a kind, by name; none where it has an error, so that who names it is not at fault.
@@ -52,10 +55,12 @@ impl<'a> Linker<'a> {
         templates: &'a Templates,
         problems: &'a mut Problems,
     ) -> Self {
-        Self { found, templates, problems, used: HashSet::new(), too_long: Vec::new() }
+        let (used, too_long, wanted) = (HashSet::new(), Vec::new(), BTreeMap::new());
+        Self { found, templates, problems, used, too_long, wanted }
     }
 
-    pub(super) fn link(mut self, file: File) -> Catalog {
+    /// The catalog, and by image what of it is to be fetched.
+    pub(super) fn link(mut self, file: File) -> (Catalog, BTreeMap<String, Vec<Wanted>>) {
         let omni = by_name(file.omni, |name, omni| self.omni(name, omni));
         let images = by_name(file.images, |name, image| self.image(name, image));
         let trials: Vec<look::Trial> = file
@@ -99,7 +104,7 @@ impl<'a> Linker<'a> {
         self.tells_of_kernel_lines(&boots, &trials);
         let from = (self.found, self.templates);
         look::at_scripts(&trials, &boots, &catalog, from, self.problems);
-        catalog
+        (catalog, self.wanted)
     }
 
     pub(super) fn profile_named(

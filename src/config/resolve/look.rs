@@ -49,7 +49,7 @@ pub(super) fn at_scripts(
     let mut places: HashMap<Key, usize> = HashMap::new();
     let mut mistakes: Vec<(Wrong, Vec<Hit<'_>>)> = Vec::new();
     for boot in tried() {
-        for (wrong, machines) in try_out(templates, boot, catalog) {
+        for (wrong, machines) in try_out(templates, boot, catalog, &found.shelf) {
             let at = *places.entry(wrong.key()).or_insert_with(|| {
                 mistakes.push((wrong, Vec::new()));
                 mistakes.len() - 1

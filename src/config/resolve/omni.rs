@@ -73,7 +73,7 @@ impl Linker<'_> {
         Ok(secret)
     }
 
-    fn ca(&mut self, ca: Option<&Located<String>>) {
+    pub(super) fn ca(&mut self, ca: Option<&Located<String>>) {
         let Some(at) = ca else {
             return;
         };

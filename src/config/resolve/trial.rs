@@ -13,7 +13,7 @@ use crate::boot::decide::{Kind, Script};
 use crate::boot::script::{self, Refusal, Scene};
 use crate::boot::select::Who;
 use crate::boot::templates::{Mistake, Templates};
-use crate::boot::{Arch, Client, Mac, Stage};
+use crate::boot::{Arch, Client, Mac, Shelf, Stage};
 
 /// What a trial showed to be wrong.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ pub(super) fn try_out<'a>(
     templates: &Templates,
     boot: &Boot<'a>,
     catalog: &Catalog,
+    shelf: &Shelf,
 ) -> Vec<(Wrong, Option<Vec<&'a str>>)> {
     let profile = boot.profile;
     // That is told already.
@@ -77,7 +78,7 @@ pub(super) fn try_out<'a>(
         ..Client::at(Stage::Ipxe)
     };
     let base = "http://192.0.2.2:8080";
-    let scene = Scene { client: &client, mac, base, http: base };
+    let scene = Scene { client: &client, mac, base, http: base, shelf };
     let script_of = |machine: Option<&Arc<Machine>>| {
         let who = boot.who(machine);
         Script { kind: Kind::of(profile, &who), who }
@@ -88,9 +89,9 @@ pub(super) fn try_out<'a>(
         Err(Refusal::Template(mistake)) => wrong.push((Wrong::Template(mistake), None)),
         Err(Refusal::Cmdline(error @ CmdlineError::TooLong { len, .. })) => {
             // Where the line alone is short enough, its template adds too much.
-            if let Some(line) = line_of(profile, &script.who) {
+            if let Some(line) = line_of(profile, &script.who, shelf) {
                 let excess = len - MAX_LEN;
-                let machines = boot.kin.map(|kin| too_long_too(kin, boot, line, excess));
+                let machines = boot.kin.map(|kin| too_long_too((kin, boot), (line, excess), shelf));
                 let is_whole = boot.kin.zip(machines.as_ref());
                 let is_whole = is_whole.is_none_or(|(kin, some)| kin.entries.len() == some.len());
                 wrong.push((Wrong::Line(error), machines.filter(|_| !is_whole)));
@@ -130,15 +131,19 @@ pub(super) fn try_out<'a>(
 }
 
 /// How long a kernel line is by itself, where it can be had.
-fn line_of(profile: &Profile, who: &Who) -> Option<usize> {
+fn line_of(profile: &Profile, who: &Who, shelf: &Shelf) -> Option<usize> {
     let image = profile.image.as_ref()?;
-    Some(cmdline::kernel_line(profile, image, who).ok()?.len())
+    Some(cmdline::kernel_line(profile, image, who, shelf).ok()?.len())
 }
 
 /// The machines among kin whose lines are too long too, where that of this length is by so much.
-fn too_long_too<'a>(kin: &'a Kin<'a>, boot: &Boot<'_>, line: usize, excess: usize) -> Vec<&'a str> {
+fn too_long_too<'a>(
+    (kin, boot): (&'a Kin<'a>, &Boot<'_>),
+    (line, excess): (usize, usize),
+    shelf: &Shelf,
+) -> Vec<&'a str> {
     let is_too_long = |machine: &Arc<Machine>| {
-        let own = line_of(boot.profile, &boot.who(Some(machine)));
+        let own = line_of(boot.profile, &boot.who(Some(machine)), shelf);
         own.is_some_and(|own| own + excess > line)
     };
     let entries = kin.entries.iter().filter(|(machine, _)| is_too_long(machine));
