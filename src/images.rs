@@ -8,21 +8,25 @@
 
 pub mod download;
 pub mod event;
+pub mod job;
+pub mod keeper;
+pub mod pull;
 pub mod store;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::boot::Shelf;
 use crate::boot::shelf::{Coming, SetId, Standing};
-use crate::images::event::ImageEvent;
-use crate::images::store::{Store, Stored};
 use crate::journal::Journal;
+use event::ImageEvent;
+use job::{Job, State};
+use store::{Store, Stored};
 
 /// How often it is written down at most that a set is served.
 const SERVED_EVERY: Duration = Duration::from_mins(1);
@@ -38,6 +42,7 @@ struct Inner {
     journal: Arc<Journal>,
     checks: Mutex<HashMap<Version, Arc<tokio::sync::Mutex<Option<Result<(), String>>>>>>,
     served: Mutex<HashMap<PathBuf, Instant>>,
+    jobs: Mutex<BTreeMap<SetId, Job>>,
 }
 
 /// One content of a set's folder: it changes when the set is fetched again.
@@ -59,6 +64,7 @@ impl Images {
             journal,
             checks: Mutex::default(),
             served: Mutex::default(),
+            jobs: Mutex::default(),
         }))
     }
 
@@ -112,6 +118,37 @@ impl Images {
             *shelf = Arc::new(now);
             true
         });
+    }
+
+    /// What is being fetched, and how the last attempt of each set ended.
+    pub fn jobs(&self) -> BTreeMap<SetId, Job> {
+        self.locked_jobs().clone()
+    }
+
+    fn locked_jobs(&self) -> MutexGuard<'_, BTreeMap<SetId, Job>> {
+        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn job(&self, set: &SetId, job: Job) {
+        self.locked_jobs().insert(set.clone(), job);
+    }
+
+    /// Says how far a set is that is being fetched.
+    fn progress(&self, set: &SetId, received: u64, total: Option<u64>) {
+        if let Some(job) = self.locked_jobs().get_mut(set) {
+            (job.received, job.total) = (received, total);
+        }
+        self.tell(set, Some(Coming { received, total, failure: None, is_fetched: true }));
+    }
+
+    fn ended(&self, set: &SetId, state: State) {
+        if let Some(job) = self.locked_jobs().get_mut(set) {
+            job.state = state;
+        }
+    }
+
+    fn publish(&self, event: &ImageEvent) {
+        self.0.journal.publish_image(event);
     }
 
     /// Whether a file may be served: one of a set is as it was when it came. All of the set is read for that
@@ -169,7 +206,7 @@ impl Images {
         let aside = stored.set_aside().err().map(|error| error.to_string());
         let damaged = ImageEvent::Damaged { set: stored.set.clone(), damage, aside };
         let told = damaged.to_string();
-        self.0.journal.publish_image(&damaged);
+        self.publish(&damaged);
         self.look();
         Err(told)
     }

@@ -11,6 +11,7 @@ use crate::boot::shelf::SetId;
 use crate::boot::talos::TalosArch;
 use crate::sum::Sha256;
 use crate::talos::schematic::Schematic;
+use crate::web::shown;
 
 /// The public factory.
 pub const FACTORY: &str = "https://factory.talos.dev/";
@@ -86,6 +87,16 @@ impl Origin {
                 let content = sha256.map(|sha256| format!("-{sha256}")).unwrap_or_default();
                 SetId::new(&format!("{URLS}/{sum}{content}"))
             }
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    /// Where it is from, without what nobody else may know.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Factory(recipe) => shown(&recipe.factory).fmt(f),
+            Self::Web(url, _) => shown(url).fmt(f),
         }
     }
 }

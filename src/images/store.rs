@@ -77,6 +77,17 @@ impl Manifest {
         self.files.values().map(|content| content.len).sum()
     }
 
+    /// What it is, in a few words.
+    pub fn what(&self) -> String {
+        match (&self.version, &self.arch) {
+            (Some(version), Some(arch)) => {
+                let with = if self.extensions.is_empty() { "" } else { " with " };
+                format!("Talos {version} {arch}{with}{}", self.extensions.join(", "))
+            }
+            (Some(_) | None, _) => self.from.clone(),
+        }
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()

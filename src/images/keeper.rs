@@ -1,0 +1,237 @@
+//! Sees to it in the background that what the config names is here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Images;
+use super::download::{Patience, Progress};
+use super::event::ImageEvent;
+use super::job::{Job, State};
+use super::pull::{Ask, PullError, Pulled, pull};
+use crate::boot::shelf::{Coming, SetId, Standing};
+use crate::config::Config;
+use crate::config::wanted::Wanted;
+
+/// How many sets are fetched at once: one has all of a usual line.
+const AT_ONCE: usize = 2;
+/// How long is waited before a set is tried again that could not be fetched.
+const AGAIN: Duration = Duration::from_secs(30);
+/// And how long at most, since each wait is twice the one before.
+const AGAIN_AT_MOST: Duration = Duration::from_mins(10);
+/// How often it is told how far a set is.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// A set that somebody asks for, whether a profile names it or not.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// Which.
+    pub wanted: Wanted,
+    /// The images that are made of it.
+    pub images: Vec<String>,
+    /// Which version of it.
+    pub ask: Ask,
+}
+
+/// Fetches, for ever.
+#[derive(Debug)]
+pub struct Keeper {
+    config: watch::Receiver<Arc<Config>>,
+    images: Images,
+    errands: mpsc::UnboundedReceiver<Errand>,
+    running: JoinSet<Ended>,
+    under_way: BTreeSet<SetId>,
+    failures: HashMap<SetId, Failures>,
+    room: Arc<Semaphore>,
+}
+
+/// How often in a row a set could not be fetched, and when that is tried again.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    again: Instant,
+}
+
+/// What became of one.
+struct Ended {
+    errand: Errand,
+    took: Duration,
+    pulled: Result<Pulled, PullError>,
+}
+
+impl Keeper {
+    /// One for the config, and the way to send it on errands.
+    pub fn new(
+        config: watch::Receiver<Arc<Config>>,
+        images: Images,
+    ) -> (Self, mpsc::UnboundedSender<Errand>) {
+        let (sender, errands) = mpsc::unbounded_channel();
+        let keeper = Self {
+            config,
+            images,
+            errands,
+            running: JoinSet::new(),
+            under_way: BTreeSet::new(),
+            failures: HashMap::new(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+        };
+        (keeper, sender)
+    }
+
+    /// Fetches what is missing, again and again until it is here. What is here is looked at first.
+    pub async fn run(mut self) {
+        self.verify_all();
+        let mut shelf = self.images.subscribe();
+        loop {
+            let next = self.fetch_what_is_missing();
+            let alarm = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // A new config is what the next round looks at.
+                changed = self.config.changed() => if changed.is_err() { return },
+                // One may have been set aside.
+                changed = shelf.changed() => if changed.is_err() { return },
+                Some(errand) = self.errands.recv() => {
+                    self.failures.remove(&errand.wanted.set);
+                    self.begin(errand);
+                }
+                Some(ended) = self.running.join_next() => if let Ok(ended) = ended {
+                    self.end(ended);
+                },
+                () = alarm => {}
+            }
+        }
+    }
+
+    /// Reads what the config names once, so that damage shows before a machine comes for it.
+    fn verify_all(&self) {
+        let config = Arc::clone(&self.config.borrow());
+        let shelf = self.images.shelf();
+        for errand in wanted(&config) {
+            if let Some(Standing::Here(set)) = shelf.sets.get(&errand.wanted.set) {
+                let (images, file) = (self.images.clone(), set.folder.join("any"));
+                // It is told by an event.
+                tokio::spawn(async move { images.verified(&file).await.ok() });
+            }
+        }
+    }
+
+    /// Begins what is missing and due, and says when the next one is.
+    fn fetch_what_is_missing(&mut self) -> Option<Instant> {
+        let config = Arc::clone(&self.config.borrow_and_update());
+        let (shelf, now) = (self.images.shelf(), Instant::now());
+        let errands = wanted(&config);
+        let named: BTreeSet<&SetId> = errands.iter().map(|errand| &errand.wanted.set).collect();
+        for (set, standing) in &shelf.sets {
+            let is_left = matches!(standing, Standing::Coming(_)) && !named.contains(set);
+            if is_left && !self.under_way.contains(set) {
+                self.images.tell(set, None);
+            }
+        }
+        let mut next = None;
+        for errand in errands {
+            let set = &errand.wanted.set;
+            let is_here = matches!(shelf.sets.get(set), Some(Standing::Here(_)));
+            if is_here || self.under_way.contains(set) {
+                continue;
+            }
+            match self.failures.get(set).map(|failures| failures.again).filter(|at| *at > now) {
+                Some(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
+                None => self.begin(errand),
+            }
+        }
+        next
+    }
+
+    fn begin(&mut self, errand: Errand) {
+        let set = errand.wanted.set.clone();
+        if !self.under_way.insert(set.clone()) {
+            return;
+        }
+        let image = errand.images.join(", ");
+        self.images.job(&set, Job::begun(&image));
+        self.images.tell(&set, Some(Coming { is_fetched: true, ..Coming::default() }));
+        let (images, room) = (self.images.clone(), Arc::clone(&self.room));
+        self.running.spawn(async move {
+            let _place = room.acquire_owned().await.expect("nobody closes it");
+            let begun = ImageEvent::Begun { image, from: errand.wanted.origin.to_string() };
+            images.publish(&begun);
+            let started = Instant::now();
+            let mut told: Option<Instant> = None;
+            let mut report = |Progress { received, total }: Progress| {
+                if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+                    return;
+                }
+                told = Some(Instant::now());
+                images.progress(&set, received, total);
+            };
+            let asked = (errand.ask, Patience::default());
+            let pulled = pull(images.store(), &errand.wanted, asked, &mut report).await;
+            Ended { errand, took: started.elapsed(), pulled }
+        });
+    }
+
+    fn end(&mut self, Ended { errand, took, pulled }: Ended) {
+        let Errand { wanted: Wanted { set, .. }, images: named, .. } = errand;
+        self.under_way.remove(&set);
+        let image = named.join(", ");
+        match pulled {
+            Ok(pulled) => {
+                self.failures.remove(&set);
+                for doubt in &pulled.doubts {
+                    let (image, doubt) = (image.clone(), doubt.clone());
+                    self.images.publish(&ImageEvent::Doubted { image, doubt });
+                }
+                let what = pulled.stored.manifest.what();
+                if pulled.is_new {
+                    let len = pulled.stored.manifest.len();
+                    self.images.publish(&ImageEvent::Here { image, what: what.clone(), len, took });
+                }
+                self.images.ended(&set, State::Here(what));
+                self.images.tell(&set, None);
+                self.images.look();
+            }
+            Err(error) => {
+                let count = self.failures.get(&set).map_or(0, |before| before.count) + 1;
+                let again_in = (AGAIN * 2_u32.pow((count - 1).min(8))).min(AGAIN_AT_MOST);
+                self.failures.insert(set.clone(), Failures { count, again: Instant::now() + again_in });
+                let reason = error.to_string();
+                let failed = ImageEvent::Failed { image, reason: reason.clone(), again_in };
+                self.images.publish(&failed);
+                self.images.ended(&set, State::Failed(reason.clone()));
+                let failure = format!("{reason}; next try in {} s", again_in.as_secs());
+                self.images.tell(&set, Some(Coming { failure: Some(failure), ..Coming::default() }));
+            }
+        }
+    }
+}
+
+/// The sets of all images that a profile names, each once.
+pub fn wanted(config: &Config) -> Vec<Errand> {
+    let images = config.catalog.profiles.values().filter_map(|profile| profile.image.as_ref());
+    let images: BTreeSet<&str> = images.map(|image| image.name.as_str()).collect();
+    errands(config, images.into_iter())
+}
+
+/// The sets of these images, each once.
+pub fn errands<'a>(config: &Config, images: impl Iterator<Item = &'a str>) -> Vec<Errand> {
+    let mut errands: BTreeMap<SetId, Errand> = BTreeMap::new();
+    for image in images {
+        for wanted in config.wanted.get(image).into_iter().flatten() {
+            let errand = errands.entry(wanted.set.clone()).or_insert_with(|| Errand {
+                wanted: wanted.clone(),
+                images: Vec::new(),
+                ask: Ask::Missing,
+            });
+            errand.images.push(image.to_owned());
+        }
+    }
+    errands.into_values().collect()
+}
