@@ -10,7 +10,6 @@ use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, MachineState, Shelf};
 use reveille::config::file::File;
 use reveille::config::problem::Problems;
-use reveille::config::problem::Problems;
 use reveille::config::resolve::{Surroundings, resolve};
 use reveille::config::{Config, Snapshot};
 use reveille::files::{Asked, asked};
