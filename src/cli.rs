@@ -3,10 +3,14 @@
 mod check;
 mod completions;
 mod doctor;
+mod images;
 mod init;
 mod man;
 mod nbps;
+mod pull;
 mod render;
+mod running;
+mod schematic;
 mod serve;
 mod simulate;
 mod status;
@@ -35,6 +39,16 @@ enum Command {
     Reload(ConfigFile),
     /// List the NBPs, which firmware loads first (iPXE), and what each machine gets; `nbps fetch` gets newer ones.
     Nbps(nbps::Arguments),
+    /// Fetch the images that the config names and that are not here: Talos' by version and extensions, others by their address. Exit code 1 where one is not to be had.
+    ///
+    /// The running daemon does it, as it does by itself in the background; where none runs, this command
+    /// does. What is broken off is gone on with the next time. The proxy that $HTTPS_PROXY or $HTTP_PROXY
+    /// names is used.
+    Pull(pull::Arguments),
+    /// List the images: what each is, its size and age, who needs it, when it was served the last time; `images prune` removes what nobody needs.
+    Images(images::Arguments),
+    /// Print an image's schematic, of which its factory makes it, and the id that follows from it.
+    Schematic(schematic::Arguments),
     /// Tell everything that is wrong with a config and with what it names. Exit code 1 where a running daemon would not take it up: where anything is an error, and no mere warning.
     Check(check::Arguments),
     /// Print what a machine gets, and why: which entries are for it, the offers in words, its exact script.
@@ -89,6 +103,9 @@ impl Cli {
             Command::Status(arguments) => status::run(arguments),
             Command::Reload(file) => status::reload(file.config),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
+            Command::Pull(arguments) => pull::run(arguments),
+            Command::Images(arguments) => images::run(arguments),
+            Command::Schematic(arguments) => schematic::run(arguments),
             Command::Simulate(arguments) => simulate::run(arguments),
             Command::Nbps(arguments) => nbps::run(arguments).map(|()| ExitCode::SUCCESS),
             Command::Init(arguments) => init::run(arguments).map(|()| ExitCode::SUCCESS),

@@ -26,6 +26,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::files::reason;
+use crate::images::inventory::IsMeant;
+use crate::images::pull::Ask;
 use crate::operations::Operations;
 
 /// Its name in the state folder.
@@ -44,13 +46,29 @@ const MOST: usize = 64;
 
 /// What a client asks for. Its variants have braces since serde lets keys pass that nothing knows where they
 /// have none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// How the daemon is doing.
     Status {},
     /// Read the config again.
     Reload {},
+    /// Fetch images: these, or all that a profile names.
+    Pull {
+        /// Which.
+        images: Vec<String>,
+        /// Whether a newer release is looked for where the newest one is wanted.
+        update: bool,
+    },
+    /// What is being fetched.
+    Jobs {},
+    /// List the images.
+    Images {},
+    /// Remove what no profile names.
+    Prune {
+        /// Whether that is only told.
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -218,15 +236,32 @@ async fn converse(mut connection: Connection, operations: Arc<Operations>) -> io
 
 async fn perform(request: Request, operations: &Arc<Operations>) -> Reply {
     let operations = Arc::clone(operations);
-    let perform = move || match request {
-        Request::Status {} => serde_json::to_value(operations.status()),
-        Request::Reload {} => serde_json::to_value(operations.reload()),
-    };
-    match tokio::task::spawn_blocking(perform).await {
+    let performed = tokio::task::spawn_blocking(move || answer(request, &operations)).await;
+    match performed {
         Ok(Ok(answer)) => Reply::Answer(answer),
-        Ok(Err(error)) => Reply::Error(error.to_string()),
+        Ok(Err(reason)) => Reply::Error(reason),
         Err(error) => Reply::Error(error.to_string()),
     }
+}
+
+/// Does what is asked for. `Err` says why not.
+fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
+    let told = match request {
+        Request::Status {} => serde_json::to_value(operations.status()),
+        Request::Reload {} => serde_json::to_value(operations.reload()),
+        Request::Pull { images, update } => {
+            let ask = if update { Ask::Newest } else { Ask::Missing };
+            let jobs = operations.pull(&images, ask).map_err(|refusal| refusal.to_string())?;
+            serde_json::to_value(jobs)
+        }
+        Request::Jobs {} => serde_json::to_value(operations.jobs()),
+        Request::Images {} => serde_json::to_value(operations.images()),
+        Request::Prune { dry_run } => {
+            let is_meant = if dry_run { IsMeant::No } else { IsMeant::Yes };
+            serde_json::to_value(operations.prune(is_meant))
+        }
+    };
+    told.map_err(|error| error.to_string())
 }
 
 /// Why a daemon could not be asked.
@@ -257,7 +292,7 @@ pub enum AskError {
 ///
 /// # Errors
 /// There is none, or it does not answer.
-pub fn ask<T: DeserializeOwned>(state: &Path, request: Request) -> Result<(T, Value), AskError> {
+pub fn ask<T: DeserializeOwned>(state: &Path, request: &Request) -> Result<(T, Value), AskError> {
     let path = state.join(NAME);
     let silent = |what: String| AskError::Silent { path: path.clone(), what };
     let failed = |error: io::Error| silent(format!("does not answer: {error}"));
@@ -272,7 +307,7 @@ pub fn ask<T: DeserializeOwned>(state: &Path, request: Request) -> Result<(T, Va
     })?;
     stream.set_read_timeout(Some(OPERATION)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut line = serde_json::to_vec(&request).map_err(|error| silent(error.to_string()))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| silent(error.to_string()))?;
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;
     let mut answer = Vec::new();

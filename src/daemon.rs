@@ -20,6 +20,7 @@ use crate::control::{Control, ControlError};
 use crate::dhcp::{self, proxy::Port};
 use crate::http;
 use crate::images::Images;
+use crate::images::keeper::Keeper;
 use crate::interfaces::Watcher;
 use crate::journal::Journal;
 use crate::operations::{Listener, Operations};
@@ -93,14 +94,18 @@ pub async fn serve(source: Source) -> Result<()> {
     let (config, served) = views();
     let http = http::Server { config, served, registry: registry.clone(), images: images.clone() };
     tasks.spawn(http.run(http_listener, most_connections(open_files)));
+    let (keeper, errands) = Keeper::new(reloader.subscribe(), images.clone());
     let operations = Operations {
         reloader: Arc::clone(&reloader),
         served: interfaces.subscribe(),
         journal,
         listeners: listeners(&server),
         transfers,
+        images,
+        errands,
         started,
     };
+    tasks.spawn(keeper.run());
     tasks.spawn(interfaces.run());
     if let Some(control) = control {
         tasks.spawn(control.run(operations.clone()));

@@ -8,6 +8,7 @@
 
 pub mod download;
 pub mod event;
+pub mod inventory;
 pub mod job;
 pub mod keeper;
 pub mod pull;
@@ -127,6 +128,16 @@ impl Images {
 
     fn locked_jobs(&self) -> MutexGuard<'_, BTreeMap<SetId, Job>> {
         self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a set is asked for, unless it is under way.
+    pub fn asked(&self, set: &SetId, image: &str) -> Job {
+        let mut jobs = self.locked_jobs();
+        let job = jobs.entry(set.clone()).or_insert_with(|| Job::begun(image));
+        if job.state != State::Running {
+            *job = Job::begun(image);
+        }
+        job.clone()
     }
 
     fn job(&self, set: &SetId, job: Job) {

@@ -8,12 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::boot::shelf::Standing;
 use crate::config::event::Reload;
+use crate::config::fields::no_such;
 use crate::config::load::{LoadError, Source};
 use crate::config::reload::Reloader;
 use crate::config::{self, Config, Severity};
+use crate::images::Images;
+use crate::images::inventory::{self, IsMeant, Pruned, Row};
+use crate::images::job::Job;
+use crate::images::keeper::{self, Errand};
+use crate::images::pull::Ask;
 use crate::interfaces::Served;
 use crate::journal::Journal;
 
@@ -150,6 +157,20 @@ pub struct Reloaded {
     pub refused: Option<String>,
 }
 
+/// What is being fetched, and how the last attempt of each set ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// By set.
+    pub jobs: BTreeMap<String, Job>,
+    /// What was asked for and is here already, a line each.
+    pub here: Vec<String>,
+}
+
+/// Why something is not done that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
 /// The operations, and what they need.
 #[derive(Clone, Debug)]
 pub struct Operations {
@@ -163,6 +184,10 @@ pub struct Operations {
     pub listeners: Vec<Listener>,
     /// The TFTP transfers under way.
     pub transfers: Arc<AtomicUsize>,
+    /// The images that are fetched.
+    pub images: Images,
+    /// The way to have one fetched.
+    pub errands: mpsc::UnboundedSender<Errand>,
     /// When the daemon was started.
     pub started: Instant,
 }
@@ -233,6 +258,50 @@ impl Operations {
         }
     }
 
+    /// Has images fetched, all that a profile names where none is named: what is missing, or what is newer.
+    ///
+    /// # Errors
+    /// There is no such image, or it is the operator's own.
+    pub fn pull(&self, images: &[String], ask: Ask) -> Result<Jobs, Refusal> {
+        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let errands = asked_for(&config, images)?;
+        let shelf = self.images.shelf();
+        let mut jobs = Jobs::default();
+        for errand in errands {
+            let set = errand.wanted.set.clone();
+            let is_here = matches!(shelf.sets.get(&set), Some(Standing::Here(_)));
+            if is_here && (ask == Ask::Missing || !errand.wanted.is_latest()) {
+                jobs.here.push(format!("{} is here already", errand.images.join(", ")));
+                continue;
+            }
+            let job = self.images.asked(&set, &errand.images.join(", "));
+            jobs.jobs.insert(set.to_string(), job);
+            // The keeper ends with the daemon only.
+            self.errands.send(Errand { ask, ..errand }).ok();
+        }
+        Ok(jobs)
+    }
+
+    /// What is being fetched.
+    pub fn jobs(&self) -> Jobs {
+        let jobs = self.images.jobs().into_iter().map(|(set, job)| (set.to_string(), job));
+        Jobs { jobs: jobs.collect(), here: Vec::new() }
+    }
+
+    /// All images.
+    pub fn images(&self) -> Vec<Row> {
+        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        inventory::list(&config, self.images.store(), &self.images.jobs())
+    }
+
+    /// Removes what no profile names, or only says what that is.
+    pub fn prune(&self, is_meant: IsMeant) -> Pruned {
+        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let pruned = inventory::prune(&config, self.images.store(), is_meant);
+        self.images.look();
+        pruned
+    }
+
     /// Reads the config again, and has it written down what became of that. It takes as long as the disk does.
     pub fn reload(&self) -> Reloaded {
         let reload = self.reloader.reload();
@@ -266,6 +335,28 @@ impl Problem {
             text: problem.to_string(),
         }
     }
+}
+
+/// The sets of these images; of all that a profile names where none is named.
+///
+/// # Errors
+/// There is no such image, or it is the operator's own.
+pub fn asked_for(config: &Config, images: &[String]) -> Result<Vec<Errand>, Refusal> {
+    if images.is_empty() {
+        return Ok(keeper::wanted(config));
+    }
+    let all = &config.catalog.images;
+    for name in images {
+        let Some(image) = all.get(name) else {
+            return Err(Refusal(no_such("image", name, all.keys().map(String::as_str))));
+        };
+        if image.sets().next().is_none() {
+            let why =
+                format!("image {name} is made of files of your own; there is nothing to fetch");
+            return Err(Refusal(why));
+        }
+    }
+    Ok(keeper::errands(config, images.iter().map(String::as_str)))
 }
 
 fn seconds(time: SystemTime) -> u64 {

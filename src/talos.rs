@@ -4,4 +4,5 @@
 //!  version, extensions ──schematic──▶ YAML, id ──factory──▶ kernel, initramfs, cmdline-metal
 //! ```
 
+pub mod factory;
 pub mod schematic;

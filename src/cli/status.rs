@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ConfigFile;
 use super::nbps::print;
+use super::running::ask_running;
 use crate::config::load::Source;
 use crate::config::problem::{MOST_TOLD, more_told};
-use crate::control::{AskError, Request, ask};
+use crate::control::Request;
 use crate::operations::{ConfigStatus, Listener, Reloaded, ServedInterface, Status};
 
 /// The exit code where no daemon runs.
@@ -76,14 +77,10 @@ fn code(all_is_well: bool) -> ExitCode {
 
 /// Asks the daemon of this config. Where there is none, that is told.
 fn asked<T: DeserializeOwned>(source: &Source, request: Request) -> Result<Option<(T, Value)>> {
-    let folders = source.state_folders();
-    for folder in &folders {
-        match ask(folder, request) {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(AskError::Nobody(_)) => {}
-            Err(error) => bail!(error),
-        }
+    if let Some(answer) = ask_running(source, &request)? {
+        return Ok(Some(answer));
     }
+    let folders = source.state_folders();
     let named: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     let with = match source {
         Source::File(path) => format!(" --config {}", path.display()),
@@ -96,7 +93,7 @@ fn asked<T: DeserializeOwned>(source: &Source, request: Request) -> Result<Optio
     Ok(None)
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
@@ -211,7 +208,7 @@ fn counted(count: u64, what: &str) -> String {
 }
 
 /// As `3 h 20 min`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

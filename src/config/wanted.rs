@@ -38,6 +38,16 @@ pub struct Wanted {
     pub origin: Origin,
 }
 
+impl Wanted {
+    /// Whether it is to be the newest of its kind.
+    pub fn is_latest(&self) -> bool {
+        match &self.origin {
+            Origin::Factory(recipe) => recipe.version.is_none(),
+            Origin::Web(..) => false,
+        }
+    }
+}
+
 /// Where a set is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {

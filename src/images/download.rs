@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{
-    ACCEPT_RANGES, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE,
+    RETRY_AFTER,
 };
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use tokio::fs::{self, File, OpenOptions};
@@ -24,6 +26,8 @@ use crate::web::{cause, shown};
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
 /// What is written at once.
 const BUFFER: usize = 1 << 20;
+/// The longest answer in JSON: a factory lists some hundred versions and extensions.
+const LONGEST_JSON: usize = 4 << 20;
 /// How much of an error's text is told: a proxy may answer with a page.
 const LONGEST_TEXT: usize = 200;
 
@@ -152,6 +156,22 @@ impl Failure {
         }
     }
 
+    /// Whether the server does not give it to whoever asks so, however often.
+    pub fn is_a_refusal(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => {
+                matches!(status.as_u16(), 400 | 404 | 410 | 422) || status.is_server_error()
+            }
+            Self::Unreachable(_)
+            | Self::Redirect(_)
+            | Self::CutOff { .. }
+            | Self::Ended { .. }
+            | Self::WrongSum { .. }
+            | Self::Unexpected(_)
+            | Self::Disk { .. } => false,
+        }
+    }
+
     /// How long the server asks to wait.
     fn asks_for(&self) -> Option<Duration> {
         match self {
@@ -230,6 +250,37 @@ pub async fn send(request: RequestBuilder) -> Result<Response, Failure> {
     let retry_after = retry_after(response.headers());
     let text = text(response).await;
     Err(Failure::Status { status, text, retry_after })
+}
+
+/// Sends a request whose answer is JSON.
+///
+/// # Errors
+/// It fails, or the answer is something else.
+pub async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
+    let mut response = send(request).await?;
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => {
+                let received = body.len() as u64;
+                return Err(Failure::Ended { received, why: cause(error) });
+            }
+        }
+        if body.len() > LONGEST_JSON {
+            return Err(Failure::Unexpected("its answer is too long".to_owned()));
+        }
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        Failure::Unexpected(format!("its answer is not what is expected: {error}"))
+    })
+}
+
+/// How large a file is, if the server says so beforehand.
+pub async fn size(client: &Client, url: &Url) -> Option<u64> {
+    let response = send(client.head(url.clone())).await.ok()?;
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// RFC 9110 section 10.2.3: seconds. A date is taken for a short wait, as iPXE does.

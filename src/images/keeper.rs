@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tracing::warn;
 
 use super::Images;
 use super::download::{Patience, Progress};
@@ -42,7 +44,7 @@ pub struct Keeper {
     config: watch::Receiver<Arc<Config>>,
     images: Images,
     errands: mpsc::UnboundedReceiver<Errand>,
-    running: JoinSet<Ended>,
+    ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     under_way: BTreeSet<SetId>,
     failures: HashMap<SetId, Failures>,
     room: Arc<Semaphore>,
@@ -56,6 +58,7 @@ struct Failures {
 }
 
 /// What became of one.
+#[derive(Debug)]
 struct Ended {
     errand: Errand,
     took: Duration,
@@ -73,7 +76,7 @@ impl Keeper {
             config,
             images,
             errands,
-            running: JoinSet::new(),
+            ended: mpsc::unbounded_channel(),
             under_way: BTreeSet::new(),
             failures: HashMap::new(),
             room: Arc::new(Semaphore::new(AT_ONCE)),
@@ -102,9 +105,7 @@ impl Keeper {
                     self.failures.remove(&errand.wanted.set);
                     self.begin(errand);
                 }
-                Some(ended) = self.running.join_next() => if let Ok(ended) = ended {
-                    self.end(ended);
-                },
+                Some(ended) = self.ended.1.recv() => self.end(ended),
                 () = alarm => {}
             }
         }
@@ -159,23 +160,29 @@ impl Keeper {
         self.images.job(&set, Job::begun(&image));
         self.images.tell(&set, Some(Coming { is_fetched: true, ..Coming::default() }));
         let (images, room) = (self.images.clone(), Arc::clone(&self.room));
-        self.running.spawn(async move {
+        let (runtime, ended) = (Handle::current(), self.ended.0.clone());
+        let fetch = async move || {
             let _place = room.acquire_owned().await.expect("nobody closes it");
-            let begun = ImageEvent::Begun { image, from: errand.wanted.origin.to_string() };
-            images.publish(&begun);
+            images.publish(&ImageEvent::Begun { image, from: errand.wanted.origin.to_string() });
             let started = Instant::now();
             let mut told: Option<Instant> = None;
             let mut report = |Progress { received, total }: Progress| {
-                if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
-                    return;
+                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    images.progress(&set, received, total);
                 }
-                told = Some(Instant::now());
-                images.progress(&set, received, total);
             };
             let asked = (errand.ask, Patience::default());
             let pulled = pull(images.store(), &errand.wanted, asked, &mut report).await;
-            Ended { errand, took: started.elapsed(), pulled }
-        });
+            // Nobody waits for it where the daemon stops.
+            ended.send(Ended { errand, took: started.elapsed(), pulled }).ok();
+        };
+        // To hash and to write what comes is work that would hold up others; and a daemon that stops does
+        // not wait for a thread of its own.
+        let thread = thread::Builder::new().name("image".to_owned());
+        if let Err(error) = thread.spawn(move || runtime.block_on(fetch())) {
+            warn!("images: cannot start a thread: {error}");
+        }
     }
 
     fn end(&mut self, Ended { errand, took, pulled }: Ended) {
@@ -201,13 +208,15 @@ impl Keeper {
             Err(error) => {
                 let count = self.failures.get(&set).map_or(0, |before| before.count) + 1;
                 let again_in = (AGAIN * 2_u32.pow((count - 1).min(8))).min(AGAIN_AT_MOST);
-                self.failures.insert(set.clone(), Failures { count, again: Instant::now() + again_in });
+                self.failures
+                    .insert(set.clone(), Failures { count, again: Instant::now() + again_in });
                 let reason = error.to_string();
                 let failed = ImageEvent::Failed { image, reason: reason.clone(), again_in };
                 self.images.publish(&failed);
                 self.images.ended(&set, State::Failed(reason.clone()));
                 let failure = format!("{reason}; next try in {} s", again_in.as_secs());
-                self.images.tell(&set, Some(Coming { failure: Some(failure), ..Coming::default() }));
+                self.images
+                    .tell(&set, Some(Coming { failure: Some(failure), ..Coming::default() }));
             }
         }
     }

@@ -66,13 +66,15 @@ pub async fn pull(
     store: &Store,
     wanted: &Wanted,
     (ask, patience): (Ask, Patience),
-    report: &mut (dyn FnMut(Progress) + Send),
+    report: &mut dyn FnMut(Progress),
 ) -> Result<Pulled, PullError> {
     match &wanted.origin {
         Origin::Factory(recipe) => {
             Making { store, recipe, patience }.pull(wanted, ask, report).await
         }
-        Origin::Web(url, sha256) => from_address((store, patience), wanted, (url, *sha256), report).await,
+        Origin::Web(url, sha256) => {
+            from_address((store, patience), wanted, (url, *sha256), report).await
+        }
     }
 }
 
@@ -80,7 +82,7 @@ async fn from_address(
     (store, patience): (&Store, Patience),
     wanted: &Wanted,
     (url, sha256): (&Url, Option<Sha256>),
-    report: &mut (dyn FnMut(Progress) + Send),
+    report: &mut dyn FnMut(Progress),
 ) -> Result<Pulled, PullError> {
     let gathering = match gathering(store, wanted).await? {
         Found::Here(stored) => return Ok(here(*stored, Vec::new())),
@@ -115,7 +117,7 @@ impl Making<'_> {
         &self,
         wanted: &Wanted,
         ask: Ask,
-        report: &mut (dyn FnMut(Progress) + Send),
+        report: &mut dyn FnMut(Progress),
     ) -> Result<Pulled, PullError> {
         let Self { store, recipe, patience } = *self;
         let factory = Factory::of(recipe, patience)?;
@@ -153,7 +155,7 @@ impl Making<'_> {
         factory: &Factory,
         version: &str,
         gathering: &Gathering,
-        report: &mut (dyn FnMut(Progress) + Send),
+        report: &mut dyn FnMut(Progress),
     ) -> Result<(Manifest, Vec<String>), PullError> {
         let Self { recipe, patience, .. } = *self;
         let made = factory.make(&recipe.schematic).await?;
@@ -249,7 +251,10 @@ fn finished(
 ) -> Result<Pulled, PullError> {
     gathering.finish(&manifest)?;
     let stored = store.find(&wanted.set).ok_or_else(|| {
-        PullError::Content(format!("{} was removed by somebody else", store.place(&wanted.set).display()))
+        PullError::Content(format!(
+            "{} was removed by somebody else",
+            store.place(&wanted.set).display()
+        ))
     })?;
     Ok(Pulled { stored, is_new: true, doubts })
 }
@@ -264,7 +269,8 @@ impl Whole {
     /// Those that still are what they were when they came.
     fn read(folder: &Path) -> Self {
         let text = fs::read(folder.join(WHOLE)).unwrap_or_default();
-        let mut files: BTreeMap<String, Content> = serde_json::from_slice(&text).unwrap_or_default();
+        let mut files: BTreeMap<String, Content> =
+            serde_json::from_slice(&text).unwrap_or_default();
         files.retain(|name, content| {
             !name.contains('/') && sum(&folder.join(name)).is_ok_and(|found| found == *content)
         });
@@ -297,7 +303,8 @@ fn not_empty(url: &Url, content: Content) -> Result<(), PullError> {
 
 /// What is odd about a kernel line, if it is one at all.
 fn odd_line(path: &Path) -> Result<Option<String>, PullError> {
-    let bad = |why: &str| PullError::Content(format!("{} is no kernel line: {why}", path.display()));
+    let bad =
+        |why: &str| PullError::Content(format!("{} is no kernel line: {why}", path.display()));
     let bytes = fs::read(path).map_err(|error| bad(&error.to_string()))?;
     if bytes.len() > LONGEST_LINE {
         return Err(bad("it is too long for one"));

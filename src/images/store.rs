@@ -237,6 +237,14 @@ impl Store {
         Ok(Some(Gathering { folder, place, _lock: file }))
     }
 
+    /// Whether some process is at what was begun in this folder.
+    pub fn is_being_gathered(&self, folder: &Path) -> bool {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.strip_prefix(PART).unwrap_or(name);
+        let lock = File::open(folder.with_file_name(format!("{LOCK}{name}")));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Which version the newest one was when it was asked for the last time.
     pub fn pinned(&self, latest: &SetId) -> Option<String> {
         let target = fs::read_link(self.place(latest)).ok()?;
@@ -281,7 +289,9 @@ impl Store {
             }
         };
         fs::remove_dir_all(&aside).map_err(|error| failed(&error))?;
-        fs::remove_file(beside(folder, LOCK)).ok();
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.strip_prefix(PART).or(name.strip_prefix(DAMAGED)).unwrap_or(name);
+        fs::remove_file(folder.with_file_name(format!("{LOCK}{name}"))).ok();
         // What is empty now says nothing.
         let mut parent = folder.parent();
         while let Some(empty) = parent.filter(|it| *it != self.root && it.starts_with(&self.root)) {

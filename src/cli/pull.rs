@@ -1,0 +1,148 @@
+//! `reveille pull`
+
+mod bars;
+
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+
+use self::bars::Bars;
+use super::ConfigFile;
+use super::nbps::print;
+use super::running::ask_running;
+use crate::config::Config;
+use crate::config::load::Source;
+use crate::control::Request;
+use crate::images::download::{Patience, Progress};
+use crate::images::job::{Job, State};
+use crate::images::keeper::Errand;
+use crate::images::pull::{Ask, pull};
+use crate::images::store::Store;
+use crate::operations::{Jobs, asked_for};
+
+/// How often the daemon is asked how far it is.
+const LOOK: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The images, by their names in the config [default: all that a profile names]
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Ask which release of Talos is the newest, where an image's version is `latest`
+    #[arg(long)]
+    update: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Has images fetched: by the running daemon, or where none runs by itself. Exit code 1 where one is not to
+/// be had.
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let source = Source::find(arguments.file.config);
+    let Arguments { images, update, .. } = arguments;
+    let request = Request::Pull { images: images.clone(), update };
+    let is_well = match ask_running::<Jobs>(&source, &request)? {
+        Some((jobs, _)) => watch(&source, jobs)?,
+        None => {
+            let ask = if update { Ask::Newest } else { Ask::Missing };
+            let config =
+                source.load().with_context(|| format!("config: {source} cannot be used"))?;
+            fetch(&config, &images, ask)?
+        }
+    };
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Shows how far the daemon is, until all that was asked for has ended.
+fn watch(source: &Source, asked: Jobs) -> Result<bool> {
+    let mut bars = Bars::new();
+    for line in &asked.here {
+        print(&format!("{line}\n"))?;
+    }
+    if asked.jobs.is_empty() && asked.here.is_empty() {
+        print("no profile names an image that is fetched\n")?;
+    }
+    let mut is_well = true;
+    let mut left = asked.jobs;
+    while !left.is_empty() {
+        for (set, job) in &left {
+            bars.show(set, job);
+        }
+        let ended = left.iter().filter(|(_, job)| job.state != State::Running);
+        let ended: Vec<String> = ended.map(|(set, _)| set.clone()).collect();
+        for set in ended {
+            if let Some(job) = left.remove(&set) {
+                is_well &= told(&mut bars, &set, &job)?;
+            }
+        }
+        if left.is_empty() {
+            break;
+        }
+        sleep(LOOK);
+        let now = ask_running::<Jobs>(source, &Request::Jobs {})?;
+        let Some((Jobs { jobs, .. }, _)) = now else {
+            bail!(
+                "the daemon has stopped; what has come is kept, and `reveille pull` goes on with it"
+            );
+        };
+        for (set, job) in &mut left {
+            let now =
+                jobs.get(set).ok_or_else(|| anyhow!("the daemon knows nothing of it any more"))?;
+            *job = now.clone();
+        }
+    }
+    Ok(is_well)
+}
+
+/// Fetches them itself, one after the other.
+fn fetch(config: &Config, images: &[String], ask: Ask) -> Result<bool> {
+    let errands = asked_for(config, images)?;
+    if errands.is_empty() {
+        print("no profile names an image that is fetched\n")?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let store = Store::new(&config.server.state);
+    let (mut bars, mut is_well) = (Bars::new(), true);
+    for Errand { wanted, images, .. } in errands {
+        let set = wanted.set.to_string();
+        let mut job = Job::begun(&images.join(", "));
+        bars.show(&set, &job);
+        let mut report = |Progress { received, total }: Progress| {
+            (job.received, job.total) = (received, total);
+            bars.show(&set, &job);
+        };
+        let asked = (ask, Patience::default());
+        let pulled = runtime.block_on(pull(&store, &wanted, asked, &mut report));
+        job.state = match pulled {
+            Ok(pulled) => {
+                for doubt in &pulled.doubts {
+                    eprintln!("warning: image {}: {doubt}", job.image);
+                }
+                let what = pulled.stored.manifest.what();
+                State::Here(if pulled.is_new { what } else { format!("{what}, already") })
+            }
+            Err(error) => State::Failed(error.to_string()),
+        };
+        is_well &= told(&mut bars, &set, &job)?;
+    }
+    Ok(is_well)
+}
+
+/// Says how a job has ended, and whether that is well.
+fn told(bars: &mut Bars, set: &str, job: &Job) -> Result<bool> {
+    bars.end(set);
+    match &job.state {
+        State::Here(what) => print(&format!("{} is here: {what}\n", job.image)).map(|()| true),
+        State::Failed(reason) => {
+            eprintln!("reveille: image {}: {reason}", job.image);
+            Ok(false)
+        }
+        State::Running => Ok(true),
+    }
+}
