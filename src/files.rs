@@ -31,7 +31,7 @@ pub enum Refusal {
     #[error(transparent)]
     Decided(Ignored),
     /// The image is on its way.
-    #[error("image {0} is on its way: {1}")]
+    #[error("image {0} is on its way")]
     Coming(String, Coming),
 }
 

@@ -101,7 +101,9 @@ impl Journal {
     /// Writes an event down, unless too many came.
     pub fn publish(&self, Event { subject, step }: &Event) {
         self.count(step.kind());
-        let is_reason = matches!(step, Step::Ignored { .. } | Step::Refused { .. });
+        // What waits asks every few seconds.
+        let is_reason =
+            matches!(step, Step::Ignored { .. } | Step::Refused { .. } | Step::WaitServed { .. });
         if is_reason && self.was_told(subject, step) {
             debug!("{subject}: {step}");
             return;
@@ -114,7 +116,8 @@ impl Journal {
                 warn!("{subject}: {step}");
             }
             Step::Probed { .. } => debug!("{subject}: {step}"),
-            Step::Offered { .. }
+            Step::WaitServed { .. }
+            | Step::Offered { .. }
             | Step::Leased { .. }
             | Step::Acknowledged { .. }
             | Step::AutoexecSent { .. }
@@ -188,6 +191,7 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::AutoexecSent { .. }
         | Step::CompanionSent { .. }
         | Step::ScriptServed { .. }
+        | Step::WaitServed { .. }
         | Step::ImageSent { .. }
         | Step::FileSent { .. } => false,
     }

@@ -10,7 +10,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use crate::boot::shelf::Standing;
+use crate::boot::catalog::Image;
+use crate::boot::shelf::{Lack, Standing};
 use crate::config::event::Reload;
 use crate::config::fields::no_such;
 use crate::config::load::{LoadError, Source};
@@ -41,6 +42,8 @@ pub struct Status {
     pub interfaces: Vec<ServedInterface>,
     /// What is not there of the interfaces that the config names, a line each.
     pub missing_interfaces: Vec<String>,
+    /// What is not here of the images that profiles name, a line each.
+    pub missing_images: Vec<String>,
     /// How many of what there are.
     pub counts: Counts,
     /// How many events of each kind there were since the start.
@@ -211,6 +214,7 @@ impl Operations {
             listeners: self.listeners.clone(),
             interfaces: interfaces.collect(),
             missing_interfaces: served.missing().to_vec(),
+            missing_images: self.missing_images(&config),
             counts: self.counts(&config),
             events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
         }
@@ -244,6 +248,18 @@ impl Operations {
                 .map(Problem::of)
                 .collect(),
         }
+    }
+
+    fn missing_images(&self, config: &Config) -> Vec<String> {
+        let shelf = self.images.shelf();
+        let named = config.catalog.profiles.values().filter_map(|profile| profile.image.as_ref());
+        let named: BTreeMap<&str, &Image> = named.map(|image| (&*image.name, &**image)).collect();
+        let lacks = named.into_iter().filter_map(|(name, image)| match shelf.has(image) {
+            Err(Lack::Coming(coming)) => Some(format!("{name}: {coming}")),
+            // That is a warning of the config.
+            Err(Lack::Missing(_)) | Ok(()) => None,
+        });
+        lacks.collect()
     }
 
     fn counts(&self, config: &Config) -> Counts {

@@ -14,6 +14,8 @@ use crate::config::Snapshot;
 pub enum Does {
     /// It boots something, in words.
     Boot(String, Box<Client>),
+    /// It waits for this image.
+    Wait(String, Box<Client>),
     /// It says on the console why it does not.
     Refuse(String),
 }
@@ -23,6 +25,7 @@ impl Does {
     pub fn step(self, sent: Sent) -> Step {
         match self {
             Self::Boot(does, client) => Step::ScriptServed { does, client, sent },
+            Self::Wait(image, client) => Step::WaitServed { image, client, sent },
             Self::Refuse(reason) => Step::Refused { what: "its boot".to_owned(), reason },
         }
     }
@@ -37,7 +40,14 @@ pub fn render(
 ) -> (String, Does) {
     let scene = Scene { client, mac, base, http, shelf };
     match script::render(&config.templates, script, &config.catalog, scene) {
-        Ok(rendered) => (rendered.text, Does::Boot(rendered.does, Box::new(client.clone()))),
+        Ok(rendered) => {
+            let client = Box::new(client.clone());
+            let does = match script.awaits() {
+                Some(image) => Does::Wait(image.to_owned(), client),
+                None => Does::Boot(rendered.does, client),
+            };
+            (rendered.text, does)
+        }
         Err(refusal) => {
             let reason = refusal.to_string();
             let text = script::render_refusal(&config.templates, scene, &refusal);

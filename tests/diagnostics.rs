@@ -225,7 +225,6 @@ fn of_the_whole_language_only_what_it_names_is_not_there() {
         "server.boot_scripts",
         "omni.homelab.join_token.file",
         "omni.homelab.ca",
-        "images.talos-old-nics",
         "profiles.talos.files.preseed.cfg",
     ];
     assert_eq!(faults, keys.map(|key| (key, true)));

@@ -38,6 +38,16 @@ pub struct Script {
     pub who: Who,
 }
 
+impl Script {
+    /// The image that it waits for.
+    pub fn awaits(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Waiting(profile, _) => profile.image.as_ref().map(|image| image.name.as_str()),
+            Kind::Profile(_) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
+        }
+    }
+}
+
 /// The kinds of script there are.
 #[derive(Clone, Debug)]
 pub enum Kind {

@@ -225,6 +225,15 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
+    /// It fetched a script that has it wait for its image, which is on its way.
+    WaitServed {
+        /// The image.
+        image: String,
+        /// Whom it was for, with what iPXE told of its machine.
+        client: Box<Client>,
+        /// How much.
+        sent: Sent,
+    },
     /// A whole kernel or initrd was fetched.
     ImageSent {
         /// The image's name and the part, as `talos/kernel`.
@@ -276,6 +285,7 @@ impl Step {
             Self::CompanionSent { .. } => "fetched what its NBP loads",
             Self::AutoexecSent { .. } => "fetched autoexec",
             Self::ScriptServed { .. } => "runs its script",
+            Self::WaitServed { .. } => "waits for its image",
             Self::ImageSent { .. } => "fetched of an image",
             Self::FileSent { .. } => "fetched an answer file",
             Self::BrokenOff { .. } => "broke off",
@@ -314,6 +324,9 @@ impl fmt::Display for Step {
             }
             Self::ScriptServed { does, client: _, sent } => {
                 write!(f, "runs its script, fetched over {sent}: {does}")
+            }
+            Self::WaitServed { image, client: _, sent: _ } => {
+                write!(f, "waits for image {image}, which is on its way")
             }
             Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {
                 let (seconds, details) = (took.as_secs_f64(), over.details());

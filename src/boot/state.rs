@@ -61,7 +61,7 @@ impl MachineState {
             }
             Step::AutoexecSent { .. } => self.was_led = true,
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
-            Step::ScriptServed { client, .. } => {
+            Step::ScriptServed { client, .. } | Step::WaitServed { client, .. } => {
                 *self = Self { arch: self.arch, client: Some(client.clone()), ..Self::default() };
             }
             Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, arch, .. } => {

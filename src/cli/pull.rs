@@ -112,7 +112,6 @@ fn fetch(config: &Config, images: &[String], ask: Ask) -> Result<bool> {
     for Errand { wanted, images, .. } in errands {
         let set = wanted.set.to_string();
         let mut job = Job::begun(&images.join(", "));
-        bars.show(&set, &job);
         let mut report = |Progress { received, total }: Progress| {
             (job.received, job.total) = (received, total);
             bars.show(&set, &job);

@@ -100,7 +100,7 @@ pub(super) fn now() -> u64 {
 /// The status as people read it: a word, and what is to be told of it.
 fn told(status: &Status, now: u64) -> String {
     let Status { version, pid, uptime_seconds, config, listeners, counts, events, .. } = status;
-    let Status { interfaces, missing_interfaces, .. } = status;
+    let Status { interfaces, missing_interfaces, missing_images, .. } = status;
     let mut rows = vec![(
         "reveille",
         format!("{version}, process {pid}, runs for {}", duration(*uptime_seconds)),
@@ -122,6 +122,9 @@ fn told(status: &Status, now: u64) -> String {
             counted(counts.nbps, "NBP")
         ),
     ));
+    if !missing_images.is_empty() {
+        rows.push(("waits for", missing_images.join("\n")));
+    }
     rows.push(("sends", counted(counts.tftp_transfers, "file") + " over TFTP"));
     let events = joined(events.iter().map(|(kind, count)| format!("{kind} {count}")));
     rows.push(("since then", if events.is_empty() { "nothing".to_owned() } else { events }));
@@ -254,6 +257,7 @@ mod tests {
                 advertised: "192.168.1.2".parse().unwrap(),
             }],
             missing_interfaces: vec!["interface eth7 has no IPv4 address".into()],
+            missing_images: vec!["talos: 43 % of 99 MiB are here".into()],
             counts: Counts {
                 machines: 16,
                 groups: 2,
@@ -277,6 +281,7 @@ listens on    DHCP (off), HTTP (tcp 8080)
 boots on      eth0 (192.168.1.2)
               interface eth7 has no IPv4 address
 knows         16 machines, 2 groups, 1 profile, 2 images, 4 NBPs
+waits for     talos: 43 % of 99 MiB are here
 sends         0 files over TFTP
 since then    offered 12, refused 1
 "

@@ -214,7 +214,9 @@ pub async fn image(
             server.serve(subject, (name, path), (kind, done), request).await
         }
         Err(refusal @ files::Refusal::Coming(..)) => {
-            let mut response = server.refuse(subject, &name, &refusal.to_string());
+            let reason = refusal.to_string();
+            server.refuse(subject, &name, &reason);
+            let mut response = format!("{reason}\n").into_response();
             // iPXE waits for so long and asks again by itself (`net/tcp/httpcore.c`).
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response.headers_mut().insert(header::RETRY_AFTER, script::WAIT.as_secs().into());

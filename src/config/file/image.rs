@@ -146,7 +146,7 @@ impl Talos {
         let version = fields.parsed::<Release>("version", problems).filter(|version| {
             let message = match &version.value {
                 Release::Line(line) if is_made => format!(
-                    "`{line}` is no whole version: write it like v{line}.2, or `latest` for the newest of all"
+                    "`v{line}` is no whole version: write it like v{line}.2, or `latest` for the newest of all"
                 ),
                 Release::Latest if !is_made => {
                     "which release files of your own are, `latest` does not say; write it like v1.11.2"
