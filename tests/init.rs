@@ -4,10 +4,12 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use tempfile::TempDir;
@@ -255,12 +257,15 @@ fn what_cannot_be_used_is_told_and_never_repeated() {
         &["init", "--omni-token", "-"],
         &["init", "--kernel", "x"],
         &["init", "--omni-name", "../x"],
-        &["init", "--talos-version", "latest"],
+        &["init", "--talos-version", "newest"],
     ] {
         assert_eq!(reveille(folder, usage, "").code, Some(2), "{usage:?}");
     }
     assert_eq!(names(folder), Vec::<String>::new());
 }
+
+/// How long it may show nothing, in milliseconds.
+const SILENT: u16 = 30_000;
 
 /// The program before a terminal of its own, and what the terminal has shown.
 struct Session {
@@ -282,6 +287,9 @@ impl Session {
     /// Reads on; whether there was more.
     fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
+        let mut waiting = [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)];
+        // It would be waited for an answer to another question, for ever.
+        assert!(poll(&mut waiting, SILENT).unwrap() > 0, "it waits at\n{}", self.shown);
         // When the last one who has the other end is gone, this is an error.
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
         self.shown += str::from_utf8(&bytes[..count]).unwrap();
@@ -338,8 +346,13 @@ fn on_a_terminal_it_asks_for_what_matters_and_what_is_pasted_is_not_shown() {
         "",
     );
     session.answer("note: what else stands there (1 of them) is not used", "");
-    session.answer("Talos version [v1.14.0]: ", "latest\n");
-    session.answer("`latest` is not a Talos version; write it like v1.11.2", "v1.13.0\n");
+    session.answer("Talos version [latest]: ", "newest\n");
+    session.answer("`newest` is not a Talos version; write it like v1.11.2", "v1.13.0\n");
+    session.answer("System extensions, as siderolabs/bnx2-bnx2x (Enter: none): ", "bnx2\n");
+    session.answer(
+        "`bnx2` is no extension; write it like siderolabs/bnx2-bnx2x",
+        "siderolabs/bnx2-bnx2x, siderolabs/intel-ucode\n",
+    );
     session.answer("Name of the first machine (Enter: none yet): ", "oden\n");
     session.answer("MAC address of oden: ", "5c:f3:fc:00:00\n");
     session.answer("`5c:f3:fc:00:00` is not a MAC address", "5C-F3-FC-00-00-01\n");
@@ -353,9 +366,12 @@ fn on_a_terminal_it_asks_for_what_matters_and_what_is_pasted_is_not_shown() {
     let token = fs::read_to_string(folder.join("secrets/homelab.token")).unwrap();
     assert_eq!(token, format!("{TOKEN}\n"));
     let config = fs::read_to_string(folder.join("config.yaml")).unwrap();
-    for line in
-        ["  interfaces: [lo] ", "    talos: { version: v1.13.0 } ", "    mac: 5c:f3:fc:00:00:01"]
-    {
+    for line in [
+        "  interfaces: [lo] ",
+        "      version: v1.13.0 ",
+        "      extensions: [siderolabs/bnx2-bnx2x, siderolabs/intel-ucode] ",
+        "    mac: 5c:f3:fc:00:00:01",
+    ] {
         assert!(config.contains(&format!("\n{line}")), "no `{line}` in\n{config}");
     }
 }
@@ -386,7 +402,8 @@ fn who_breaks_off_leaves_nothing_and_has_the_echo_again() {
     }
     let mut session = Session::start(folder, &asked);
     session.answer("Shall machines join Sidero Omni? [Y/n]: ", "n\n");
-    session.answer("Talos version [v1.14.0]: ", "\n");
+    session.answer("Talos version [latest]: ", "\n");
+    session.answer("System extensions, as siderolabs/bnx2-bnx2x (Enter: none): ", "\n");
     session.answer("Name of the first machine (Enter: none yet): ", "\n");
     session.answer("Write this? [Y/n]: ", "n\n");
     let (shown, code) = session.ended();

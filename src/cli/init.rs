@@ -24,12 +24,8 @@ mod steps;
 mod text;
 
 use ask::Terminal;
-use plan::{Name, NewMachine, Plan, Release, System};
+use plan::{Extension, Name, NewMachine, Plan, Release, System};
 use put::{Existing, Piece, put};
-
-/// Where Talos' files are looked for, where nobody names others.
-const KERNEL: &str = "./images/kernel-amd64";
-const INITRD: &str = "./images/initramfs-amd64.xz";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -51,16 +47,19 @@ pub(super) struct Arguments {
     /// The join token: a file with it, or `-` for standard input. Never the token itself: others can read arguments
     #[arg(long, value_name = "FILE|-", requires = "omni_api")]
     omni_token: Option<PathBuf>,
-    /// Which release of Talos the kernel and the initial RAM disk are, as v1.11.2
+    /// Which release of Talos machines boot, as v1.11.2 [default: latest, the newest one]
     #[arg(long, value_name = "VERSION")]
     talos_version: Option<Release>,
     /// A machine, as oden=5c:f3:fc:00:00:01, or with its profile: oden=5c:f3:fc:00:00:01,disk; may be repeated
     #[arg(long = "machine", value_name = "NAME=MAC[,PROFILE]")]
     machines: Vec<NewMachine>,
-    /// The kernel [default: ./images/kernel-amd64]. Without Omni and --talos-version it is no Talos
+    /// A system extension that Talos needs, as siderolabs/bnx2-bnx2x; may be repeated
+    #[arg(long = "extension", value_name = "NAME", conflicts_with = "kernel")]
+    extensions: Vec<Extension>,
+    /// A kernel of your own, where Talos is not to be fetched. Without Omni and --talos-version it is no Talos
     #[arg(long, value_name = "FILE", requires = "initrd")]
     kernel: Option<PathBuf>,
-    /// Its initial RAM disk [default: ./images/initramfs-amd64.xz]
+    /// Its initial RAM disk
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
     /// Replace a config and a token that are there
@@ -105,19 +104,28 @@ fn planned(arguments: Arguments, choice: &Choice, terminal: Option<Terminal>) ->
     let system = match (arguments.talos_version, &arguments.kernel, &omni) {
         (Some(release), _, _) => System::Talos(release),
         (None, Some(_), None) => System::Linux,
-        (None, _, _) => System::Talos(terminal.map(ask_release).transpose()?.unwrap_or_default()),
+        (None, Some(_), Some(_)) => System::Talos(Release::newest_known()),
+        (None, None, _) => {
+            System::Talos(terminal.map(ask_release).transpose()?.unwrap_or_default())
+        }
     };
+    let mut extensions = arguments.extensions;
+    if let (Some(terminal), None, true) = (terminal, &arguments.kernel, extensions.is_empty()) {
+        extensions = ask_extensions(terminal)?;
+    }
     let mut machines = arguments.machines;
     if let (Some(terminal), true) = (terminal, machines.is_empty()) {
         machines.extend(ask_machine(terminal)?);
     }
-    let file = |given: Option<&PathBuf>, usual: &str| match given {
-        Some(path) => named(path, &arguments.output),
-        None => Ok(usual.to_owned()),
+    let files = match (&arguments.kernel, &arguments.initrd) {
+        (Some(kernel), Some(initrd)) => {
+            Some((named(kernel, &arguments.output)?, named(initrd, &arguments.output)?))
+        }
+        (Some(_) | None, _) => None,
     };
     Ok(Plan {
-        kernel: file(arguments.kernel.as_ref(), KERNEL)?,
-        initrd: file(arguments.initrd.as_ref(), INITRD)?,
+        files,
+        extensions,
         config: arguments.output,
         interface,
         subnets,
@@ -238,6 +246,14 @@ fn ask_release(terminal: Terminal) -> Result<Release> {
     terminal.ask_for("Talos version", default.as_ref(), |answer| answer.parse())
 }
 
+fn ask_extensions(terminal: Terminal) -> Result<Vec<Extension>> {
+    let question = "System extensions, as siderolabs/bnx2-bnx2x (Enter: none)";
+    terminal.ask_for(question, "", |answer| {
+        let names = answer.split([',', ' ']).filter(|name| !name.is_empty());
+        names.map(str::parse).collect()
+    })
+}
+
 fn ask_machine(terminal: Terminal) -> Result<Option<NewMachine>> {
     let name = terminal.ask_for("Name of the first machine (Enter: none yet)", "", |answer| {
         if answer.is_empty() { Ok(None) } else { answer.parse::<Name>().map(Some) }
@@ -314,11 +330,9 @@ fn report(plan: &Plan) -> Result<()> {
     for problem in config.problems.iter().filter(told) {
         eprintln!("config: {problem}");
     }
-    let files = [plan.kernel.as_str(), plan.initrd.as_str()];
-    let missing: Vec<&str> = files
-        .into_iter()
-        .filter(|named| readable(&within(plan.folder(), named)).is_err())
-        .collect();
+    let files = plan.files.iter().flat_map(|(kernel, initrd)| [kernel.as_str(), initrd]);
+    let missing: Vec<&str> =
+        files.filter(|named| readable(&within(plan.folder(), named)).is_err()).collect();
     text += &plan.next(&missing);
     print(&text)
 }

@@ -321,3 +321,6 @@ fn odd_line(path: &Path) -> Result<Option<String>, PullError> {
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

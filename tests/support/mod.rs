@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod appliance;
+pub mod factory;
 pub mod firmware;
 pub mod guest;
 pub mod lan;

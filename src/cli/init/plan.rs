@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use crate::boot::Mac;
 use crate::boot::omni::Pasted;
 use crate::boot::talos::TalosVersion;
+use crate::config::wanted::LATEST;
 
 /// What is known of this network.
 #[derive(Debug)]
@@ -23,10 +24,10 @@ pub(super) struct Plan {
     pub(super) omni: Option<(String, Pasted)>,
     /// What machines boot.
     pub(super) system: System,
-    /// The kernel, as the config names it.
-    pub(super) kernel: String,
-    /// The initial RAM disk, as the config names it.
-    pub(super) initrd: String,
+    /// The kernel and the initial RAM disk as the config names them, where they are files of the operator's.
+    pub(super) files: Option<(String, String)>,
+    /// What goes into a Talos that is made.
+    pub(super) extensions: Vec<Extension>,
     /// Machines.
     pub(super) machines: Vec<NewMachine>,
 }
@@ -40,9 +41,32 @@ pub(super) enum System {
     Linux,
 }
 
-/// A release of Talos, as `v1.11.2`.
+/// A release of Talos, as `v1.11.2`, or `latest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Release(String);
+
+/// A system extension of Talos, as `siderolabs/bnx2-bnx2x`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Extension(String);
+
+impl FromStr for Extension {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let is_part = |part: &str| !part.is_empty() && part.chars().all(plain);
+        match text.split_once('/') {
+            Some((maker, name)) if is_part(maker) && is_part(name) => Ok(Self(text.to_owned())),
+            _ => Err(format!("`{text}` is no extension; write it like siderolabs/bnx2-bnx2x")),
+        }
+    }
+}
+
+impl AsRef<str> for Extension {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
 
 /// A machine to write down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +121,9 @@ impl FromStr for Release {
 
     /// Stricter than [`TalosVersion`]: it goes into a URL.
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == LATEST {
+            return Ok(Self::default());
+        }
         text.parse::<TalosVersion>().map_err(|error| error.to_string())?;
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
         if !text.chars().all(plain) {
@@ -108,6 +135,13 @@ impl FromStr for Release {
 
 impl Default for Release {
     fn default() -> Self {
+        Self(LATEST.to_owned())
+    }
+}
+
+impl Release {
+    /// The newest that is known here, for files of which it is not said what they are.
+    pub(super) fn newest_known() -> Self {
         Self(format!("v{}.0", TalosVersion::NEWEST))
     }
 }
@@ -182,8 +216,8 @@ pub(super) mod tests {
             subnets: vec!["192.168.1.2/24".parse().unwrap()],
             omni: Some(("homelab".to_owned(), pasted::parse(text).unwrap())),
             system: System::Talos("1.11.2".parse().unwrap()),
-            kernel: "./images/kernel-amd64".to_owned(),
-            initrd: "./images/initramfs-amd64.xz".to_owned(),
+            files: None,
+            extensions: vec!["siderolabs/bnx2-bnx2x".parse().unwrap()],
             machines: vec!["oden=5c-f3-fc-00-00-01".parse().unwrap()],
         }
     }
@@ -195,8 +229,8 @@ pub(super) mod tests {
             subnets: Vec::new(),
             omni: None,
             system: System::Linux,
-            kernel: "/srv/it's: #1/linux".to_owned(),
-            initrd: "null".to_owned(),
+            files: Some(("/srv/it's: #1/linux".to_owned(), "null".to_owned())),
+            extensions: vec![],
             machines: vec![
                 "1.10=5c-f3-fc-00-00-01,disk".parse().unwrap(),
                 "null=5c-f3-fc-00-00-02".parse().unwrap(),
@@ -240,9 +274,13 @@ pub(super) mod tests {
         for (text, release) in [("1.11.2", "v1.11.2"), ("v1.12.0-beta.1", "v1.12.0-beta.1")] {
             assert_eq!(text.parse::<Release>().unwrap().as_ref(), release);
         }
-        for text in ["", "latest", "v1.11.2; rm", "v1.11.2/../x", "v1.11.2\n"] {
+        for text in ["", "newest", "v1.11.2; rm", "v1.11.2/../x", "v1.11.2\n"] {
             assert!(text.parse::<Release>().is_err(), "{text}");
         }
-        assert_eq!(Release::default().as_ref(), "v1.14.0");
+        assert_eq!(Release::newest_known().as_ref(), "v1.14.0");
+        assert_eq!("latest".parse(), Ok(Release::default()));
+        for text in ["bnx2-bnx2x", "siderolabs/", "siderolabs/a/b", "siderolabs/a b"] {
+            assert!(text.parse::<Extension>().is_err(), "{text}");
+        }
     }
 }

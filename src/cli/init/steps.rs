@@ -2,19 +2,16 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::plan::{Plan, System};
-
-/// Where the image factory has Talos without any system extension: the hash of `customization: {}`.
-const VANILLA: &str = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";
+use super::plan::Plan;
 
 impl Plan {
     /// What to do next. `missing` are the image's files that are not there.
     pub(super) fn next(&self, missing: &[&str]) -> String {
         let mut steps = Vec::new();
         if !missing.is_empty() {
-            steps.push(self.put_there(missing));
+            steps.push(format!("Put there: {}", missing.join(", ")));
         }
         let config = word(&self.config.display().to_string());
         let (named, checked) =
@@ -25,33 +22,15 @@ impl Plan {
             };
         steps.push(format!("`reveille nbps{named}` lists what firmware loads first, `reveille nbps fetch{named}` gets the newest."));
         steps.push(format!("`reveille check{checked}` says what is wrong or missing."));
+        if self.files.is_none() {
+            steps.push(format!("`reveille pull{named}` fetches Talos now; otherwise `serve` does so at its start, and machines wait for it."));
+        }
         steps.push(format!("`sudo reveille serve{named}` serves: as root, for ports 67 and 69."));
         steps.push(format!("On OPNsense set nothing, and remove what tells machines another boot server: \"Network booting\" of ISC\n   DHCP, \"Next server\" and \"TFTP\" fields of Kea, \"DHCP boot\" of Dnsmasq. `sudo reveille doctor --dhcp{named}`\n   asks the LAN, and says what else is in the way."));
         let mut text = "\nNext:\n".to_owned();
         for (at, step) in steps.iter().enumerate() {
             // Writing to a `String` cannot fail.
             let _ = writeln!(text, "{}. {step}", at + 1);
-        }
-        text
-    }
-
-    fn put_there(&self, missing: &[&str]) -> String {
-        let release = match &self.system {
-            System::Linux => return format!("Put there: {}", missing.join(", ")),
-            System::Talos(release) => release.as_ref(),
-        };
-        let mut text = "Put Talos there, with the extensions that you choose at https://factory.talos.dev, or without any:".to_owned();
-        let parts = [(&self.kernel, "kernel-amd64"), (&self.initrd, "initramfs-amd64.xz")];
-        for (named, file) in
-            parts.into_iter().filter(|(named, _)| missing.contains(&named.as_str()))
-        {
-            let path = word(
-                &self.folder().join(named).components().collect::<PathBuf>().display().to_string(),
-            );
-            let _ = write!(
-                text,
-                "\n     curl -fL --create-dirs -o {path} \\\n       https://factory.talos.dev/image/{VANILLA}/{release}/{file}"
-            );
         }
         text
     }
@@ -73,10 +52,7 @@ mod tests {
 
     #[test]
     fn the_next_steps_name_what_is_missing_and_the_config_where_it_is_elsewhere() {
-        insta::assert_snapshot!(
-            "next",
-            plan().next(&["./images/kernel-amd64", "./images/initramfs-amd64.xz"])
-        );
+        insta::assert_snapshot!("next", plan().next(&[]));
         insta::assert_snapshot!("next_elsewhere", bare().next(&["null"]));
         let there = plan().next(&[]);
         assert!(there.starts_with("\nNext:\n1. `reveille nbps`"), "{there}");

@@ -86,17 +86,30 @@ impl Plan {
     }
 
     fn image(&self, text: &mut Lines) {
-        let (kernel, initrd) = (scalar(&self.kernel), scalar(&self.initrd));
         text.add("images:");
         text.add(&format!("  {}:", self.system.name()));
-        text.told(&format!("    kernel: {kernel}"), "a file on this host");
-        text.told(&format!("    initrd: {initrd}"), "one, or a list");
-        match &self.system {
-            System::Talos(release) => text.told(
+        if let Some((kernel, initrd)) = &self.files {
+            text.told(&format!("    kernel: {}", scalar(kernel)), "a file on this host");
+            text.told(&format!("    initrd: {}", scalar(initrd)), "one, or a list");
+        }
+        match (&self.system, &self.files) {
+            (System::Talos(release), Some(_)) => text.told(
                 &format!("    talos: {{ version: {} }}", release.as_ref()),
                 "which release these files are: it decides Talos' own arguments",
             ),
-            System::Linux => {
+            (System::Talos(release), None) => {
+                text.told("    talos:", "fetched by itself from factory.talos.dev, and kept");
+                text.told(
+                    &format!("      version: {}", release.as_ref()),
+                    "as v1.11.2, or latest: the newest one, until `reveille pull --update`",
+                );
+                let extensions: Vec<&str> = self.extensions.iter().map(AsRef::as_ref).collect();
+                text.told(
+                    &format!("      extensions: [{}]", extensions.join(", ")),
+                    "as siderolabs/bnx2-bnx2x, for Broadcom's NetXtreme II",
+                );
+            }
+            (System::Linux, _) => {
                 text.told("    # cmdline: [priority=low]", "kernel arguments that it needs")
             }
         }
