@@ -15,6 +15,7 @@ mod beside;
 mod boots;
 mod control;
 mod fetching;
+mod images;
 mod interfaces;
 mod journey;
 mod last_good;

@@ -39,8 +39,8 @@ pub enum Fault {
     Cut(usize),
     /// So many bytes come at a time, and then a pause.
     Slow(usize, Duration),
-    /// Nothing more comes after so many bytes, and the connection stays.
-    Stall(usize),
+    /// After so many bytes only a few come now and then, until the factory is mended.
+    Hold(usize),
     /// The length that is told is another one, in HEAD and GET.
     Length(u64),
     /// It is led elsewhere.
@@ -220,7 +220,7 @@ fn serve(
             return write(reader.get_mut(), &[head.as_bytes()]);
         }
         Some(Fault::Length(told)) => length = *told,
-        Some(Fault::Cut(_) | Fault::Slow(..) | Fault::Stall(_)) | None => {}
+        Some(Fault::Cut(_) | Fault::Slow(..) | Fault::Hold(_)) | None => {}
     }
     let head = format!(
         "HTTP/1.1 {} X\r\nContent-Length: {length}\r\nConnection: close\r\n{}\r\n",
@@ -236,10 +236,18 @@ fn serve(
             write(reader.get_mut(), &[&body[..after.min(body.len())]])?;
             socket.shutdown(std::net::Shutdown::Both)
         }
-        Some(Fault::Stall(after)) => {
-            write(reader.get_mut(), &[&body[..after.min(body.len())]])?;
-            thread::sleep(Duration::from_mins(5));
-            Ok(())
+        Some(Fault::Hold(after)) => {
+            let (first, mut rest) = body.split_at(after.min(body.len()));
+            write(reader.get_mut(), &[first])?;
+            let is_mended =
+                || shared.lock().unwrap_or_else(PoisonError::into_inner).faults.is_empty();
+            while !is_mended() {
+                let (few, more) = rest.split_at(rest.len().min(100));
+                write(reader.get_mut(), &[few])?;
+                rest = more;
+                thread::sleep(Duration::from_millis(200));
+            }
+            write(reader.get_mut(), &[rest])
         }
         Some(Fault::Slow(chunk, pause)) => {
             for chunk in body.chunks(chunk) {
