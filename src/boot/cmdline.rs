@@ -7,9 +7,6 @@
 //! before a machine boots half a line.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod flaw;
-mod settle;
-
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -18,9 +15,6 @@ use super::omni::redacted;
 use super::select::Who;
 use super::shelf::Shelf;
 use super::talos::{self, TalosVersion};
-
-pub use flaw::Flaw;
-use settle::settled;
 
 /// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
 /// its NUL, and iPXE adds a name or two of its own.
@@ -37,18 +31,16 @@ pub fn initrd_name(index: usize) -> String {
     }
 }
 
-/// Who asked for an argument, in the order in which they are heard.
+/// Who asked for an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layer {
     Initrd,
     Base,
     Omni,
-    Talos,
     Image,
     Profile,
     Group,
     Machine,
-    Network,
 }
 
 /// One kernel argument and who asked for it.
@@ -71,13 +63,10 @@ impl fmt::Display for Argument<'_> {
                 let name = text.split('=').next().unwrap_or_default();
                 write!(f, "`{name}=***` of omni `{owner}`")
             }
-            Layer::Talos => write!(f, "`{text}`, which `talos` of profile `{owner}` makes,"),
             Layer::Image => write!(f, "argument `{text}` of image `{owner}`"),
             Layer::Profile => write!(f, "argument `{text}` of profile `{owner}`"),
             Layer::Group => write!(f, "argument `{text}` of group `{owner}`"),
-            Layer::Machine | Layer::Network => {
-                write!(f, "argument `{text}` of machine `{owner}`")
-            }
+            Layer::Machine => write!(f, "argument `{text}` of machine `{owner}`"),
         }
     }
 }
@@ -108,14 +97,62 @@ pub enum CmdlineError {
     Omni(String),
 }
 
+/// What iPXE would do to a word.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing stands there.
+    #[error("is empty")]
+    Empty,
+    /// iPXE splits at blanks.
+    #[error("has a blank in it, where iPXE would split it; make it two arguments")]
+    Blank,
+    /// A line break would end the command.
+    #[error("has a control character in it")]
+    Control,
+    /// An operator.
+    #[error("is an operator to iPXE, which would end the command there")]
+    Operator,
+    /// A comment.
+    #[error("starts with `#`, where iPXE would end the command")]
+    Comment,
+    /// A setting.
+    #[error("has `${{` in it, which iPXE would expand")]
+    Expansion,
+    /// A continued line.
+    #[error("ends with `\\`, with which iPXE would join the next line")]
+    Continuation,
+}
+
+impl Flaw {
+    /// What iPXE would do to `word` as a word of its own, if it does not take it literally.
+    pub fn of(word: &str) -> Option<Self> {
+        // Most words are: nothing that follows can be said of them.
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"|&;#$\\".contains(&byte);
+        if !word.is_empty() && word.bytes().all(is_plain) {
+            return None;
+        }
+        if word.is_empty() {
+            Some(Self::Empty)
+        } else if word.chars().any(|c| c.is_control()) {
+            Some(Self::Control)
+        } else if word.chars().any(char::is_whitespace) {
+            Some(Self::Blank)
+        } else if ["||", "&&", ";"].contains(&word) {
+            Some(Self::Operator)
+        } else if word.starts_with('#') {
+            Some(Self::Comment)
+        } else if word.contains("${") {
+            Some(Self::Expansion)
+        } else if word.ends_with('\\') {
+            Some(Self::Continuation)
+        } else {
+            None
+        }
+    }
+}
+
 /// The kernel arguments for one boot, in their order: `initrd=`, Talos' own, Omni's three, the
-/// image's, the profile's, the group's, the machine's, `ip=`.
-///
-/// None stands twice. Who comes later has the last word: what it says under a name takes the place of
-/// what those before it said under that name, so that a `console=` of a profile replaces Talos' own; but
-/// what one of them says several times stands so often, and a few names add up by nature, as
-/// `talos.environment=`. `-name` takes away what those before it said under that name, `-name=value` that
-/// one alone.
+/// image's, the profile's, the group's, the machine's, `ip=`. A later `console=` replaces Talos' own.
 ///
 /// `initrd=` names each initrd, for EFI builds of iPXE before 2021-05 (Debian 12's is one); BIOS
 /// and later builds do not mind it.
@@ -178,24 +215,29 @@ fn arguments<'a>(
     if let Some(machine) = &who.machine {
         own.extend(of(Layer::Machine, &machine.name, &machine.settings.cmdline));
         let ip: Vec<String> = ip(&machine.network).into_iter().collect();
-        own.extend(of(Layer::Network, &machine.name, &ip));
+        own.extend(of(Layer::Machine, &machine.name, &ip));
     }
 
     let initrds: Vec<String> =
         (0..image.initrds()).map(|index| format!("initrd={}", initrd_name(index))).collect();
     let mut line = of(Layer::Initrd, &image.name, &initrds);
     if profile.adds_talos_arguments() {
-        line.extend(of(Layer::Base, &image.name, &base(image, shelf)));
+        let replaced = own.iter().any(|a| a.text.starts_with("console="));
+        let base: Vec<String> = base(image, shelf)
+            .into_iter()
+            .filter(|argument| !(replaced && argument.starts_with("console=")))
+            .collect();
+        line.extend(of(Layer::Base, &image.name, &base));
     }
     if let Some(omni) = &profile.omni {
         let join = omni.arguments().map_err(CmdlineError::Omni)?;
         line.extend(of(Layer::Omni, &omni.name, &join));
     }
     if profile.adds_talos_arguments() {
-        line.extend(of(Layer::Talos, &profile.name, &talos_settings(profile, who)));
+        line.extend(of(Layer::Profile, &profile.name, &talos_settings(profile, who)));
     }
     line.extend(own);
-    Ok(settled(line))
+    Ok(line)
 }
 
 /// Talos' own arguments: as the image's factory has them, else as its release is known to have them.
