@@ -7,14 +7,17 @@
 //! before a machine boots half a line.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use super::catalog::{Image, Network, Profile};
-use super::omni::redacted;
+use self::layers::{Argument, Layer, knows_base, said};
+use self::settle::{Settled, settle};
+use super::catalog::{Image, Profile};
 use super::select::Who;
 use super::shelf::Shelf;
-use super::talos::{self, TalosVersion};
+
+mod flaw;
+mod layers;
+mod settle;
+
+pub use flaw::Flaw;
 
 /// The longest kernel line that every kernel takes whole: `COMMAND_LINE_SIZE` on x86 is 2048 with
 /// its NUL, and iPXE adds a name or two of its own.
@@ -28,46 +31,6 @@ pub fn initrd_name(index: usize) -> String {
     match index {
         0 => "initrd".to_owned(),
         n => format!("initrd.{n}"),
-    }
-}
-
-/// Who asked for an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layer {
-    Initrd,
-    Base,
-    Omni,
-    Image,
-    Profile,
-    Group,
-    Machine,
-}
-
-/// One kernel argument and who asked for it.
-struct Argument<'a> {
-    layer: Layer,
-    /// The name of the image, profile, … that asked.
-    owner: &'a str,
-    text: String,
-}
-
-impl fmt::Display for Argument<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layer, owner, .. } = self;
-        let text = redacted(&self.text);
-        match layer {
-            Layer::Initrd => write!(f, "`{text}`"),
-            Layer::Base => write!(f, "Talos' own argument `{text}`"),
-            Layer::Omni => {
-                // The value may be the join token.
-                let name = text.split('=').next().unwrap_or_default();
-                write!(f, "`{name}=***` of omni `{owner}`")
-            }
-            Layer::Image => write!(f, "argument `{text}` of image `{owner}`"),
-            Layer::Profile => write!(f, "argument `{text}` of profile `{owner}`"),
-            Layer::Group => write!(f, "argument `{text}` of group `{owner}`"),
-            Layer::Machine => write!(f, "argument `{text}` of machine `{owner}`"),
-        }
     }
 }
 
@@ -92,67 +55,33 @@ pub enum CmdlineError {
         /// The argument with the most bytes.
         longest: String,
     },
+    /// What came from a factory as Talos' own arguments is none of that.
+    #[error(
+        "what image {image} has as Talos' own kernel arguments cannot be that: {wrong}; `reveille pull --update {image}` fetches it anew"
+    )]
+    Base {
+        /// The image.
+        image: String,
+        /// What is wrong with it.
+        wrong: String,
+    },
     /// The join arguments cannot be made.
     #[error("{0}")]
     Omni(String),
 }
 
-/// What iPXE would do to a word.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Flaw {
-    /// Nothing stands there.
-    #[error("is empty")]
-    Empty,
-    /// iPXE splits at blanks.
-    #[error("has a blank in it, where iPXE would split it; make it two arguments")]
-    Blank,
-    /// A line break would end the command.
-    #[error("has a control character in it")]
-    Control,
-    /// An operator.
-    #[error("is an operator to iPXE, which would end the command there")]
-    Operator,
-    /// A comment.
-    #[error("starts with `#`, where iPXE would end the command")]
-    Comment,
-    /// A setting.
-    #[error("has `${{` in it, which iPXE would expand")]
-    Expansion,
-    /// A continued line.
-    #[error("ends with `\\`, with which iPXE would join the next line")]
-    Continuation,
-}
-
-impl Flaw {
-    /// What iPXE would do to `word` as a word of its own, if it does not take it literally.
-    pub fn of(word: &str) -> Option<Self> {
-        // Most words are: nothing that follows can be said of them.
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"|&;#$\\".contains(&byte);
-        if !word.is_empty() && word.bytes().all(is_plain) {
-            return None;
-        }
-        if word.is_empty() {
-            Some(Self::Empty)
-        } else if word.chars().any(|c| c.is_control()) {
-            Some(Self::Control)
-        } else if word.chars().any(char::is_whitespace) {
-            Some(Self::Blank)
-        } else if ["||", "&&", ";"].contains(&word) {
-            Some(Self::Operator)
-        } else if word.starts_with('#') {
-            Some(Self::Comment)
-        } else if word.contains("${") {
-            Some(Self::Expansion)
-        } else if word.ends_with('\\') {
-            Some(Self::Continuation)
-        } else {
-            None
-        }
-    }
-}
-
 /// The kernel arguments for one boot, in their order: `initrd=`, Talos' own, Omni's three, the
-/// image's, the profile's, the group's, the machine's, `ip=`. A later `console=` replaces Talos' own.
+/// image's, those of `talos`, the profile's, the group's, the machine's, `ip=`.
+///
+/// None stands twice. The same text stands once, where it was said last. Of one name a later layer
+/// takes the place of all that earlier ones said, and stands where it is said; several of one name in one
+/// layer stand beside each other, since `console=tty0 console=ttyS1` means both. A few names add up
+/// whoever says them, as `memmap` and the variables of `talos.environment`. So `ip=`, made of a
+/// machine's `ip`, comes before any other that is said for it.
+///
+/// `-name` in an image, a profile, a group or a machine takes away what was said of that name before it,
+/// `-name=value` that one only; neither ever reaches the kernel. All but `initrd=` can be taken away.
+/// Arguments of `init` behind a `--` cannot begin with `-` for that reason.
 ///
 /// `initrd=` names each initrd, for EFI builds of iPXE before 2021-05 (Debian 12's is one); BIOS
 /// and later builds do not mind it.
@@ -165,7 +94,7 @@ pub fn kernel_line(
     who: &Who,
     shelf: &Shelf,
 ) -> Result<String, CmdlineError> {
-    let arguments = arguments(profile, image, who, shelf)?;
+    let Settled { line: arguments, idle: _ } = settle(said(profile, image, who, shelf)?);
     for argument in &arguments {
         if let Some(flaw) = Flaw::of(&argument.text) {
             return Err(CmdlineError::Argument { argument: argument.to_string(), flaw });
@@ -180,6 +109,24 @@ pub fn kernel_line(
         }
         _ => Ok(line),
     }
+}
+
+/// What of the last entry that is meant, the machine, else the group, else the profile with its image, shall
+/// take something off the kernel line and finds nothing: `argument `-quiet` of machine `oden``. Nothing is
+/// said where Talos' own arguments are not known yet.
+pub fn idle_removals(profile: &Profile, image: &Image, who: &Who, shelf: &Shelf) -> Vec<String> {
+    let meant = |layer: Layer| match layer {
+        Layer::Machine => who.machine.is_some(),
+        Layer::Group => who.machine.is_none() && who.group.is_some(),
+        Layer::Profile | Layer::Image => who.machine.is_none() && who.group.is_none(),
+        Layer::Initrd | Layer::Base | Layer::Omni | Layer::Talos | Layer::Address => false,
+    };
+    if !knows_base(profile, image, shelf) {
+        return Vec::new();
+    }
+    let idle = said(profile, image, who, shelf).map(|said| settle(said).idle);
+    let idle = idle.unwrap_or_default().into_iter().filter(|argument| meant(argument.layer));
+    idle.map(|argument| shortened(&argument)).collect()
 }
 
 /// Whether a kernel line as a script has it, with what its template adds, is short enough.
@@ -197,87 +144,6 @@ pub fn fits(line: &str) -> Result<(), CmdlineError> {
     Err(CmdlineError::TooLong { len, longest })
 }
 
-fn arguments<'a>(
-    profile: &'a Profile,
-    image: &'a Image,
-    who: &'a Who,
-    shelf: &Shelf,
-) -> Result<Vec<Argument<'a>>, CmdlineError> {
-    let of = |layer, owner: &'a str, texts: &[String]| {
-        let make = move |text: &String| Argument { layer, owner, text: text.clone() };
-        texts.iter().map(make).collect::<Vec<_>>()
-    };
-    let mut own = of(Layer::Image, &image.name, &image.cmdline);
-    own.extend(of(Layer::Profile, &profile.name, &profile.settings.cmdline));
-    if let Some(group) = &who.group {
-        own.extend(of(Layer::Group, &group.name, &group.settings.cmdline));
-    }
-    if let Some(machine) = &who.machine {
-        own.extend(of(Layer::Machine, &machine.name, &machine.settings.cmdline));
-        let ip: Vec<String> = ip(&machine.network).into_iter().collect();
-        own.extend(of(Layer::Machine, &machine.name, &ip));
-    }
-
-    let initrds: Vec<String> =
-        (0..image.initrds()).map(|index| format!("initrd={}", initrd_name(index))).collect();
-    let mut line = of(Layer::Initrd, &image.name, &initrds);
-    if profile.adds_talos_arguments() {
-        let replaced = own.iter().any(|a| a.text.starts_with("console="));
-        let base: Vec<String> = base(image, shelf)
-            .into_iter()
-            .filter(|argument| !(replaced && argument.starts_with("console=")))
-            .collect();
-        line.extend(of(Layer::Base, &image.name, &base));
-    }
-    if let Some(omni) = &profile.omni {
-        let join = omni.arguments().map_err(CmdlineError::Omni)?;
-        line.extend(of(Layer::Omni, &omni.name, &join));
-    }
-    if profile.adds_talos_arguments() {
-        line.extend(of(Layer::Profile, &profile.name, &talos_settings(profile, who)));
-    }
-    line.extend(own);
-    Ok(line)
-}
-
-/// Talos' own arguments: as the image's factory has them, else as its release is known to have them.
-fn base(image: &Image, shelf: &Shelf) -> Vec<String> {
-    let set = shelf.kernel_set(image);
-    if let Some(base) = set.and_then(|set| set.base.clone()) {
-        return base;
-    }
-    let talos = image.talos.as_ref();
-    let told = talos.and_then(|talos| talos.version).or_else(|| set.and_then(|set| set.talos));
-    let version = told.unwrap_or(TalosVersion::NEWEST);
-    let arch = talos.map(|talos| talos.arch).unwrap_or_default();
-    version.default_cmdline(arch).into_iter().map(str::to_owned).collect()
-}
-
-/// What `talos` says in a machine, its group and its profile.
-fn talos_settings(profile: &Profile, who: &Who) -> Vec<String> {
-    let mut arguments = Vec::new();
-    if who.settings(Some(profile)).find_map(|said| said.halt_if_installed) == Some(true) {
-        arguments.push("talos.halt_if_installed=1".to_owned());
-    }
-    let labels: BTreeMap<&String, &String> =
-        who.settings(Some(profile)).rev().flat_map(|said| &said.labels).collect();
-    if !labels.is_empty() {
-        arguments.push(talos::labels(&labels));
-    }
-    arguments
-}
-
-/// `ip=<client>::<gateway>:<netmask>:<hostname>:<device>:off:<dns0>:<dns1>` (Linux
-/// `Documentation/admin-guide/nfs/nfsroot.rst`); the server address stays empty.
-fn ip(network: &Network) -> Option<String> {
-    let Network { ip, gateway, nic, hostname, dns } = network;
-    let ip = (*ip)?;
-    let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-    let [hostname, nic] = [hostname, nic].map(|text| text.as_deref().unwrap_or_default());
-    let dns: String = dns.iter().map(|server| format!(":{server}")).collect();
-    Some(format!("ip={}::{gateway}:{}:{hostname}:{nic}:off{dns}", ip.addr(), ip.netmask()))
-}
-
 /// An argument as an operator can find it again, without a line of it filling the screen.
 fn shortened(argument: &Argument<'_>) -> String {
     let text = argument.to_string();
@@ -291,10 +157,11 @@ fn shortened(argument: &Argument<'_>) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::catalog::{Files, Group, Machine, Part, Talos};
+    use super::super::catalog::{Files, Group, Machine, Network, Part, Talos};
     use super::super::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni};
     use super::super::pattern::Pattern;
     use super::super::settings::Settings;
+    use super::super::shelf::{Set, SetId, Standing};
     use super::super::talos::TalosArch;
     use super::*;
 
@@ -390,27 +257,11 @@ mod tests {
              siderolink.api=https://x.omni.siderolabs.io?jointoken=abcd \
              talos.events.sink=[fdae:41e4:649b:9303::1]:8090 \
              talos.logging.kernel=tcp://[fdae:41e4:649b:9303::1]:8092 \
-             talos.halt_if_installed=1 \
+             panic=10 talos.halt_if_installed=1 \
              talos.environment=INSTALLER_META_BASE64=MHhjPW1hY2hpbmVMYWJlbHM6CiAgICByYWNrOiByMQo= \
-             panic=10 intel_iommu=off iommu=off talos.hostname=oden \
+             intel_iommu=off iommu=off talos.hostname=oden \
              ip=192.168.1.171::192.168.1.1:255.255.255.0::eth0:off"
         );
-    }
-
-    /// Linux Documentation/admin-guide/nfs/nfsroot.rst.
-    #[test]
-    fn an_address_has_what_is_known_of_its_network_and_two_name_servers() {
-        let ip = |network: Network| ip(&network);
-        assert_eq!(ip(Network { nic: Some("eth0".into()), ..Network::default() }), None);
-        let bare = Network { ip: "10.0.0.7/8".parse().ok(), ..Network::default() };
-        assert_eq!(ip(bare.clone()).as_deref(), Some("ip=10.0.0.7:::255.0.0.0:::off"));
-        let full = Network {
-            hostname: Some("oden".into()),
-            dns: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
-            ..bare
-        };
-        let line = "ip=10.0.0.7:::255.0.0.0:oden::off:10.0.0.1:10.0.0.2";
-        assert_eq!(ip(full).as_deref(), Some(line));
     }
 
     #[test]
@@ -500,5 +351,60 @@ mod tests {
         let profile = Profile { omni: omni(Err("no join token")), ..profile("talos", &[]) };
         let error = kernel_line(&profile, &image(&[], None)).unwrap_err();
         assert_eq!(error.to_string(), "no join token");
+    }
+    #[test]
+    fn what_a_factory_has_is_the_base_and_what_it_cannot_have_is_refused() {
+        let set = SetId::new("set");
+        let image = Image {
+            files: Files { kernel: Part::Fetched(set.clone(), "kernel"), initrds: vec![] },
+            ..image(&[], Some("v1.11.2"))
+        };
+        let with = |base: Option<&str>| {
+            let base = base.map(|base| base.split_whitespace().map(str::to_owned).collect());
+            let here = Set { folder: "/x".into(), base, talos: None };
+            let shelf = Shelf { sets: [(set.clone(), Standing::Here(here))].into() };
+            let profile = profile("talos", &["-x", "quiet"]);
+            super::kernel_line(&profile, &image, &Who::default(), &shelf)
+        };
+        assert_eq!(with(Some("talos.platform=metal x y")).unwrap(), "talos.platform=metal y quiet");
+        assert!(
+            with(None).unwrap().starts_with("talos.platform=metal console=tty0 init_on_alloc=1")
+        );
+        for (base, wrong) in [
+            ("", "it says no `talos.platform`"),
+            (
+                "talos.platform=metal ;",
+                "in it `;` is an operator to iPXE, which would end the command there",
+            ),
+        ] {
+            let error = with(Some(base)).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "what image rack has as Talos' own kernel arguments cannot be that: {wrong}; `reveille pull --update rack` fetches it anew"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn what_shall_take_something_away_and_finds_nothing_is_told_of_the_entry_that_says_it() {
+        let profile = profile("talos", &["-pti", "-quiet"]);
+        let machine = machine(self::profile("talos", &[]), &["-nosmt", "-slab_nomerge"]);
+        let image = |version| image(&["-panic=1"], version);
+        let of = |image: &Image, machine: Option<&Machine>| {
+            let machine = machine.map(|machine| {
+                let settings = machine.settings.clone();
+                Arc::new(Machine { settings, ..self::machine(self::profile("talos", &[]), &[]) })
+            });
+            idle_removals(&profile, image, &Who { machine, group: None }, &Shelf::default())
+        };
+        let known = image(Some("v1.11.2"));
+        assert_eq!(
+            of(&known, None),
+            ["argument `-panic=1` of image `rack`", "argument `-quiet` of profile `blade`"]
+        );
+        assert_eq!(of(&known, Some(&machine)), ["argument `-nosmt` of machine `oden`"]);
+        assert!(of(&image(None), None).is_empty(), "its release may have it");
     }
 }

@@ -36,7 +36,8 @@ fn too_long(profile: &Profile, image: &Image, who: &Who, shelf: &Shelf) -> Optio
     match cmdline::kernel_line(profile, image, who, shelf) {
         Err(error @ CmdlineError::TooLong { .. }) => Some(error),
         // What else can be wrong with one has been told where it stands.
-        Err(CmdlineError::Argument { .. } | CmdlineError::Omni(_)) | Ok(_) => None,
+        Err(CmdlineError::Argument { .. } | CmdlineError::Base { .. } | CmdlineError::Omni(_))
+        | Ok(_) => None,
     }
 }
 
