@@ -136,7 +136,7 @@ fn fill(
     }
     let common = common_values(who, profile, scene);
     let text = templates.script(template, &context! { ..own, ..common })?;
-    text.lines().filter_map(kernel_arguments).try_for_each(cmdline::fits)?;
+    kernel_lines(&text).try_for_each(cmdline::fits)?;
     Ok(Rendered { text, does })
 }
 
@@ -193,6 +193,11 @@ pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal
             .script("refused", &values)
             .unwrap_or_else(|_| "#!ipxe\necho reveille cannot boot this machine\nsleep 30\n".into())
     })
+}
+
+/// What the kernels of a script are started with. It may hold a join token.
+pub fn kernel_lines(script: &str) -> impl Iterator<Item = &str> {
+    script.lines().filter_map(kernel_arguments)
 }
 
 /// What a line of a script starts a kernel with: `kernel --name kernel http://… quiet || goto failed`.

@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use super::boots::{Boot, Entry, Sure, of_machine, spoilt};
 use super::link::Linker;
 use super::look::Trial;
-use super::whose::named;
+use super::whose::{Hit, named};
 use crate::boot::Shelf;
 use crate::boot::catalog::{Image, Machine, Profile};
 use crate::boot::cmdline::{self, CmdlineError, KERNEL_NAME, MAX_LEN};
 use crate::boot::select::Who;
 use crate::config::fields::Located;
 
-/// How many bytes a machine adds to any kernel line, at most.
+/// How many bytes a machine adds to any kernel line, at most. It may well add less, or take some away, where
+/// its arguments come in place of others.
 pub(super) fn most_bytes(machine: &Machine) -> usize {
     let said = &machine.settings;
     let arguments: usize = said.cmdline.iter().map(|argument| argument.len() + 1).sum();
@@ -31,23 +32,41 @@ pub(super) fn most_bytes(machine: &Machine) -> usize {
     arguments + ip + labels + halts
 }
 
-/// What is to be said of a line that is too long.
+/// What is to be said of a line that is too long, or has a base that cannot be one.
 fn too_long(profile: &Profile, image: &Image, who: &Who, shelf: &Shelf) -> Option<CmdlineError> {
     match cmdline::kernel_line(profile, image, who, shelf) {
-        Err(error @ CmdlineError::TooLong { .. }) => Some(error),
+        Err(error @ (CmdlineError::TooLong { .. } | CmdlineError::Base { .. })) => Some(error),
         // What else can be wrong with one has been told where it stands.
-        Err(CmdlineError::Argument { .. } | CmdlineError::Base { .. } | CmdlineError::Omni(_))
-        | Ok(_) => None,
+        Err(CmdlineError::Argument { .. } | CmdlineError::Omni(_)) | Ok(_) => None,
     }
 }
 
-/// A profile, or a group with its profile, whose line is too long whoever boots it.
+/// A profile, or a group with its profile, whose line is too long for who has no words of its own.
 pub(super) struct TooLong {
     profile: String,
     group: Option<String>,
     /// Where that is said.
     name: Located<String>,
     error: CmdlineError,
+}
+
+/// Who of a boot has a line that is too long: some have words of their own that make it short enough.
+fn refused<'a>(boot: &'a Boot<'a>, shelf: &Shelf) -> Option<Hit<'a>> {
+    let image = boot.profile.image.as_ref()?;
+    let is_refused = |machine| too_long(boot.profile, image, &boot.who(machine), shelf).is_some();
+    let Some(kin) = boot.kin else {
+        return is_refused(None).then_some(Hit { boot, machines: None });
+    };
+    let entries = kin.entries.iter().filter(|(machine, _)| is_refused(Some(machine)));
+    let machines: Vec<&str> = entries.map(|(machine, _)| machine.name.as_str()).collect();
+    let are_all = machines.len() == kin.entries.len();
+    let is_any = !machines.is_empty();
+    is_any.then_some(Hit { boot, machines: (!are_all).then_some(machines) })
+}
+
+/// What is said of an argument that shall take something off the line and finds nothing.
+fn of_idle(argument: &str) -> String {
+    format!("{argument} takes nothing away: nothing of that name is said before it")
 }
 
 /// Machines whose lines are too long with one profile and one group.
@@ -58,17 +77,23 @@ struct Found<'a> {
 }
 
 impl Linker<'_> {
-    /// Notes the kernel line of a profile or a group that is too long to be served.
+    /// Notes the kernel line of a profile or a group that is too long to be served, and tells of what shall
+    /// take something off it that is not there.
     pub(super) fn measure_kernel_line(
         &mut self,
         name: &Located<String>,
         profile: &Profile,
         who: &Who,
     ) {
-        let Some(image) = profile.image.as_ref().filter(|_| !self.is_too_long(&profile.name))
-        else {
+        let Some(image) = profile.image.as_ref() else {
             return;
         };
+        for idle in cmdline::idle_removals(profile, image, who, &self.found.shelf) {
+            self.problems.warning(&name.key, name.place, of_idle(&idle));
+        }
+        if self.is_too_long(&profile.name) {
+            return;
+        }
         if let Some(error) = too_long(profile, image, who, &self.found.shelf) {
             let group = who.group.as_ref().map(|group| group.name.clone());
             let (name, profile) = (name.clone(), profile.name.clone());
@@ -91,15 +116,47 @@ impl Linker<'_> {
                     && boot.profile.name == *profile
                     && group.as_ref().is_none_or(|group| of_group == Some(group))
             };
-            let mut spoils = spoilt(boots.iter().filter(is_its).map(|boot| (boot, None)));
+            let its = boots.iter().filter(is_its);
+            let hits: Vec<Hit<'_>> =
+                its.filter_map(|boot| refused(boot, &self.found.shelf)).collect();
+            let mut spoils = spoilt(hits.iter().map(|hit| (hit.boot, hit.machines.as_deref())));
             spoils.push(match group {
                 Some(group) => format!("groups.{group}"),
                 None => name.key.clone(),
             });
             let message = format!("{error}; its boots are refused until that is mended");
-            self.problems.fault(&name.key, name.place, message).spoils = spoils;
+            match error {
+                // It comes and goes without the config.
+                CmdlineError::Base { .. } => {
+                    self.problems.warning(&name.key, name.place, message);
+                }
+                CmdlineError::TooLong { .. }
+                | CmdlineError::Argument { .. }
+                | CmdlineError::Omni(_) => {
+                    self.problems.fault(&name.key, name.place, message).spoils = spoils;
+                }
+            }
         }
+        self.tells_of_idle_removals(boots);
         self.tells_of_machines_lines(boots, trials);
+    }
+
+    /// Tells of what machines take off their lines, where it is not there whatever they surely boot.
+    fn tells_of_idle_removals(&mut self, boots: &[Boot<'_>]) {
+        for boot in boots.iter().filter(|boot| boot.sure == Sure::Yes) {
+            let (Some(kin), Some(image)) = (boot.kin, &boot.profile.image) else {
+                continue;
+            };
+            for (machine, place) in &kin.entries {
+                if !machine.settings.cmdline.iter().any(|argument| argument.starts_with('-')) {
+                    continue;
+                }
+                let who = boot.who(Some(machine));
+                for idle in cmdline::idle_removals(boot.profile, image, &who, &self.found.shelf) {
+                    self.problems.warning(&of_machine(&machine.name), *place, of_idle(&idle));
+                }
+            }
+        }
     }
 
     fn tells_of_machines_lines(&mut self, boots: &[Boot<'_>], trials: &[Trial]) {
@@ -264,5 +321,46 @@ mod tests {
         let problems = resolved(&yaml).unwrap().problems;
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["groups[0].name", "machines.oden"]);
+    }
+    #[test]
+    fn a_machine_whose_own_word_makes_its_line_short_enough_is_not_among_those_refused() {
+        let yaml = format!(
+            "images: {{ i: {{ kernel: /k }} }}\n\
+             profiles: {{ p: {{ script: linux, image: i, cmdline: ['a={}', quiet] }} }}\n\
+             machines:\n\
+             \x20 long: {{ mac: 5c:f3:fc:00:00:01, profile: p, cmdline: [quiet] }}\n\
+             \x20 less: {{ mac: 5c:f3:fc:00:00:02, profile: p, cmdline: [-a] }}\n\
+             \x20 other: {{ mac: 5c:f3:fc:00:00:03, profile: p, cmdline: [a=1] }}\n",
+            "x".repeat(2040)
+        );
+        let problems = resolved(&yaml).unwrap().problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].key, "profiles.p");
+        assert_eq!(problems[0].spoils, ["machines.long", "profiles.p"]);
+    }
+
+    #[test]
+    fn what_takes_nothing_away_is_told_where_it_stands_and_only_there() {
+        let yaml = "images:\n  i: { kernel: /k, cmdline: [a=1], talos: { version: v1.11.2 } }\n  \
+             n: { kernel: /k }\n\
+             profiles:\n  p: { script: talos, image: i, cmdline: [-a, -pti, -b] }\n  \
+             q: { script: talos, image: n, cmdline: [-b] }\n\
+             groups:\n  - { name: g, match: { mac: '00:*' }, profile: p, cmdline: [-quiet, -slab_nomerge] }\n\
+             machines:\n  oden: { mac: 5c:f3:fc:00:00:01, profile: p, cmdline: [-c=1, -selinux] }\n  \
+             loke: { mac: 5c:f3:fc:00:00:02, profile: q }\n";
+        let problems = resolved(yaml).unwrap().problems;
+        let told: Vec<(&str, &str)> = problems
+            .iter()
+            .map(|problem| (problem.key.as_str(), problem.message.split(" takes ").next().unwrap()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("profiles.p", "argument `-b` of profile `p`"),
+                ("groups[0].name", "argument `-quiet` of group `g`"),
+                ("machines.oden", "argument `-c=1` of machine `oden`"),
+            ]
+        );
+        assert!(problems.iter().all(|problem| !problem.severity.is_error()));
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::boots::{Boot, Kin};
 use crate::boot::catalog::{Catalog, Machine, Profile};
 use crate::boot::client::{Cpu, Facts};
-use crate::boot::cmdline::{self, CmdlineError, MAX_LEN};
+use crate::boot::cmdline::{self, CmdlineError, KERNEL_NAME, MAX_LEN};
 use crate::boot::decide::{Kind, Script};
-use crate::boot::script::{self, Refusal, Scene};
+use crate::boot::script::{self, Refusal, Rendered, Scene};
 use crate::boot::select::Who;
 use crate::boot::templates::{Mistake, Templates};
 use crate::boot::{Arch, Client, Mac, Shelf, Stage};
@@ -83,9 +83,16 @@ pub(super) fn try_out<'a>(
         let who = boot.who(machine);
         Script { kind: Kind::of(profile, &who), who }
     };
-    let script = script_of(boot.kin.map(|kin| kin.longest));
+    let mut script = script_of(boot.kin.map(|kin| kin.longest));
+    let mut rendered = script::render(templates, &script, catalog, scene);
+    if let (Some(kin), Ok(Rendered { text, .. })) = (boot.kin, &rendered)
+        && let Some(longest) = with_longest_line((kin, boot), text, shelf)
+    {
+        script = script_of(Some(longest));
+        rendered = script::render(templates, &script, catalog, scene);
+    }
     let mut wrong = Vec::new();
-    match script::render(templates, &script, catalog, scene) {
+    match rendered {
         Err(Refusal::Template(mistake)) => wrong.push((Wrong::Template(mistake), None)),
         Err(Refusal::Cmdline(error @ CmdlineError::TooLong { len, .. })) => {
             // Where the line alone is short enough, its template adds too much.
@@ -134,6 +141,22 @@ pub(super) fn try_out<'a>(
 fn line_of(profile: &Profile, who: &Who, shelf: &Shelf) -> Option<usize> {
     let image = profile.image.as_ref()?;
     Some(cmdline::kernel_line(profile, image, who, shelf).ok()?.len())
+}
+
+/// The machine among kin whose line really is the longest, where this matters: what a machine says may come in
+/// place of something else, so that the one that says most need not be it. `text` is the script of that one.
+fn with_longest_line<'a>(
+    (kin, boot): (&'a Kin<'a>, &Boot<'_>),
+    text: &str,
+    shelf: &Shelf,
+) -> Option<&'a Arc<Machine>> {
+    let of = |machine| line_of(boot.profile, &boot.who(machine), shelf);
+    let made = script::kernel_lines(text).map(str::len).max()?;
+    let added = made.saturating_sub(of(Some(kin.longest))?);
+    if KERNEL_NAME.len() + 1 + of(None)? + added + kin.most_bytes <= MAX_LEN {
+        return None;
+    }
+    kin.entries.iter().map(|(machine, _)| machine).max_by_key(|machine| of(Some(machine)))
 }
 
 /// The machines among kin whose lines are too long too, where that of this length is by so much.
