@@ -7,11 +7,12 @@
 mod lab;
 mod support;
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lab::appliance::Folder;
 use lab::{packaged, run};
@@ -21,6 +22,14 @@ use support::{Server, at, fetch_http, in_namespaces, noise, start};
 const IMAGE: usize = 80 << 20;
 const IMAGE_CLIENTS: usize = 16;
 const IMAGE_DOWNLOADS: usize = 96;
+/// And another one, whose size shall not matter.
+const LARGE: usize = 400 << 20;
+const LARGE_DOWNLOADS: usize = 24;
+/// Clients that hardly read.
+const SLOW_CLIENTS: usize = 500;
+const SLOW_READS: usize = 4096;
+/// What is asked of memory, whatever the image and however many fetch it.
+const MOST_MIB: f64 = 96.0;
 
 fn main() -> ExitCode {
     in_namespaces(compare)
@@ -31,6 +40,7 @@ fn compare() {
     let folder = Folder::new();
     folder.write("files/initramfs", noise(IMAGE));
     folder.write("files/kernel", "no kernel");
+    folder.write("files/large", noise(LARGE));
     let ours = start_ours(&folder);
     let nginx = start_nginx(&folder);
 
@@ -48,6 +58,54 @@ fn compare() {
         })
     });
     report(&images);
+
+    println!("\nours, beside {SLOW_CLIENTS} clients that read {SLOW_READS} bytes a second");
+    let crowd = beside_slow_ones(&ours, "/images/talos/initrd", IMAGE);
+    println!("\nours, with an image of {} MiB", LARGE >> 20);
+    ours.forget_peak();
+    let large = measure(&ours, LARGE, LARGE_DOWNLOADS, IMAGE_CLIENTS, |buffer| {
+        fetch_http("127.0.0.1:8080", "/images/large/initrd", LARGE, buffer);
+    });
+    report(&[large]);
+    for (what, peak) in [("16 clients", images[0].peak_mib), ("500 slow ones too", crowd)] {
+        let met = if peak < MOST_MIB { "met" } else { "NOT MET" };
+        println!("{what}: peak {peak:.1} MiB, asked for under {MOST_MIB} MiB: {met}");
+    }
+}
+
+/// Slow clients that hold their connections while quick ones fetch: the peak of memory.
+fn beside_slow_ones(ours: &Server, path: &str, len: usize) -> f64 {
+    ours.forget_peak();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut slow: Vec<TcpStream> = (0..SLOW_CLIENTS)
+                .map(|_| {
+                    let mut stream = TcpStream::connect("127.0.0.1:8080").expect("it listens");
+                    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+                    stream.write_all(request.as_bytes()).expect("it is connected");
+                    stream
+                })
+                .collect();
+            let mut buffer = [0; SLOW_READS];
+            while !ended.load(Ordering::Relaxed) {
+                for stream in &mut slow {
+                    // What has ended is as slow as can be.
+                    stream.read(&mut buffer).ok();
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        // All of them have what the kernel's buffers take.
+        thread::sleep(Duration::from_secs(3));
+        let measured = measure(ours, len, IMAGE_DOWNLOADS, IMAGE_CLIENTS, |buffer| {
+            fetch_http("127.0.0.1:8080", path, len, buffer);
+        });
+        ended.store(true, Ordering::Relaxed);
+        let peak = measured.peak_mib;
+        report(&[measured]);
+        peak
+    })
 }
 
 fn answers_http(address: &'static str) -> impl Fn() -> bool {
@@ -58,7 +116,9 @@ fn start_ours(folder: &Folder) -> Server {
     folder.write(
         "config.yaml",
         "server: { interfaces: [lo], tftp: off }\n\
-         images: { talos: { kernel: ./files/kernel, initrd: ./files/initramfs } }\n",
+         images:\n\
+         \x20 talos: { kernel: ./files/kernel, initrd: ./files/initramfs }\n\
+         \x20 large: { kernel: ./files/kernel, initrd: ./files/large }\n",
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
     command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));

@@ -18,7 +18,7 @@ use crate::config::reload::Reloader;
 use crate::config::{Server, watch};
 use crate::control::{Control, ControlError};
 use crate::dhcp::{self, proxy::Port};
-use crate::http;
+use crate::http::{self, body::Pieces};
 use crate::images::Images;
 use crate::images::keeper::Keeper;
 use crate::interfaces::Watcher;
@@ -92,7 +92,13 @@ pub async fn serve(source: Source) -> Result<()> {
         tasks.spawn(ended("tftp", tftp_thread.spawn(server.run())));
     }
     let (config, served) = views();
-    let http = http::Server { config, served, registry: registry.clone(), images: images.clone() };
+    let http = http::Server {
+        config,
+        served,
+        registry: registry.clone(),
+        images: images.clone(),
+        pieces: Pieces::default(),
+    };
     tasks.spawn(http.run(http_listener, most_connections(open_files)));
     let (keeper, errands) = Keeper::new(reloader.subscribe(), images.clone());
     let operations = Operations {

@@ -169,26 +169,27 @@ const LARGEST: u64 = 512 << 20;
 
 /// The content of files that several transfers send at once: read once, kept while somebody has it.
 #[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<std::sync::Mutex<HashMap<PathBuf, Arc<Mutex<Version>>>>>);
+pub struct Shared(Arc<std::sync::Mutex<HashMap<PathBuf, Arc<Mutex<Kept>>>>>);
 
 /// A file as it was when it was read.
 #[derive(Debug, Default)]
-struct Version {
-    identity: Option<Identity>,
+struct Kept {
+    identity: Option<Version>,
     content: Weak<Vec<u8>>,
 }
 
 /// What tells one version of a file from another: a file that is replaced is another inode, one that is
 /// written has another time, down to the kernel's tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
+pub struct Version {
     inode: (u64, u64),
     changed: (i64, i64),
     len: u64,
 }
 
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
+impl Version {
+    /// That of a file with this metadata.
+    pub fn of(metadata: &Metadata) -> Self {
         Self {
             inode: (metadata.dev(), metadata.ino()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -217,10 +218,10 @@ impl Shared {
     }
 }
 
-impl Version {
+impl Kept {
     fn read(&mut self, path: &Path) -> Result<Content, String> {
         let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
-        let identity = Some(Identity::of(&metadata));
+        let identity = Some(Version::of(&metadata));
         if let Some(content) = self.content.upgrade()
             && self.identity == identity
         {

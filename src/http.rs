@@ -4,6 +4,7 @@
 //! compression, no redirect for an `.efi`, `application/efi` as its type, ranges and a strong ETag to
 //! resume with.
 
+pub mod body;
 pub mod boot;
 mod tracked;
 
@@ -33,6 +34,7 @@ use crate::images::Images;
 use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
+use body::Pieces;
 
 /// What the User-Agent of `reveille simulate` ends with.
 pub const SIMULATION: &str = "(reveille simulate)";
@@ -40,6 +42,9 @@ pub const SIMULATION: &str = "(reveille simulate)";
 /// How long a client may take to send the head of a request, or leave a connection idle. iPXE and UEFI
 /// send it at once, and open another connection where they find one closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How much a request's head may have. A body's next piece is read once less than this waits to be sent.
+const MOST_HEADERS: usize = 16 << 10;
 
 /// How long what was sent may stay unacknowledged, or unread by the client, before its connection
 /// ends: a machine that was switched off amid its download.
@@ -56,6 +61,8 @@ pub struct Server {
     pub registry: Registry,
     /// The images that are fetched.
     pub images: Images,
+    /// What is being sent of files.
+    pub pieces: Pieces,
 }
 
 /// A connection: who, and how it reaches us.
@@ -102,6 +109,8 @@ impl Server {
             .with_state(self);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        // It holds one piece of a body, and asks for the next when that is sent.
+        http.max_buf_size(MOST_HEADERS);
         let (mut full, mut failed) = (Tally::default(), Tally::default());
         let room = Arc::new(Semaphore::new(most_connections));
         loop {

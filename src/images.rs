@@ -15,7 +15,6 @@ pub mod pull;
 pub mod store;
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::boot::Shelf;
 use crate::boot::shelf::{Coming, SetId, Standing};
+use crate::files::Version;
 use crate::journal::Journal;
 use event::ImageEvent;
 use job::{Job, State};
@@ -31,6 +31,10 @@ use store::{Store, Stored};
 
 /// How often it is written down at most that a set is served.
 const SERVED_EVERY: Duration = Duration::from_mins(1);
+
+/// What became of reading a set once: who comes meanwhile waits for it.
+#[derive(Clone, Debug, Default)]
+struct Check(Arc<tokio::sync::Mutex<Option<Result<(), String>>>>);
 
 /// The one handle to them.
 #[derive(Clone, Debug)]
@@ -41,17 +45,10 @@ struct Inner {
     store: Store,
     shelf: watch::Sender<Arc<Shelf>>,
     journal: Arc<Journal>,
-    checks: Mutex<HashMap<Version, Arc<tokio::sync::Mutex<Option<Result<(), String>>>>>>,
+    /// By the folder, which of its contents was read, and what that showed.
+    checks: Mutex<HashMap<PathBuf, (Version, Check)>>,
     served: Mutex<HashMap<PathBuf, Instant>>,
     jobs: Mutex<BTreeMap<SetId, Job>>,
-}
-
-/// One content of a set's folder: it changes when the set is fetched again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Version {
-    folder: PathBuf,
-    inode: (u64, u64),
-    changed: (i64, i64),
 }
 
 impl Images {
@@ -168,18 +165,18 @@ impl Images {
     /// # Errors
     /// It is damaged, and in what.
     pub async fn verified(&self, path: &Path) -> Result<(), String> {
-        let Some((version, stored)) = self.stored(path) else {
+        let Some((folder, version, stored)) = self.stored(path) else {
             return Ok(());
         };
         let check = {
             let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
-            // Of a folder there is one content at a time.
-            if !checks.contains_key(&version) {
-                checks.retain(|known, _| known.folder != version.folder);
+            let known = checks.entry(folder).or_insert_with(|| (version, Check::default()));
+            if known.0 != version {
+                *known = (version, Check::default());
             }
-            Arc::clone(checks.entry(version).or_default())
+            known.1.clone()
         };
-        let mut known = check.lock_owned().await;
+        let mut known = check.0.lock_owned().await;
         let images = self.clone();
         // Who waits may go away; what has begun goes on, so that it is done once.
         let verified = tokio::task::spawn_blocking(move || {
@@ -193,7 +190,7 @@ impl Images {
     }
 
     /// The set that a file is of, and which content of it.
-    fn stored(&self, path: &Path) -> Option<(Version, Stored)> {
+    fn stored(&self, path: &Path) -> Option<(PathBuf, Version, Stored)> {
         let shelf = self.shelf();
         let folder = path.parent()?;
         let (set, _) = shelf.sets.iter().find(|(_, standing)| match standing {
@@ -203,11 +200,8 @@ impl Images {
         let stored = self.0.store.find(set)?;
         // The newest is the same as the one that it is.
         let folder = stored.folder.canonicalize().ok()?;
-        let metadata = std::fs::metadata(&folder).ok()?;
-        let inode = (metadata.dev(), metadata.ino());
         let manifest = std::fs::metadata(stored.manifest_path()).ok()?;
-        let changed = (manifest.ctime(), manifest.ctime_nsec());
-        Some((Version { folder, inode, changed }, stored))
+        Some((folder, Version::of(&manifest), stored))
     }
 
     fn verify(&self, stored: &Stored) -> Result<(), String> {

@@ -1,19 +1,23 @@
 //! `/boot/<mac>.ipxe`, `/files/<mac>/<name>`, `/nbp/<name>` and `/images/<image>/<part>`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, RawQuery, Request, State};
+use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
+use tower_http::services::fs::ServeFileSystemResponseBody;
 use uuid::Uuid;
 
+use super::body::FileBody;
 use super::tracked::{Progress, tracked};
 use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
@@ -21,12 +25,8 @@ use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::script;
 use crate::boot::{Arch, Client, Event, Mac, Stage, Step, decide_script, links};
 use crate::config::Snapshot;
-use crate::files::{self, Asked, readable};
+use crate::files::{self, Asked, Version, open, reason};
 use crate::scripts;
-
-/// How much of a file is read at once. Each connection holds about two of them, also that of a client
-/// which has stopped reading; and 128 KiB were measured to cost half of the pace that 512 KiB have.
-const CHUNK: usize = 1 << 19;
 
 /// How much of a fact is taken: SMBIOS strings are short, and a client can send what it likes.
 const LONGEST_FACT: usize = 200;
@@ -235,16 +235,13 @@ impl Server {
         (kind, done): (&'static str, fn(String, Sent) -> Step),
         request: Request,
     ) -> Response {
-        let at = path.clone();
-        let checked = tokio::task::spawn_blocking(move || readable(&at)).await;
-        if let Ok(Err(reason)) = checked {
-            return self.refuse(subject, &name, &format!("{}: {reason}", path.display()));
-        }
         let whole = request.method() == Method::GET;
-        let file =
-            ServeFile::new(&path).with_buf_chunk_size(CHUNK).ignore_multi_range_requests(true);
-        let request = without_stale_range(request, &file).await;
-        let Ok(mut response) = file.oneshot(request).await;
+        let (file, mut response) = match opened(&path, request).await {
+            Ok(opened) => opened,
+            Err(reason) => {
+                return self.refuse(subject, &name, &format!("{}: {reason}", path.display()));
+            }
+        };
         if response.status().is_success() {
             let kind = HeaderValue::from_static(kind);
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -252,7 +249,13 @@ impl Server {
         let length = response.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let (parts, body) = response.into_parts();
-        let body = Body::new(body);
+        // The head is right in every respect; the body is sent as it suits the client.
+        let body = match (length, from(&parts)) {
+            (Some(length), Some(from)) if whole => {
+                Body::new(FileBody::new(file, (from, length), self.pieces.clone()))
+            }
+            (Some(_) | None, _) => Body::new(body),
+        };
         let body = match length {
             Some(length) if whole && parts.status == StatusCode::OK => {
                 tracked(body, length, move |progress| {
@@ -297,6 +300,32 @@ impl Server {
     }
 }
 
+/// A file, and the response to a request for it: of one version of it, also where it is replaced meanwhile.
+async fn opened(
+    path: &FilePath,
+    request: Request,
+) -> Result<(File, Response<ServeFileSystemResponseBody>), String> {
+    let head = ServeFile::new(path).ignore_multi_range_requests(true);
+    let request = without_stale_range(request, &head).await;
+    let mut versions = 0..3;
+    loop {
+        let at = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = open(&at)?;
+            Ok::<_, String>((Version::of(&file.metadata().map_err(|error| reason(&error))?), file))
+        });
+        let (version, file) = opened.await.map_err(|error| error.to_string())??;
+        let mut again = Request::new(Body::empty());
+        *again.method_mut() = request.method().clone();
+        *again.headers_mut() = request.headers().clone();
+        let Ok(response) = head.clone().oneshot(again).await;
+        let now = tokio::fs::metadata(path).await.map_err(|error| reason(&error))?;
+        if Version::of(&now) == version || versions.next().is_none() {
+            return Ok((file, response));
+        }
+    }
+}
+
 /// A part of a file is only worth something to who has the rest of the same version: with an If-Range
 /// that is not this version, the whole file is the answer (RFC 9110 section 13.1.5). tower-http does
 /// not look at it.
@@ -320,6 +349,18 @@ async fn without_stale_range(mut request: Request, file: &ServeFile) -> Request 
         request.headers_mut().remove(header::RANGE);
     }
     request
+}
+
+/// Where in its file a response begins, if it is of a file: its Content-Range (RFC 9110 section 14.4).
+fn from(parts: &Parts) -> Option<u64> {
+    match parts.status {
+        StatusCode::OK => Some(0),
+        StatusCode::PARTIAL_CONTENT => {
+            let range = parts.headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+            range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+        }
+        _ => None,
+    }
 }
 
 fn ended(file: String, done: fn(String, Sent) -> Step, progress: Progress) -> Step {

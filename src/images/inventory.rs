@@ -136,11 +136,11 @@ fn fetched(
     let lacking: Vec<&SetId> = image.sets().filter(|set| !stored.contains_key(*set)).collect();
     let under_way = lacking.iter().filter_map(|set| jobs.get(*set));
     let running: Vec<&Job> = under_way.clone().filter(|job| job.state == State::Running).collect();
-    let failed = under_way.filter_map(|job| match &job.state {
+    let mut failed = under_way.filter_map(|job| match &job.state {
         State::Failed(reason) => Some(reason.clone()),
         State::Running | State::Here(_) => None,
     });
-    let state = match (lacking.is_empty(), running.first(), failed.last()) {
+    let state = match (lacking.is_empty(), running.first(), failed.next_back()) {
         (true, _, _) if profiles.is_empty() => Standing::Unused,
         (true, _, _) => Standing::Here,
         (false, Some(_), _) => Standing::Coming(running.iter().map(|job| job.total).sum()),

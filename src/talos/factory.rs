@@ -72,12 +72,12 @@ pub enum FactoryError {
     Tls(String),
     /// It has no release.
     #[error("{0} names no release of Talos that is no pre-release")]
-    NoRelease(Url),
+    NoRelease(String),
     /// It does not have this one.
     #[error("{url} has no Talos {version}; it has {}", told(versions))]
     NoVersion {
         /// The factory.
-        url: Url,
+        url: String,
         /// What was asked for.
         version: String,
         /// What is near it.
@@ -87,7 +87,7 @@ pub enum FactoryError {
     #[error("{}", unknown_extensions(url, version, extensions))]
     NoExtension {
         /// The factory.
-        url: Url,
+        url: String,
         /// For which release.
         version: String,
         /// Each that it does not know, and the nearest one that it does.
@@ -99,7 +99,7 @@ fn told(versions: &[String]) -> String {
     if versions.is_empty() { "none".to_owned() } else { versions.join(", ") }
 }
 
-fn unknown_extensions(url: &Url, version: &str, extensions: &[(String, Option<String>)]) -> String {
+fn unknown_extensions(url: &str, version: &str, extensions: &[(String, Option<String>)]) -> String {
     let each = extensions.iter().map(|(name, nearest)| match nearest {
         Some(nearest) => format!("`{name}` (did you mean `{nearest}`?)"),
         None => format!("`{name}`"),
@@ -199,12 +199,12 @@ impl Factory {
     pub async fn latest(&self) -> Result<Version, FactoryError> {
         let versions = self.versions().await?;
         let newest = versions.into_iter().find(|version| version.pre.is_empty());
-        newest.ok_or_else(|| FactoryError::NoRelease(shown(&self.url)))
+        newest.ok_or_else(|| FactoryError::NoRelease(shown(&self.url).to_string()))
     }
 
     /// What it does not know of an image that it does not make: the version, or extensions.
     pub async fn unknown(&self, version: &str, extensions: &[String]) -> Option<FactoryError> {
-        let url = shown(&self.url);
+        let url = shown(&self.url).to_string();
         let wanted = Version::parse(version.strip_prefix('v').unwrap_or(version)).ok()?;
         let versions = self.versions().await.ok()?;
         if !versions.contains(&wanted) {

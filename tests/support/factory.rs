@@ -83,23 +83,23 @@ pub struct Tls {
 impl Tls {
     /// For a server at this address.
     pub fn new(address: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).expect("a factory of the tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let ca = params.self_signed(&key).unwrap();
+        let key = KeyPair::generate().expect("a factory of the tests");
+        let ca = params.self_signed(&key).expect("a factory of the tests");
         let issuer = Issuer::new(params, key);
-        let own_key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(vec![address.to_owned()]).unwrap();
-        let own = own.signed_by(&own_key, &issuer).unwrap();
+        let own_key = KeyPair::generate().expect("a factory of the tests");
+        let own = CertificateParams::new(vec![address.to_owned()]).expect("a factory of the tests");
+        let own = own.signed_by(&own_key, &issuer).expect("a factory of the tests");
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own_key.serialize_der()));
         let chain = vec![CertificateDer::from(own.der().to_vec())];
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .unwrap()
+            .expect("a factory of the tests")
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .unwrap();
+            .expect("a factory of the tests");
         Self { ca: ca.pem(), config: Arc::new(config) }
     }
 }
@@ -107,13 +107,13 @@ impl Tls {
 impl Factory {
     /// One on loopback.
     pub fn start(offers: Offers) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), offers, None)
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a factory of the tests"), offers, None)
     }
 
     /// One on a listener, behind TLS where that is given.
     pub fn on(listener: TcpListener, offers: Offers, tls: Option<&Tls>) -> Self {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}", listener.local_addr().expect("a factory of the tests"));
         let shared = Arc::new(Mutex::new(Shared { offers, ..Shared::default() }));
         let (state, config) = (Arc::clone(&shared), tls.map(|tls| Arc::clone(&tls.config)));
         thread::spawn(move || {

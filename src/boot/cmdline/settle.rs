@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn an_argument_stands_once_and_the_later_layer_wins() {
         use Layer::{Address, Base, Group, Image, Initrd, Machine, Omni, Profile, Talos};
-        let table: [(&str, &[(Layer, &str)], &str); 20] = [
+        type Said = [(Layer, &'static str)];
+        let table: [(&str, &Said, &str); 20] = [
             ("nothing", &[], ""),
             ("the same", &[(Image, "quiet"), (Machine, "quiet")], "quiet"),
             ("the same at once", &[(Profile, "quiet a quiet")], "a quiet"),
