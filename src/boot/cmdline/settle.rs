@@ -120,10 +120,12 @@ mod tests {
         (texts(line), texts(idle))
     }
 
+    /// What each layer says, its words by blanks.
+    type Said = [(Layer, &'static str)];
+
     #[test]
     fn an_argument_stands_once_and_the_later_layer_wins() {
         use Layer::{Address, Base, Group, Image, Initrd, Machine, Omni, Profile, Talos};
-        type Said = [(Layer, &'static str)];
         let table: [(&str, &Said, &str); 20] = [
             ("nothing", &[], ""),
             ("the same", &[(Image, "quiet"), (Machine, "quiet")], "quiet"),
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn a_minus_takes_away_what_was_said_before_it_and_never_stands_there_itself() {
         use Layer::{Base, Group, Image, Initrd, Machine, Omni, Profile, Talos};
-        let table: [(&str, &[(Layer, &str)], &str, &str); 15] = [
+        let table: [(&str, &Said, &str, &str); 15] = [
             ("a flag", &[(Base, "a quiet b"), (Profile, "-quiet")], "a b", ""),
             ("a name, all of it", &[(Base, "console=a console=b x"), (Image, "-console")], "x", ""),
             ("one value", &[(Base, "console=a console=b"), (Image, "-console=a")], "console=b", ""),
