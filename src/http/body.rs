@@ -20,13 +20,13 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
 
 /// What all pieces may take together, in bytes.
-const BUDGET: usize = 48 << 20;
+const BUDGET: usize = 32 << 20;
 /// A piece where that is used up: of each connection there is one, and there are 4096 at most.
 const LEAST: usize = 8 << 10;
 /// The first piece.
 const FIRST: usize = 32 << 10;
-/// The largest piece: with half of it a core sends a tenth less, with twice as much no more.
-const MOST: usize = 1 << 20;
+/// The largest piece: with twice as much a core sends a tenth more.
+const MOST: usize = 1 << 19;
 /// A piece is at most this part of what was sent: what the kernel and the client's own buffers take says
 /// nothing of how quick it is.
 const SHARE: u64 = 32;
