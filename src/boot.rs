@@ -13,8 +13,9 @@
 //! of the images that are fetched are here);
 //! [`decide_by_name`] says what is under a file's name, [`decide_script`] which script it is.
 //! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
-//! [`event`] has the words for what happened.
+//! [`advice`] knows what old hardware needs, [`event`] has the words for what happened.
 
+pub mod advice;
 pub mod arch;
 pub mod catalog;
 pub mod client;
@@ -27,6 +28,7 @@ pub mod names;
 pub mod nbp;
 pub mod omni;
 pub mod pattern;
+pub mod pci;
 pub mod script;
 pub mod select;
 pub mod settings;
@@ -41,6 +43,7 @@ pub use client::{Client, Stage};
 pub use decide::{Answer, decide, decide_by_name, decide_script};
 pub use event::{Event, Step};
 pub use mac::Mac;
+pub use pci::PciId;
 pub use select::{Selection, select};
 pub use shelf::Shelf;
 pub use state::MachineState;

@@ -59,12 +59,18 @@ pub fn explain(
         }
         Err(reason) => Err(reason.to_string()),
     };
+    if let Ok(Rendered { advice, .. }) = &script
+        && !advice.is_empty()
+    {
+        let advice: Vec<String> = advice.iter().map(ToString::to_string).collect();
+        why.push(("advice", advice.join("; ")));
+    }
     let says = said(&selection);
     if !says.is_empty() {
         why.push(("settings", says));
     }
     if is_asked {
-        let asked = "its iPXE is first asked what machine it is, since an entry or the template needs to know; then this is decided";
+        let asked = "its iPXE is first asked what machine it is, since Talos, an entry or the template needs to know; then this is decided";
         why.push(("facts", asked.to_owned()));
     }
     Explanation { why, offers: offers(config, machine, local), script }
@@ -217,7 +223,7 @@ fn offers(config: &Config, machine: &Machine, local: Ipv4Addr) -> Vec<(&'static 
         let asked = ask(Port::Dhcp, &machine.discover(Asker::Firmware, 1), nowhere);
         offers.push(("its firmware", asked));
     }
-    if machine.firmware == Firmware::Uefi {
+    if matches!(machine.firmware, Firmware::Uefi | Firmware::UefiX86) {
         let leased = SocketAddrV4::new(local, 4011);
         let asked = ask(Port::BootServer, &machine.request(local, 2), leased);
         offers.push(("on port 4011", asked));

@@ -25,10 +25,18 @@ const MOST: usize = 1000;
 const KNOWN: (u32, u32) = (2000, 100);
 const STRANGERS: (u32, u32) = (300, 10);
 
+/// What is not told of a machine again for a while.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Told {
+    whom: Subject,
+    what: String,
+    is_advice: bool,
+}
+
 /// The one place where events become visible.
 #[derive(Debug)]
 pub struct Journal {
-    told: Mutex<HashMap<(Subject, String), Instant>>,
+    told: Mutex<HashMap<Told, Instant>>,
     known: Mutex<Budget>,
     strangers: Mutex<Budget>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -102,8 +110,13 @@ impl Journal {
     pub fn publish(&self, Event { subject, step }: &Event) {
         self.count(step.kind());
         // What waits asks every few seconds.
-        let is_reason =
-            matches!(step, Step::Ignored { .. } | Step::Refused { .. } | Step::WaitServed { .. });
+        let is_reason = matches!(
+            step,
+            Step::Ignored { .. }
+                | Step::Refused { .. }
+                | Step::WaitServed { .. }
+                | Step::Advised { .. }
+        );
         if is_reason && self.was_told(subject, step) {
             debug!("{subject}: {step}");
             return;
@@ -112,7 +125,10 @@ impl Journal {
             return;
         }
         match step {
-            Step::Ignored { .. } | Step::Refused { .. } | Step::BrokenOff { .. } => {
+            Step::Ignored { .. }
+            | Step::Refused { .. }
+            | Step::Advised { .. }
+            | Step::BrokenOff { .. } => {
                 warn!("{subject}: {step}");
             }
             Step::Probed { .. } => debug!("{subject}: {step}"),
@@ -151,19 +167,20 @@ impl Journal {
         spent.is_some()
     }
 
-    /// It got something: what goes wrong next is worth a line again.
+    /// It got something: what goes wrong next is worth a line again. Advice is not: it does not go wrong anew.
     fn forget(&self, subject: &Subject) {
-        self.told().retain(|(told, _), _| told != subject);
+        self.told().retain(|told, _| told.whom != *subject || told.is_advice);
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<(Subject, String), Instant>> {
+    fn told(&self) -> MutexGuard<'_, HashMap<Told, Instant>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn was_told(&self, subject: &Subject, step: &Step) -> bool {
         let now = Instant::now();
         let mut told = self.told();
-        let key = (subject.clone(), step.to_string());
+        let is_advice = matches!(step, Step::Advised { .. });
+        let key = Told { whom: subject.clone(), what: step.to_string(), is_advice };
         if told.get(&key).is_some_and(|at| now.duration_since(*at) < QUIET) {
             return true;
         }
@@ -192,6 +209,7 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::CompanionSent { .. }
         | Step::ScriptServed { .. }
         | Step::WaitServed { .. }
+        | Step::Advised { .. }
         | Step::ImageSent { .. }
         | Step::FileSent { .. } => false,
     }

@@ -2,18 +2,26 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::boot::advice::Advice;
 use crate::boot::client::Facts;
 use crate::boot::decide::Script;
 use crate::boot::event::Sent;
-use crate::boot::script::{self, Scene};
+use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
 use crate::config::Snapshot;
 
 /// What a script does with its machine.
 #[derive(Clone, Debug)]
 pub enum Does {
-    /// It boots something, in words.
-    Boot(String, Box<Client>),
+    /// It boots something.
+    Boot {
+        /// What, in words.
+        does: String,
+        /// Whom.
+        client: Box<Client>,
+        /// What is worth knowing of that.
+        advice: Vec<Advice>,
+    },
     /// It waits for this image.
     Wait(String, Box<Client>),
     /// It says on the console why it does not.
@@ -24,10 +32,20 @@ impl Does {
     /// The step that it is to have fetched the script.
     pub fn step(self, sent: Sent) -> Step {
         match self {
-            Self::Boot(does, client) => Step::ScriptServed { does, client, sent },
+            Self::Boot { does, client, advice: _ } => Step::ScriptServed { does, client, sent },
             Self::Wait(image, client) => Step::WaitServed { image, client, sent },
             Self::Refuse(reason) => Step::Refused { what: "its boot".to_owned(), reason },
         }
+    }
+
+    /// The same, and then what is worth knowing of the machine: over TFTP none tells anything of itself.
+    pub fn steps(mut self, sent: Sent) -> Vec<Step> {
+        let advice = match &mut self {
+            Self::Boot { advice, .. } => std::mem::take(advice),
+            Self::Wait(..) | Self::Refuse(_) => Vec::new(),
+        };
+        let advised = advice.into_iter().map(|advice| Step::Advised { advice });
+        [self.step(sent)].into_iter().chain(advised).collect()
     }
 }
 
@@ -40,13 +58,13 @@ pub fn render(
 ) -> (String, Does) {
     let scene = Scene { client, mac, base, http, shelf };
     match script::render(&config.templates, script, &config.catalog, scene) {
-        Ok(rendered) => {
+        Ok(Rendered { text, does, advice }) => {
             let client = Box::new(client.clone());
             let does = match script.awaits() {
                 Some(image) => Does::Wait(image.to_owned(), client),
-                None => Does::Boot(rendered.does, client),
+                None => Does::Boot { does, client, advice },
             };
-            (rendered.text, does)
+            (text, does)
         }
         Err(refusal) => {
             let reason = refusal.to_string();

@@ -95,6 +95,7 @@ fn what_a_machine_gets_is_told_in_words_with_the_script_below_and_no_token() {
 machine       oden, found by its MAC address 5c:f3:fc:00:00:01
 boots         profile talos, image debian: its own entry says so
 template      talos.ipxe, built in
+facts         its iPXE is first asked what machine it is, since Talos, an entry or the template needs to know; then this is decided
 its firmware  snponly.efi on 192.168.1.2 (option 60 PXEClient, no option 43)
 on port 4011  snponly.efi on 192.168.1.2 (option 60 PXEClient, no option 43)
 its iPXE      http://192.168.1.2:8080/boot/5c-f3-fc-00-00-01.ipxe (option 60 PXEClient, no option 43)
@@ -252,10 +253,10 @@ fn layers(said: [&str; 3]) -> TempDir {
     let [profile, group, machine] =
         said.map(|said| if said.is_empty() { String::new() } else { format!(", {said}") });
     folder(&format!(
-        "images: {{ debian: {{ kernel: ./linux, cmdline: [of=image] }} }}\n\
-         profiles: {{ p: {{ script: tell, image: debian, cmdline: [of=profile], vars: {{ a: p, b: p, c: p }}, files: {{ a: profile.cfg, b: profile.cfg, c: profile.cfg }}{profile} }} }}\n\
-         groups: [{{ name: g, match: {{ mac: '02:*' }}, profile: p, cmdline: [of=group], vars: {{ b: g, c: g }}, files: {{ b: group.cfg, c: group.cfg }}{group} }}]\n\
-         machines: {{ m: {{ mac: 02:00:00:00:00:01, cmdline: [of=machine], vars: {{ c: m }}, files: {{ c: machine.cfg }}{machine} }} }}\n"
+        "images: {{ debian: {{ kernel: ./linux, cmdline: [image, of=image] }} }}\n\
+         profiles: {{ p: {{ script: tell, image: debian, cmdline: [profile, of=profile], vars: {{ a: p, b: p, c: p }}, files: {{ a: profile.cfg, b: profile.cfg, c: profile.cfg }}{profile} }} }}\n\
+         groups: [{{ name: g, match: {{ mac: '02:*' }}, profile: p, cmdline: [group, of=group], vars: {{ b: g, c: g }}, files: {{ b: group.cfg, c: group.cfg }}{group} }}]\n\
+         machines: {{ m: {{ mac: 02:00:00:00:00:01, cmdline: [machine, of=machine, -group], vars: {{ c: m }}, files: {{ c: machine.cfg }}{machine} }} }}\n"
     ))
 }
 
@@ -295,7 +296,7 @@ fn the_machines_word_comes_before_its_groups_and_that_before_its_profiles() {
 fn arguments_files_and_variables_add_up_and_the_machines_win() {
     let folder = layers(["", "", ""]);
     let said = json(folder.path(), &["m"]);
-    let script = "#!ipxe\necho of=image of=profile of=group of=machine\necho p g m\n";
+    let script = "#!ipxe\necho image profile machine of=machine\necho p g m\n";
     assert_eq!(said["script"], script);
     for (name, text) in
         [("a", "of the profile\n"), ("b", "of the group\n"), ("c", "of the machine\n")]
@@ -303,7 +304,35 @@ fn arguments_files_and_variables_add_up_and_the_machines_win() {
         assert_eq!(render(folder.path(), &["m", "--file", name]).0, text);
     }
     let stranger = json(folder.path(), &["--mac", "02:00:00:00:00:02"]);
-    assert_eq!(stranger["script"], "#!ipxe\necho of=image of=profile of=group\necho p g g\n");
+    assert_eq!(stranger["script"], "#!ipxe\necho image profile group of=group\necho p g g\n");
+}
+
+#[test]
+fn what_is_known_of_old_hardware_is_told_with_its_source() {
+    let config = CONFIG.replace(
+        "initrd: ./initrd.gz, cmdline",
+        "initrd: ./initrd.gz, talos: { version: v1.12.1, extensions: [siderolabs/intel-ucode] }, cmdline",
+    );
+    let folder = folder(&config);
+    let advice = |arguments: &[&str]| {
+        let said = json(folder.path(), &[&["oden"], arguments].concat());
+        said["why"]["advice"].as_str().map(str::to_owned)
+    };
+    assert_eq!(advice(&[]), None);
+    let card = advice(&["--nic", "14e4:1639"]).unwrap();
+    assert_eq!(
+        card,
+        "its network card, a Broadcom BCM5706, 5708, 5709 or 5716, has no firmware in this image, so that Talos has no network: add siderolabs/bnx2-bnx2x to the image's `extensions` (https://github.com/siderolabs/talos/issues/8761)"
+    );
+    let both = advice(&["--nic", "14e4:1639", "--product", "ProLiant DL380p Gen8"]).unwrap();
+    assert!(both.starts_with(&format!("{card}; Talos 1.12 and later turns on VT-d")), "{both}");
+    let old = advice(&["--arch", "x64-v1"]).unwrap();
+    assert!(old.starts_with("its CPU is older than x86-64-v2"), "{old}");
+    let uefi = advice(&["--firmware", "uefi-x86"]).unwrap();
+    assert!(uefi.starts_with("its UEFI is a 32-bit one"), "{uefi}");
+    let (_, errors, code) = render(folder.path(), &["oden", "--nic", "bcm5709"]);
+    assert!(errors.contains("`bcm5709` is not a PCI id; write it like 14e4:1639"), "{errors}");
+    assert_eq!(code, Some(2));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use uuid::Uuid;
 
-use super::{Arch, Mac};
+use super::{Arch, Mac, PciId};
 
 /// Where on its way a machine is when it asks "what next?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl fmt::Display for Cpu {
     }
 }
 
-/// What iPXE told of its machine, once it was asked: of its SMBIOS tables and its CPU.
+/// What iPXE told of its machine, once it was asked: of its SMBIOS tables, its CPU and its network card.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The system serial number, without surrounding blanks.
@@ -91,6 +91,10 @@ pub struct Facts {
     pub vendor: Option<String>,
     /// What the CPU can run, where the firmware does not tell.
     pub cpu: Option<Cpu>,
+    /// Whether it is of the level x86-64-v2, as those since 2009 are; nothing where it is no x86.
+    pub has_v2: Option<bool>,
+    /// The network card that it booted from.
+    pub nic: Option<PciId>,
 }
 
 /// Who sent this packet or request.
@@ -105,6 +109,8 @@ pub struct Client {
     pub stage: Stage,
     /// Whether it can fetch its script over HTTP, as far as it says: cut-down iPXEs in ROMs cannot.
     pub speaks_http: bool,
+    /// Whether it can be asked for more than it must be: whoever fetches a script by hand wants to see it.
+    pub may_be_asked: bool,
     /// The client machine identifier: option 97, or iPXE's `${uuid}`.
     pub uuid: Option<Uuid>,
     /// Where it is: its own address, or while it has none that of its relay, or ours on its LAN.
@@ -123,6 +129,7 @@ impl Client {
             arch: None,
             stage,
             speaks_http: true,
+            may_be_asked: true,
             uuid: None,
             address: None,
             facts: None,

@@ -191,7 +191,10 @@ pub fn decide_script(
     };
     let kind = choose(kind, &who, client, catalog);
     match &kind {
-        Kind::Profile(profile) if tells_more && uses_facts(profile, &who, templates) => {
+        Kind::Profile(profile)
+            if tells_more && uses_facts(profile, &who, templates)
+                || client.may_be_asked && tells_more && is_worth_advice(profile) =>
+        {
             Ok(Script { kind: Kind::AskFacts, who })
         }
         // From a menu that would only lead back to it.
@@ -214,6 +217,11 @@ pub fn decide_script(
             Ok(Script { kind, who })
         }
     }
+}
+
+/// Whether it may be worth saying something of who boots this: see [`super::advice`].
+fn is_worth_advice(profile: &Profile) -> bool {
+    profile.adds_talos_arguments() && profile.image.is_some()
 }
 
 /// Whether a profile's script, or a file that its machine will fetch, prints what only iPXE can tell.
@@ -481,9 +489,10 @@ mod tests {
         let blade = Arc::new(blade);
         let mut catalog = catalog(Unknown::Menu, vec![]);
         catalog.menu.profiles = vec![Arc::clone(&blade)];
-        let chosen = Client { choice: Some("blade".into()), ..client(Stage::Ipxe, Arch::Bios) };
+        let told = Client { facts: Some(Facts::default()), ..client(Stage::Ipxe, Arch::Bios) };
+        let chosen = Client { choice: Some("blade".into()), ..told.clone() };
         catalog.add(Machine { macs: vec![Mac::new([2; 6])], ..machine(&blade) });
-        let known = Client { mac: Some(Mac::new([2; 6])), ..client(Stage::Ipxe, Arch::Bios) };
+        let known = Client { mac: Some(Mac::new([2; 6])), ..told };
         let coming = Coming { received: 1 << 20, total: Some(2 << 20), ..Coming::default() };
         let mut shelf = Shelf::default();
         for who in [&chosen, &known] {
@@ -492,6 +501,12 @@ mod tests {
             let here = Set { folder: "/x".into(), base: None, talos: None };
             shelf.sets.insert(set.clone(), Standing::Here(here));
             assert_eq!(kind_with(who, &catalog, &shelf), "blade");
+            let untold = Client { facts: None, ..who.clone() };
+            assert_eq!(kind_with(&untold, &catalog, &shelf), "ask", "advice may be due");
+            let by_hand = Client { may_be_asked: false, ..untold.clone() };
+            assert_eq!(kind_with(&by_hand, &catalog, &shelf), "blade");
+            let by_tftp = Client { speaks_http: false, ..untold };
+            assert_eq!(kind_with(&by_tftp, &catalog, &shelf), "blade");
         }
     }
 

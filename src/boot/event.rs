@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::advice::Advice;
 use super::client::{Client, Stage};
 use super::{Arch, Mac};
 
@@ -234,6 +235,11 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
+    /// What it said of itself tells that it may not boot what its script starts.
+    Advised {
+        /// Why, and what would mend it.
+        advice: Advice,
+    },
     /// A whole kernel or initrd was fetched.
     ImageSent {
         /// The image's name and the part, as `talos/kernel`.
@@ -286,6 +292,7 @@ impl Step {
             Self::AutoexecSent { .. } => "fetched autoexec",
             Self::ScriptServed { .. } => "runs its script",
             Self::WaitServed { .. } => "waits for its image",
+            Self::Advised { .. } => "advised",
             Self::ImageSent { .. } => "fetched of an image",
             Self::FileSent { .. } => "fetched an answer file",
             Self::BrokenOff { .. } => "broke off",
@@ -328,6 +335,7 @@ impl fmt::Display for Step {
             Self::WaitServed { image, client: _, sent: _ } => {
                 write!(f, "waits for image {image}, which is on its way")
             }
+            Self::Advised { advice } => write!(f, "advice: {advice}"),
             Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {
                 let (seconds, details) = (took.as_secs_f64(), over.details());
                 write!(

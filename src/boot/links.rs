@@ -35,7 +35,7 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
     let mut add = |name: &str, value: &str| {
         url += &format!("&{name}={}", utf8_percent_encode(value, QUERY));
     };
-    if let Some(Facts { serial, product, vendor, cpu }) = &client.facts {
+    if let Some(Facts { serial, product, vendor, cpu, has_v2, nic }) = &client.facts {
         add("uuid", &client.uuid.map(|uuid| uuid.to_string()).unwrap_or_default());
         for (name, fact) in [("serial", serial), ("product", product), ("vendor", vendor)] {
             add(&format!("{name}{IN_HEX}"), &hex(fact.as_deref().unwrap_or_default()));
@@ -47,6 +47,12 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
         }
         if let Some(cpu) = cpu {
             add("cpu", &cpu.to_string());
+        }
+        if let Some(has_v2) = has_v2 {
+            add("v2", if *has_v2 { YES } else { "no" });
+        }
+        if let Some(nic) = nic {
+            add("nic", &nic.busid());
         }
     }
     if let Some(choice) = &client.choice {
@@ -98,8 +104,21 @@ fn from_hex(digits: &str) -> Option<String> {
 }
 
 /// The names in a script's address.
-const TOLD: [&str; 9] =
-    ["mac", "uuid", "serial", "product", "vendor", "platform", "arch", "cpu", "profile"];
+const TOLD: [&str; 11] = [
+    "mac", "uuid", "serial", "product", "vendor", "platform", "arch", "cpu", "v2", "nic", "profile",
+];
+
+/// What a CPU of the level x86-64-v2 is told as.
+const YES: &str = "yes";
+
+/// Whether a CPU is of the level x86-64-v2, as a script's address tells it.
+pub fn has_v2(told: &str) -> Option<bool> {
+    match told {
+        YES => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
 
 /// What iPXE says of itself, `${platform}` and `${buildarch}`, on firmware of this kind.
 fn platform(arch: Arch) -> Option<(&'static str, &'static str)> {

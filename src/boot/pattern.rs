@@ -192,6 +192,7 @@ mod tests {
             product: Some("ProLiant BL460c Gen8".into()),
             vendor: Some("HP".into()),
             cpu: Some(Cpu::X64),
+            ..Facts::default()
         };
         Client { facts: Some(facts), ..client() }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use minijinja::{Value, context};
 
+use super::advice::{Advice, Booted, advise};
 use super::catalog::{Catalog, Profile};
 use super::cmdline::{self, CmdlineError};
 use super::decide::{Kind, Script};
@@ -41,6 +42,8 @@ pub struct Rendered {
     pub text: String,
     /// What it does, in words.
     pub does: String,
+    /// What is worth knowing of the machine that it boots.
+    pub advice: Vec<Advice>,
 }
 
 /// Why a machine gets no script of its own.
@@ -137,7 +140,23 @@ fn fill(
     let common = common_values(who, profile, scene);
     let text = templates.script(template, &context! { ..own, ..common })?;
     kernel_lines(&text).try_for_each(cmdline::fits)?;
-    Ok(Rendered { text, does })
+    let advice = advice(kind, who, &text, scene);
+    Ok(Rendered { text, does, advice })
+}
+
+/// What is worth knowing of a machine that boots Talos, by what it told of itself.
+fn advice(kind: &Kind, who: &Who, text: &str, scene: Scene<'_>) -> Vec<Advice> {
+    let Kind::Profile(profile) = kind else {
+        return Vec::new();
+    };
+    let Some(image) = profile.image.as_ref().filter(|_| profile.adds_talos_arguments()) else {
+        return Vec::new();
+    };
+    let line = kernel_lines(text).next().unwrap_or_default();
+    let vars = added_up(who, Some(profile), |said| &said.vars);
+    let any_cpu = matches!(vars.get("any_cpu"), Some(Var::Flag(true)));
+    let booted = Booted { needs_v2: !any_cpu, ..Booted::new(image, scene.shelf, line) };
+    advise(scene.client, booted)
 }
 
 /// Renders one of a machine's answer files.
@@ -292,7 +311,11 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
     let version = told.or_else(|| scene.shelf.kernel_set(image)?.talos);
     let version = version.map(|version| version.to_string());
     Ok(context! {
-        image => context! { name => &image.name, version => version },
+        image => context! {
+            name => &image.name,
+            version => version,
+            arch => image.talos.as_ref().map(|talos| talos.arch.to_string()),
+        },
         kernel => context! { name => cmdline::KERNEL_NAME, url => file("kernel") },
         initrds => initrds,
         // Every word of it has been checked.

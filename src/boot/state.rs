@@ -74,6 +74,7 @@ impl MachineState {
             }
             Step::Offered { arch, .. } => self.arch = arch.or(self.arch),
             Step::Acknowledged { .. }
+            | Step::Advised { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
             | Step::CompanionSent { .. }

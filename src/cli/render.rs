@@ -29,10 +29,10 @@ pub(super) struct Arguments {
     mac: Option<Mac>,
     #[command(flatten)]
     board: Board,
-    /// Its firmware: a BIOS with a PXE ROM, UEFI by PXE, UEFI by HTTP Boot, or a card whose ROM is an iPXE
+    /// Its firmware: a BIOS with a PXE ROM, UEFI by PXE, 32-bit UEFI, UEFI by HTTP Boot, or a card whose ROM is an iPXE
     #[arg(long, value_enum, default_value_t = Kind::Bios)]
     firmware: Kind,
-    /// What its CPU can run, where the firmware does not tell
+    /// What its CPU can run, where the firmware does not tell; x64-v1 is an x86-64 of before 2009
     #[arg(long, value_enum, default_value_t = Bits::X64)]
     arch: Bits,
     /// Its IPv4 address, for groups by subnet [default: this host's]
@@ -63,6 +63,8 @@ pub(super) struct Arguments {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Bits {
     X86,
+    #[value(name = "x64-v1")]
+    X64V1,
     X64,
 }
 
@@ -125,6 +127,7 @@ fn machine(arguments: &Arguments, config: &Config) -> Result<Machine> {
         mac: mac.unwrap_or(Mac::new([2, 0, 0, 0, 0, 0])),
         firmware: arguments.firmware.into(),
         smbios,
+        nic: arguments.board.nic,
     })
 }
 
@@ -133,10 +136,15 @@ fn client(arguments: &Arguments, machine: &Machine, local: Ipv4Addr) -> Client {
     let Smbios { uuid, serial, product, vendor } = machine.smbios.clone();
     let cpu = match arguments.arch {
         Bits::X86 => Cpu::X86,
-        Bits::X64 => Cpu::X64,
+        Bits::X64 | Bits::X64V1 => Cpu::X64,
+    };
+    let has_v2 = match arguments.arch {
+        Bits::X86 | Bits::X64V1 => false,
+        Bits::X64 => true,
     };
     let arch = match arguments.firmware {
         Kind::Bios | Kind::Ipxe => Arch::Bios,
+        Kind::UefiX86 => Arch::UefiX86,
         Kind::Uefi | Kind::UefiHttp => Arch::UefiX64,
     };
     Client {
@@ -144,7 +152,14 @@ fn client(arguments: &Arguments, machine: &Machine, local: Ipv4Addr) -> Client {
         arch: Some(arch),
         uuid,
         address: Some(arguments.address.unwrap_or(local)),
-        facts: Some(Facts { serial, product, vendor, cpu: Some(cpu) }),
+        facts: Some(Facts {
+            serial,
+            product,
+            vendor,
+            cpu: Some(cpu),
+            has_v2: Some(has_v2),
+            nic: machine.nic,
+        }),
         choice: arguments.choice.clone(),
         ..Client::at(Stage::Ipxe)
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::ConfigFile;
 use super::nbps::print;
-use crate::boot::Mac;
+use crate::boot::{Mac, PciId};
 use crate::config::Interfaces;
 use crate::config::load::Source;
 use crate::interfaces::{self, Interface};
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// The machine that is played, as 52:54:00:12:34:56 [default: one that nobody has]
     #[arg(long)]
     mac: Option<Mac>,
-    /// Its firmware: a BIOS with a PXE ROM, UEFI by PXE, UEFI by HTTP Boot, or a card whose ROM is an iPXE
+    /// Its firmware: a BIOS with a PXE ROM, UEFI by PXE, 32-bit UEFI, UEFI by HTTP Boot, or a card whose ROM is an iPXE
     #[arg(long, value_enum, default_value_t = Kind::Bios)]
     firmware: Kind,
     /// The interface on whose LAN it is [default: the first that the config has served]. With it no config is read, as on a host that has none
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     file: ConfigFile,
 }
 
-/// What a machine's SMBIOS tables say.
+/// What a machine's SMBIOS tables say, and its card.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Board {
     /// Its UUID, as SMBIOS has it
@@ -53,10 +53,13 @@ pub(super) struct Board {
     /// Its manufacturer
     #[arg(long)]
     vendor: Option<String>,
+    /// Its network card, as `lspci -n` writes it: 14e4:1639
+    #[arg(long, value_name = "VENDOR:DEVICE")]
+    pub(super) nic: Option<PciId>,
 }
 
 impl From<Board> for Smbios {
-    fn from(Board { uuid, serial, product, vendor }: Board) -> Self {
+    fn from(Board { uuid, serial, product, vendor, nic: _ }: Board) -> Self {
         Self { uuid, serial, product, vendor }
     }
 }
@@ -65,6 +68,7 @@ impl From<Board> for Smbios {
 pub(super) enum Kind {
     Bios,
     Uefi,
+    UefiX86,
     UefiHttp,
     Ipxe,
 }
@@ -74,6 +78,7 @@ impl From<Kind> for Firmware {
         match kind {
             Kind::Bios => Self::Bios,
             Kind::Uefi => Self::Uefi,
+            Kind::UefiX86 => Self::UefiX86,
             Kind::UefiHttp => Self::UefiHttp,
             Kind::Ipxe => Self::Ipxe,
         }
@@ -84,8 +89,9 @@ impl From<Kind> for Firmware {
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let interface = interface(&arguments)?;
     let Arguments { mac, firmware, board, json, .. } = arguments;
-    let smbios = board.into();
-    let machine = Machine { mac: mac.unwrap_or_else(made_up), firmware: firmware.into(), smbios };
+    let (nic, smbios) = (board.nic, board.into());
+    let mac = mac.unwrap_or_else(made_up);
+    let machine = Machine { mac, firmware: firmware.into(), smbios, nic };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -23,7 +23,7 @@ use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::script;
-use crate::boot::{Arch, Client, Event, Mac, Stage, Step, decide_script, links};
+use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, decide_script, links};
 use crate::config::Snapshot;
 use crate::files::{self, Asked, Version, open, reason};
 use crate::scripts;
@@ -51,7 +51,9 @@ pub async fn script(
     let config = Arc::clone(&server.config.borrow());
     let arch = server.registry.arch(mac);
     let told = links::told(query.as_deref().unwrap_or_default());
-    let client = client(mac, arrival.from, &told, arch);
+    let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+    let may_be_asked = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
+    let client = Client { may_be_asked, ..client(mac, arrival.from, &told, arch) };
     let subject = Subject {
         mac: Some(mac),
         name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
@@ -71,7 +73,7 @@ pub async fn script(
             return (StatusCode::NOT_FOUND, text).into_response();
         }
     };
-    server.send_script(text, &method, subject, |sent| does.step(sent))
+    server.send_script(text, &method, subject, |sent| does.steps(sent))
 }
 
 /// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
@@ -94,6 +96,8 @@ fn client(
         product: given("product"),
         vendor: given("vendor"),
         cpu: Cpu::WORDS.iter().find(|(word, _)| Some(*word) == cpu.as_deref()).map(|(_, cpu)| *cpu),
+        has_v2: given("v2").and_then(|told| links::has_v2(&told)),
+        nic: given("nic").and_then(|busid| PciId::of_busid(&busid)),
     };
     let was_asked =
         ["uuid", "serial", "product", "vendor"].iter().any(|fact| told.contains_key(*fact));
@@ -134,7 +138,7 @@ pub async fn file(
     match scripts::render_file(now, &name, (mac, &client), &base) {
         Ok(text) => {
             let file = format!("files/{name}");
-            server.send_script(text, &method, subject, |sent| Step::FileSent { file, sent })
+            server.send_script(text, &method, subject, |sent| vec![Step::FileSent { file, sent }])
         }
         Err(reason) => server.refuse(subject, &format!("files/{name}"), &reason),
     }
@@ -160,7 +164,7 @@ pub async fn nbp(
             let base = links::base(address, config.server.http_port);
             match script::render_autoexec(&config.templates, &base) {
                 Ok(text) => {
-                    let done = |sent| Step::AutoexecSent { file, sent };
+                    let done = |sent| vec![Step::AutoexecSent { file, sent }];
                     server.send_script(text, request.method(), subject, done)
                 }
                 Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
@@ -274,7 +278,7 @@ impl Server {
         text: String,
         method: &Method,
         subject: Subject,
-        done: impl FnOnce(Sent) -> Step + Send + 'static,
+        done: impl FnOnce(Sent) -> Vec<Step> + Send + 'static,
     ) -> Response {
         let length = text.len() as u64;
         let response = (SCRIPT_HEADERS, text).into_response();
@@ -283,8 +287,9 @@ impl Server {
         }
         let ended = move |progress: Progress| {
             if progress.is_whole() {
-                let step = done(progress.sent());
-                self.registry.record(Event { subject, step });
+                for step in done(progress.sent()) {
+                    self.registry.record(Event { subject: subject.clone(), step });
+                }
             }
         };
         let (mut parts, body) = response.into_parts();

@@ -8,7 +8,7 @@ use dhcproto::Encodable;
 use dhcproto::v4;
 use uuid::Uuid;
 
-use crate::boot::Mac;
+use crate::boot::{Mac, PciId};
 use crate::dhcp::packet::{Offer, Options, option};
 use crate::dhcp::pxe::{HTTP_CLIENT, PXE_CLIENT};
 use crate::dhcp::survey::Prober;
@@ -20,6 +20,8 @@ pub enum Firmware {
     Bios,
     /// x86-64 UEFI, by PXE.
     Uefi,
+    /// 32-bit x86 UEFI, by PXE.
+    UefiX86,
     /// x86-64 UEFI, by HTTP Boot.
     UefiHttp,
     /// A card whose ROM is an iPXE, in a BIOS.
@@ -31,7 +33,17 @@ impl Firmware {
     pub const fn platform(self) -> &'static str {
         match self {
             Self::Bios | Self::Ipxe => "pcbios",
-            Self::Uefi | Self::UefiHttp => "efi",
+            Self::Uefi | Self::UefiX86 | Self::UefiHttp => "efi",
+        }
+    }
+}
+
+impl Firmware {
+    /// iPXE's `${buildarch}` on it.
+    pub const fn buildarch(self) -> &'static str {
+        match self {
+            Self::UefiX86 => "i386",
+            Self::Bios | Self::Ipxe | Self::Uefi | Self::UefiHttp => "x86_64",
         }
     }
 }
@@ -41,6 +53,7 @@ impl fmt::Display for Firmware {
         f.write_str(match self {
             Self::Bios => "BIOS",
             Self::Uefi => "UEFI x86-64",
+            Self::UefiX86 => "UEFI x86",
             Self::UefiHttp => "UEFI x86-64 with HTTP Boot",
             Self::Ipxe => "a card's own iPXE",
         })
@@ -56,6 +69,8 @@ pub struct Machine {
     pub firmware: Firmware,
     /// What its SMBIOS tables say.
     pub smbios: Smbios,
+    /// Its network card.
+    pub nic: Option<PciId>,
 }
 
 /// What a board says of itself; an absent fact is one that it does not have.
@@ -107,6 +122,7 @@ impl Machine {
             Firmware::Bios | Firmware::Ipxe => ("PXEClient:Arch:00000:UNDI:002001", 0),
             Firmware::UefiHttp if !ipxe => ("HTTPClient:Arch:00016:UNDI:003001", 16),
             Firmware::Uefi | Firmware::UefiHttp => ("PXEClient:Arch:00007:UNDI:003016", 7),
+            Firmware::UefiX86 => ("PXEClient:Arch:00006:UNDI:003016", 6),
         };
         let prober = match asker {
             Asker::Firmware => Prober::Simulation,
@@ -139,9 +155,14 @@ impl Machine {
     pub fn takes_class(&self, asker: Asker) -> &'static str {
         match (self.firmware, asker) {
             (Firmware::UefiHttp, Asker::Firmware) => HTTP_CLIENT,
-            (Firmware::Bios | Firmware::Uefi | Firmware::UefiHttp | Firmware::Ipxe, _) => {
-                PXE_CLIENT
-            }
+            (
+                Firmware::Bios
+                | Firmware::Uefi
+                | Firmware::UefiX86
+                | Firmware::UefiHttp
+                | Firmware::Ipxe,
+                _,
+            ) => PXE_CLIENT,
         }
     }
 }
@@ -214,7 +235,7 @@ mod tests {
     fn machine(firmware: Firmware) -> Machine {
         let uuid = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
         let smbios = Smbios { uuid: Some(uuid), ..Smbios::default() };
-        Machine { mac: Mac::new([2, 0, 0, 0, 0, 1]), firmware, smbios }
+        Machine { mac: Mac::new([2, 0, 0, 0, 0, 1]), firmware, smbios, nic: None }
     }
 
     #[test]
@@ -222,6 +243,7 @@ mod tests {
         for (firmware, asker, stage, arch) in [
             (Firmware::Bios, Asker::Firmware, Stage::Pxe, Arch::Bios),
             (Firmware::Uefi, Asker::Firmware, Stage::Pxe, Arch::UefiX64),
+            (Firmware::UefiX86, Asker::Firmware, Stage::Pxe, Arch::UefiX86),
             (Firmware::UefiHttp, Asker::Firmware, Stage::HttpBoot, Arch::UefiX64),
             (Firmware::Ipxe, Asker::Firmware, Stage::Ipxe, Arch::Bios),
             (Firmware::Bios, Asker::FetchedIpxe, Stage::Ipxe, Arch::Bios),

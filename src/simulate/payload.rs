@@ -40,10 +40,11 @@ impl Kernel {
             (Self::Efi(_), Firmware::Bios | Firmware::Ipxe) => {
                 Some("a BIOS cannot start a UEFI program")
             }
-            (Self::BzImage { has_efi_stub: false, .. }, Firmware::Uefi | Firmware::UefiHttp) => {
-                Some("UEFI cannot start it: it was built without CONFIG_EFI_STUB")
-            }
-            (Self::Elf, Firmware::Uefi | Firmware::UefiHttp) => {
+            (
+                Self::BzImage { has_efi_stub: false, .. },
+                Firmware::Uefi | Firmware::UefiX86 | Firmware::UefiHttp,
+            ) => Some("UEFI cannot start it: it was built without CONFIG_EFI_STUB"),
+            (Self::Elf, Firmware::Uefi | Firmware::UefiX86 | Firmware::UefiHttp) => {
                 Some("UEFI cannot start an ELF file")
             }
             (Self::BzImage { .. } | Self::Efi(_) | Self::Elf, _) => None,

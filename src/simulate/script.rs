@@ -225,6 +225,8 @@ impl Run {
                 self.settings.remove(bare(&first));
                 Ran::Well
             }
+            // It plays a machine of today: its CPU has whatever is asked for.
+            "cpuid" => went(first.parse().is_ok_and(|bit: u32| bit < 32)),
             "isset" => went(!first.is_empty()),
             "iseq" => went(rest.first() == rest.get(1)),
             "kernel" | "imgselect" | "imgload" => {
@@ -296,8 +298,10 @@ impl Run {
         let value = self.settings.get(bare(name)).cloned().unwrap_or_default();
         match kind {
             "uristring" => utf8_percent_encode(&value, URI).to_string(),
-            // A MAC address is six bytes, and all else a text.
-            "hexhyp" if bare(name).ends_with("mac") => value.replace(':', "-"),
+            // A MAC address is six bytes, a bus ID five, and all else a text.
+            "hexhyp" if ["mac", "busid"].iter().any(|of| bare(name).ends_with(of)) => {
+                value.replace(':', "-")
+            }
             "hexhyp" => links::hex(&value),
             "hexraw" => value.replace(':', ""),
             _ => value,
@@ -372,7 +376,8 @@ fn settings(machine: &Machine) -> BTreeMap<String, String> {
         ("product", smbios.product.clone()),
         ("manufacturer", smbios.vendor.clone()),
         ("platform", Some(platform.to_owned())),
-        ("buildarch", Some("x86_64".to_owned())),
+        ("buildarch", Some(machine.firmware.buildarch().to_owned())),
+        ("busid", machine.nic.map(|nic| nic.busid().replace('-', ":"))),
         ("version", Some(VERSION.to_owned())),
     ];
     let set = |(name, value): (&str, Option<String>)| Some((name.to_owned(), value?));
@@ -394,7 +399,8 @@ mod tests {
 
     fn machine() -> Machine {
         let smbios = Smbios { serial: Some("CZ 1&2".into()), ..Smbios::default() };
-        Machine { mac: Mac::new([2, 0, 0, 0, 0, 0x0a]), firmware: Firmware::Uefi, smbios }
+        let nic = "14e4:1639".parse().ok();
+        Machine { mac: Mac::new([2, 0, 0, 0, 0, 0x0a]), firmware: Firmware::Uefi, smbios, nic }
     }
 
     /// Everything that the script does, and what it wrote.
@@ -446,7 +452,7 @@ mod tests {
         assert_eq!(
             run(&asks).0,
             [chain(
-                "http://x/b?mac=1&uuid=&serial_hex=43-5a-20-31-26-32&product_hex=&vendor_hex=&platform=efi&arch=x86_64&cpu=x64"
+                "http://x/b?mac=1&uuid=&serial_hex=43-5a-20-31-26-32&product_hex=&vendor_hex=&platform=efi&arch=x86_64&cpu=x64&v2=yes&nic=01-14-e4-16-39"
             )]
         );
         let disk = source("local-disk").replace("{% if", "#").replace("{% endif", "#");
@@ -490,6 +496,11 @@ mod tests {
             ("prompt --timeout 3000 Press a key && shell ||\nexit", Deed::End(End::Firmware)),
             ("prompt Press a key", Deed::End(End::Waits)),
             ("set a ${a}x${b}\nset b {a}\nchain http://$${b}", chain("http://x")),
+            (
+                "cpuid --ecx 13 && cpuid --ecx 23 && goto fits || goto old\n:old\nshell\n:fits\nchain http://x",
+                chain("http://x"),
+            ),
+            ("cpuid --ecx x || chain http://x", chain("http://x")),
             ("# chain http://x\nreboot", Deed::End(End::Power("starts anew"))),
             ("boot || shell", Deed::End(End::Waits)),
             ("sanboot --drive 0x81", Deed::End(End::Disk("0x81".into()))),

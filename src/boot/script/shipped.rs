@@ -97,6 +97,7 @@ fn told() -> Client {
             product: Some("ProLiant BL460c Gen8".into()),
             vendor: Some("HP".into()),
             cpu: Some(Cpu::X64),
+            ..Facts::default()
         }),
         choice: Some("rich".into()),
         ..Client::at(Stage::Ipxe)

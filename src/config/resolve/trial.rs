@@ -74,7 +74,13 @@ pub(super) fn try_out<'a>(
         arch: Some(Arch::Bios),
         uuid: Some(uuid::Uuid::max()),
         address: Some([192, 0, 2, 1].into()),
-        facts: Some(Facts { serial: some(), product: some(), vendor: some(), cpu: Some(Cpu::X64) }),
+        facts: Some(Facts {
+            serial: some(),
+            product: some(),
+            vendor: some(),
+            cpu: Some(Cpu::X64),
+            ..Facts::default()
+        }),
         ..Client::at(Stage::Ipxe)
     };
     let base = "http://192.0.2.2:8080";

@@ -36,7 +36,10 @@ impl<Tell: FnMut(&Step)> Walk<'_, Tell> {
     /// Asks who boots the machine, and takes the first offer.
     pub(super) async fn offer(&mut self, socket: &Udp, asker: Asker) -> Result<Named, Failure> {
         let at = match (asker, self.machine.firmware) {
-            (Asker::Firmware, Firmware::Bios | Firmware::Uefi | Firmware::UefiHttp) => At::Offer,
+            (
+                Asker::Firmware,
+                Firmware::Bios | Firmware::Uefi | Firmware::UefiX86 | Firmware::UefiHttp,
+            ) => At::Offer,
             (Asker::FetchedIpxe, _) | (Asker::Firmware, Firmware::Ipxe) => At::IpxeOffer,
         };
         let failed = |reason: String, look_at| Failure {

@@ -35,7 +35,7 @@ impl<Tell: FnMut(&Step)> Walk<'_, Tell> {
                 Firmware::Bios | Firmware::Ipxe => {
                     self.tftp(server, &named.boot_file, Wish::Bios).await
                 }
-                Firmware::Uefi | Firmware::UefiHttp => {
+                Firmware::Uefi | Firmware::UefiX86 | Firmware::UefiHttp => {
                     match self.tftp(server, &named.boot_file, Wish::UefiSize).await {
                         Ok(size) => self.tftp(server, &named.boot_file, Wish::Uefi).await.and_then(
                             |fetched| match size.tsize.filter(|tsize| *tsize != fetched.bytes) {
