@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::link::{Linker, Named};
+use crate::boot::advice::{Booted, advise, known_by};
 use crate::boot::catalog::{Group, Profile};
+use crate::boot::cmdline::kernel_line;
 use crate::boot::pattern::Pattern;
 use crate::boot::select::Who;
 use crate::boot::settings::{LocalBoot, Settings};
@@ -53,9 +55,30 @@ impl Linker<'_> {
                 let who = Who { machine: None, group: Some(Arc::clone(&group)) };
                 self.measure_kernel_line(&name, &profile, &who);
             }
+            self.advises(&name, &group);
             linked.push(group);
         }
         linked
+    }
+
+    /// Warns of what is known of all machines that such a group can have, where they boot Talos: what an image of
+    /// which not everything is known should be is not told here.
+    fn advises(&mut self, name: &Located<String>, group: &Arc<Group>) {
+        let profile = &group.profile;
+        let Some(image) = profile.image.as_ref().filter(|_| profile.adds_talos_arguments()) else {
+            return;
+        };
+        let who = Who { machine: None, group: Some(Arc::clone(group)) };
+        let Ok(line) = kernel_line(profile, image, &who, &self.found.shelf) else {
+            return;
+        };
+        let booted = Booted::new(image, &self.found.shelf, &line);
+        for advice in advise(&known_by(&group.pattern), booted) {
+            if advice.is_sure {
+                let message = format!("of each of its machines: {advice}");
+                self.problems.warning(&name.key, name.place, message);
+            }
+        }
     }
 
     /// Warns of settings that only DHCP can follow, of a group that DHCP does not know anybody to be in: there
@@ -104,4 +127,45 @@ fn at_dhcp(said: &Settings) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(name, is_said)| is_said.then_some(name))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::resolved;
+
+    /// What is told of a group that asks for this, whose profile says that.
+    fn told(asks: &str, talos: &str, cmdline: &str) -> Vec<String> {
+        let yaml = format!(
+            "images: {{ i: {{ kernel: /k, initrd: /r{talos} }} }}\n\
+             profiles: {{ p: {{ script: talos, image: i }} }}\n\
+             groups:\n  - {{ name: blades, match: {{ {asks} }}, profile: p, cmdline: [{cmdline}] }}\n"
+        );
+        let problems = resolved(&yaml).unwrap().problems.into_iter();
+        let of_group = problems.filter(|problem| problem.key == "groups[0].name");
+        of_group.map(|problem| format!("{}: {}", problem.severity, problem.message)).collect()
+    }
+
+    #[test]
+    fn what_is_known_of_all_machines_of_a_group_is_a_warning() {
+        let (gen8, talos) = ("product: 'ProLiant BL460c Gen8*'", ", talos: { version: v1.12.0 }");
+        let vt_d = told(gen8, talos, "quiet");
+        assert_eq!(vt_d.len(), 1, "{vt_d:?}");
+        let start = "warning: of each of its machines: Talos 1.12 and later turns on VT-d";
+        assert!(vt_d[0].starts_with(start), "{vt_d:?}");
+        assert!(
+            vt_d[0].ends_with("(https://github.com/siderolabs/talos/issues/12619)"),
+            "{vt_d:?}"
+        );
+        for (asks, talos, cmdline) in [
+            (gen8, talos, "intel_iommu=off"),
+            (gen8, ", talos: { version: v1.11.6 }", "quiet"),
+            (gen8, "", "quiet"),
+            ("product: 'ProLiant BL460c*'", talos, "quiet"),
+            ("mac: '9c:*'", talos, "quiet"),
+        ] {
+            assert_eq!(told(asks, talos, cmdline), [""; 0], "{asks} {talos} {cmdline}");
+        }
+        let uefi = told("firmware: uefi, arch: x86", talos, "quiet");
+        assert!(uefi[0].contains("its UEFI is a 32-bit one"), "{uefi:?}");
+    }
 }
