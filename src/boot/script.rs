@@ -273,6 +273,7 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
             serial => told_serial,
             product => facts.and_then(|facts| facts.product.as_ref()),
             vendor => facts.and_then(|facts| facts.vendor.as_ref()),
+            nic => facts.and_then(|facts| facts.nic).map(|nic| nic.to_string()),
         },
         group => who.group.as_ref().map(|group| &group.name),
         profile => context! { name => profile.map(|profile| &profile.name) },

@@ -7,7 +7,7 @@ use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::guest::{initramfs, kernel};
 use crate::support::router::{Ipv6, Relay};
-use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router};
+use crate::support::{Appliance, Dhcp, Guest, Hardware, Lan, Machine, Router};
 
 const TOKEN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
 
@@ -195,7 +195,39 @@ fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
         let whole = format!("fetched undionly.kpxe over TFTP: {len} bytes");
         let fetched = log.matches(&whole).count();
         assert_eq!(fetched, 1, "the NBP was to be fetched once");
-        assert_eq!(log.matches("runs its script").count(), 1, "and the script after it");
+        let script = log.matches("runs its script: profile talos").count();
+        assert_eq!(script, 1, "and the script after it");
+    });
+}
+
+#[test]
+fn what_a_machine_of_long_ago_needs_is_told_and_it_boots_all_the_same() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let config = CONFIG.replace("version: v1.11.2", "version: v1.12.0");
+        let (_folder, mut appliance) = appliance_with(&config);
+        for (kind, name, mac) in [
+            (Machine::Bios, "bios", "52:54:00:77:00:01"),
+            (Machine::Uefi, "uefi", "52:54:00:77:00:02"),
+        ] {
+            let hardware = Hardware {
+                cpu: Some("qemu64"),
+                smbios: Some("manufacturer=HP,product=ProLiant DL320e Gen8 v2"),
+                ..Hardware::default()
+            };
+            let mut guest = Guest::power_on_with(&lan, (kind, mac), hardware);
+            guest.wait_for(&format!("the CPU of {name} is older than x86-64-v2"));
+            let kernel = if kind == Machine::Uefi { "kernel " } else { "" };
+            let line = expected(name).replace("selinux=1", "selinux=1 module.sig_enforce=1");
+            assert_eq!(guest.command_line(), format!("{kernel}{line}"));
+            let log = appliance.log();
+            for advice in ["its CPU is older than x86-64-v2", "Talos 1.12 and later turns on VT-d"]
+            {
+                let told = format!("WARN {name} ({mac}): advice: {advice}");
+                assert_eq!(log.matches(&told).count(), 1, "`{told}`: {log}");
+            }
+        }
+        assert_eq!(appliance.log().matches("advice: ").count(), 4);
     });
 }
 

@@ -376,6 +376,7 @@ unknown: inspect
             "product X4150",
             "serial 0 1&2%3+4=5",
             "cpu x64",
+            "card 1af4:10",
             "firmware uefi",
             "net0 52:54:00:77:00:02 10.77.0.",
             "Press s for an iPXE shell",

@@ -26,6 +26,8 @@ pub enum Machine {
 pub struct Hardware<'a> {
     /// Memory in MiB, where the usual is not enough.
     pub memory: Option<u32>,
+    /// Its CPU, where it is none of today, as QEMU's `-cpu` has it.
+    pub cpu: Option<&'a str>,
     /// What its SMBIOS tables say of the system, as QEMU's `-smbios type=1` has it.
     pub smbios: Option<&'a str>,
     /// A disk that it boots after its card.
@@ -76,7 +78,7 @@ impl Guest {
         let mut qemu = Command::new("timeout");
         qemu.env("PATH", PATH)
             .args(["-k", "5", PATIENCE, "qemu-system-x86_64"])
-            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-nodefaults"])
+            .args(["-machine", "q35", "-accel", "tcg", "-nodefaults"])
             .args(["-nographic", "-no-reboot", "-monitor", "none"])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
@@ -139,6 +141,7 @@ impl Guest {
 
 impl Hardware<'_> {
     fn plug_into(&self, qemu: &mut Command) {
+        qemu.args(["-cpu", self.cpu.unwrap_or("max")]);
         if let Some(memory) = self.memory {
             // The last one counts.
             qemu.args(["-m", &memory.to_string()]);

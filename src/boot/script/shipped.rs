@@ -97,6 +97,7 @@ fn told() -> Client {
             product: Some("ProLiant BL460c Gen8".into()),
             vendor: Some("HP".into()),
             cpu: Some(Cpu::X64),
+            nic: "14e4:1639".parse().ok(),
             ..Facts::default()
         }),
         choice: Some("rich".into()),

@@ -12,6 +12,7 @@ const FACTS: &[&str] = &[
     "client.product",
     "client.vendor",
     "client.cpu",
+    "client.nic",
     "client.uuid",
     "machine.serial",
     "machine.uuid",
