@@ -30,6 +30,7 @@ pub mod omni;
 pub mod pattern;
 pub mod pci;
 pub mod script;
+pub mod secret;
 pub mod select;
 pub mod settings;
 pub mod shelf;

@@ -41,6 +41,7 @@ pub mod tftp;
 
 pub mod budget;
 pub mod control;
+pub mod discreet;
 pub mod explain;
 pub mod files;
 pub mod images;

@@ -4,11 +4,12 @@
 //! forms of the secret in them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::secret::SecretText;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::{ExposeSecret, SecretString};
 
 pub mod pasted;
 pub mod token;
@@ -33,7 +34,7 @@ pub struct Omni {
     /// kernel parameters that tell it are not there.
     pub api: String,
     /// The join token, or why it is not there and what would mend it.
-    pub join_token: Result<SecretString, String>,
+    pub join_token: Result<SecretText, String>,
     /// Whether WireGuard goes through a gRPC tunnel.
     pub tunnel: bool,
     /// The event sink.
@@ -56,13 +57,20 @@ impl Omni {
         }
     }
 
+    /// Where machines join and by what kind of token, in words; nothing where the token is not there.
+    pub fn described(&self) -> Option<String> {
+        let token = Token::parse(self.join_token.as_ref().ok()?.expose()).ok()?;
+        let tunnel = if self.tunnel { ", through a gRPC tunnel" } else { "" };
+        Some(format!("{}{tunnel}; its join token is {}", self.api, token.kind()))
+    }
+
     /// The join arguments, in Omni's order. The first holds the token.
     ///
     /// # Errors
     /// Why there is no token, in words for the operator.
     pub fn arguments(&self) -> Result<[String; 3], String> {
         let token = self.join_token.as_ref().map_err(Clone::clone)?;
-        let token = utf8_percent_encode(token.expose_secret(), QUERY);
+        let token = utf8_percent_encode(token.expose(), QUERY);
         let tunnel = if self.tunnel { "grpc_tunnel=true&" } else { "" };
         Ok([
             format!("siderolink.api={}?{tunnel}jointoken={token}", self.api),
@@ -97,7 +105,7 @@ const SHORTEST: usize = 12;
 pub fn hidden<'a>(text: &str, instances: impl Iterator<Item = &'a Omni>) -> String {
     let mut hidden = redacted(text).into_owned();
     for token in instances.filter_map(|omni| omni.join_token.as_ref().ok()) {
-        let token = token.expose_secret();
+        let token = token.expose();
         if token.len() < SHORTEST {
             continue;
         }

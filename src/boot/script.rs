@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,15 +36,22 @@ pub struct Scene<'a> {
     pub shelf: &'a Shelf,
 }
 
-/// A script, ready to be served.
-#[derive(Debug)]
+/// A script, ready to be served. What prints it leaves out its text, which may hold a join token.
 pub struct Rendered {
-    /// The text. It may hold a join token: never log it.
+    /// The text.
     pub text: String,
     /// What it does, in words.
     pub does: String,
     /// What is worth knowing of the machine that it boots.
     pub advice: Vec<Advice>,
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text: _, does, advice } = self;
+        let mut told = f.debug_struct("Rendered");
+        told.field("does", does).field("advice", advice).finish_non_exhaustive()
+    }
 }
 
 /// Why a machine gets no script of its own.

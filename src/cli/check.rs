@@ -1,5 +1,6 @@
 //! `reveille check`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ pub(super) fn run(Arguments { path, all, json, file }: Arguments) -> Result<Exit
         Err(error @ LoadError::Unreadable { .. }) => (vec![unreadable(&error)], None),
     };
     if json {
-        print(&format!("{:#}\n", as_value(&source, &problems)))?;
+        print(&format!("{:#}\n", as_value(&source, &problems, config.as_ref())))?;
     } else {
         let told = match all {
             true => problems.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"),
@@ -46,6 +47,9 @@ pub(super) fn run(Arguments { path, all, json, file }: Arguments) -> Result<Exit
         };
         if !told.is_empty() {
             print(&format!("{told}\n"))?;
+        }
+        for (name, described) in instances(config.as_ref()) {
+            print(&format!("omni {name}: {described}\n"))?;
         }
         print(&format!("{source}: {}\n", conclusion(&problems, config.as_ref())))?;
     }
@@ -58,6 +62,12 @@ fn unreadable(error: &LoadError) -> Problem {
     let severity = Severity::Error;
     let key = String::new();
     Problem { severity, at: None, key, message: error.to_string(), quote: None, spoils: Vec::new() }
+}
+
+/// What the Omni instances are: which kind of token was pasted shows a mistake before a machine does.
+fn instances(config: Option<&Config>) -> impl Iterator<Item = (&str, String)> {
+    let all = config.into_iter().flat_map(|config| &config.catalog.omni);
+    all.filter_map(|(name, omni)| Some((name.as_str(), omni.described()?)))
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -92,7 +102,7 @@ fn conclusion(problems: &[Problem], config: Option<&Config>) -> String {
     )
 }
 
-fn as_value(source: &Source, problems: &[Problem]) -> serde_json::Value {
+fn as_value(source: &Source, problems: &[Problem], config: Option<&Config>) -> serde_json::Value {
     let file = match source {
         Source::File(path) => Some(path.display().to_string()),
         Source::Defaults => None,
@@ -114,5 +124,6 @@ fn as_value(source: &Source, problems: &[Problem]) -> serde_json::Value {
         "file": file,
         "ok": !problems.iter().any(|problem| problem.severity.is_error()),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+        "omni": instances(config).collect::<BTreeMap<&str, String>>(),
     })
 }

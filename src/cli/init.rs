@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::Ipv4Net;
-use secrecy::{ExposeSecret, SecretString};
 
 use super::nbps::print;
 use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Pasted, Token, pasted};
+use crate::boot::secret::SecretText;
 use crate::config::Problem;
 use crate::config::load::Source;
 use crate::config::resolve::within;
@@ -175,7 +175,7 @@ fn listed(interfaces: &BTreeMap<String, Vec<Ipv4Net>>) -> String {
 fn omni_given(arguments: &Arguments) -> Result<Option<Pasted>> {
     if let Some(from) = &arguments.omni_args {
         let text = secret_from("--omni-args", "Omni's kernel parameters", from)?;
-        let read = pasted::parse(text.expose_secret());
+        let read = pasted::parse(text.expose());
         return read.map(Some).context("--omni-args: it cannot be used");
     }
     let (Some(api), Some(from)) = (&arguments.omni_api, &arguments.omni_token) else {
@@ -184,7 +184,7 @@ fn omni_given(arguments: &Arguments) -> Result<Option<Pasted>> {
     // Neither repeats what was given: it may be the token.
     let api = pasted::address(api).map_err(|error| anyhow!("--omni-api: the address {error}"))?;
     let text = secret_from("--omni-token", "the join token", from)?;
-    let text = text.expose_secret().trim();
+    let text = text.expose().trim();
     if text.contains("jointoken=") {
         bail!(
             "--omni-token: it holds more than the token; give all that Omni copies to --omni-args"
@@ -202,13 +202,13 @@ fn omni_given(arguments: &Arguments) -> Result<Option<Pasted>> {
 
 /// Reads a secret from a file or from standard input. A path that leads nowhere is not repeated: it may
 /// be the secret itself.
-fn secret_from(flag: &str, what: &str, from: &Path) -> Result<SecretString> {
+fn secret_from(flag: &str, what: &str, from: &Path) -> Result<SecretText> {
     if from == Path::new("-") {
         return ask::secret(what);
     }
     let read =
         open(from).and_then(|file| io::read_to_string(file).map_err(|error| error.to_string()));
-    read.map(SecretString::from).map_err(|reason| {
+    read.map(SecretText::from).map_err(|reason| {
         anyhow!(
             "{flag}: {reason}; it takes the path of a file with {what}, or `-` for standard input"
         )
@@ -225,7 +225,7 @@ fn ask_omni(terminal: Terminal) -> Result<Option<Pasted>> {
             eprintln!("Without Omni, then.");
             return Ok(None);
         }
-        match pasted::parse(text.expose_secret()) {
+        match pasted::parse(text.expose()) {
             Ok(pasted) => {
                 let tunnel = if pasted.tunnel { ", through a gRPC tunnel" } else { "" };
                 let kind = pasted.token.kind();
@@ -292,13 +292,14 @@ fn show(plan: &Plan) {
 /// Writes all of it, once the loader takes it.
 fn write(plan: &Plan, existing: Existing) -> Result<()> {
     let (yaml, token) = (plan.yaml(), plan.token());
-    let secret = plan.omni.as_ref().map(|(_, pasted)| {
-        SecretString::from(format!("{}\n", pasted.token.secret().expose_secret()))
-    });
+    let secret = plan
+        .omni
+        .as_ref()
+        .map(|(_, pasted)| SecretText::from(format!("{}\n", pasted.token.secret().expose())));
     let mut pieces =
         vec![Piece { path: &plan.config, content: &yaml, mode: 0o644, folder_mode: 0o755 }];
     if let Some((path, secret)) = token.as_ref().zip(secret.as_ref()) {
-        let content = secret.expose_secret();
+        let content = secret.expose();
         pieces.push(Piece { path, content, mode: 0o600, folder_mode: 0o700 });
     }
     put(&pieces, existing, |path| match Source::File(path.to_owned()).load() {

@@ -6,8 +6,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use secrecy::ExposeSecret;
-
 use super::Config;
 use super::file::{File, SecretSource};
 use super::followed::{Followed, Kind, is_script};
@@ -342,7 +340,7 @@ fn secret(source: &SecretSource, base: &Path) -> Result<Secret, String> {
             Secret { open_to_all: None, ..from_file(Path::new(&folder).join(name))? }
         }
     };
-    match text.expose_secret().trim() {
+    match text.expose().trim() {
         "" => Err(format!("{from} is empty")),
         text => Ok(Secret { text: text.into(), from, open_to_all }),
     }
@@ -373,7 +371,7 @@ mod tests {
         {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let read = secret(&SecretSource::File("x".into()), folder.path()).unwrap();
-            assert_eq!((read.text.expose_secret(), read.open_to_all), ("hush", open_to_all));
+            assert_eq!((read.text.expose(), read.open_to_all), ("hush", open_to_all));
         }
         fs::write(&path, "\n").unwrap();
         let reason = secret(&SecretSource::File("x".into()), folder.path()).unwrap_err();

@@ -5,14 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
-
 use super::file::{File, Part, SecretSource};
 use super::problem::Problems;
 use super::problem::{Problem, Severity};
 use super::{Config, yaml};
 use crate::boot::Shelf;
 use crate::boot::nbp::Nbps;
+use crate::boot::secret::SecretText;
 use crate::boot::templates::Templates;
 
 mod boots;
@@ -62,7 +61,7 @@ pub struct Surroundings {
 #[derive(Clone, Debug)]
 pub struct Secret {
     /// What was read, without blanks around it.
-    pub text: SecretString,
+    pub text: SecretText,
     /// Where that was.
     pub from: String,
     /// Its mode, where it is a file that every user of this host can read or write.

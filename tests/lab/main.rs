@@ -22,6 +22,7 @@ mod last_good;
 mod option_43;
 mod reload;
 mod scripts;
+mod secrets;
 mod simulate;
 mod tftp;
 mod tftp_clients;

@@ -115,6 +115,11 @@ impl Appliance {
         self.seen.join("\n")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         super::run("kill", &[&format!("-{name}"), &self.child.id().to_string()]);

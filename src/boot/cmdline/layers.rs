@@ -30,12 +30,17 @@ pub(super) enum Layer {
 }
 
 /// One kernel argument and who asks for it.
-#[derive(Debug)]
 pub(super) struct Argument<'a> {
     pub(super) layer: Layer,
     /// The name of the image, profile, … that asks.
     pub(super) owner: &'a str,
     pub(super) text: String,
+}
+
+impl fmt::Debug for Argument<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for Argument<'_> {

@@ -280,7 +280,6 @@ impl std::error::Error for Mistakes {}
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
 
     use super::super::token::tests::V2;
     use super::*;
@@ -291,7 +290,7 @@ mod tests {
     /// What was read: the address, the token, the tunnel.
     fn read(text: &str) -> (String, String, bool) {
         let pasted = parse(text).unwrap();
-        (pasted.api, pasted.token.secret().expose_secret().to_owned(), pasted.tunnel)
+        (pasted.api, pasted.token.secret().expose().to_owned(), pasted.tunnel)
     }
 
     /// What is wrong, and that it repeats nothing.

@@ -1,5 +1,7 @@
 //! Questions on the terminal. They go to standard error, as all that is no result.
 
+use crate::boot::secret::SecretText;
+
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 
@@ -9,7 +11,6 @@ use nix::sys::termios::{
     LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
 };
 use nix::unistd::read;
-use secrecy::{ExposeSecret, SecretString};
 
 /// The most that is read of a secret, in bytes.
 const MOST: usize = 64 << 10;
@@ -68,7 +69,7 @@ impl Terminal {
 }
 
 /// Reads a secret from standard input: all of it, or on a terminal what is pasted, which is not shown.
-pub(super) fn secret(what: &str) -> Result<SecretString> {
+pub(super) fn secret(what: &str) -> Result<SecretText> {
     if io::stdin().is_terminal() {
         return hidden(what);
     }
@@ -79,7 +80,7 @@ pub(super) fn secret(what: &str) -> Result<SecretString> {
 }
 
 /// Reads what is pasted, without an echo, up to an empty line.
-fn hidden(what: &str) -> Result<SecretString> {
+fn hidden(what: &str) -> Result<SecretText> {
     let shown = tcgetattr(io::stdin()).context("cannot read the terminal's settings")?;
     let _shown_again = ShownAgain(shown.clone());
     let mut hidden = shown;
@@ -165,14 +166,14 @@ impl Paste {
         Taken::More
     }
 
-    fn text(self) -> SecretString {
+    fn text(self) -> SecretText {
         String::from_utf8_lossy(&self.0).trim().into()
     }
 }
 
 /// Whether there is anything in it.
-pub(super) fn is_empty(secret: &SecretString) -> bool {
-    secret.expose_secret().trim().is_empty()
+pub(super) fn is_empty(secret: &SecretText) -> bool {
+    secret.expose().trim().is_empty()
 }
 
 #[cfg(test)]
@@ -195,7 +196,7 @@ mod tests {
             for chunk in chunks {
                 last = paste.take(chunk);
             }
-            assert_eq!((last, paste.text().expose_secret()), (taken, text), "{chunks:?}");
+            assert_eq!((last, paste.text().expose()), (taken, text), "{chunks:?}");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What has changed in one thing, field by field, in words.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::boot::secret::SecretText;
+
 use std::fmt::Display;
 use std::path::Path;
-
-use secrecy::{ExposeSecret, SecretString};
 
 /// What has changed in one thing, field by field.
 #[derive(Debug, Default)]
@@ -58,11 +58,11 @@ impl Fields {
     pub(super) fn secret(
         &mut self,
         field: &str,
-        old: &Result<SecretString, String>,
-        new: &Result<SecretString, String>,
+        old: &Result<SecretText, String>,
+        new: &Result<SecretText, String>,
     ) {
         let said = match (old, new) {
-            (Ok(old), Ok(new)) if old.expose_secret() == new.expose_secret() => return,
+            (Ok(old), Ok(new)) if old.expose() == new.expose() => return,
             (Ok(_), Ok(_)) => "changed",
             (Err(_), Ok(_)) => "is there",
             (Ok(_), Err(_)) => "is missing",

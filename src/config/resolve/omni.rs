@@ -1,8 +1,6 @@
 //! From an entry of `omni` and the secret that it names to an instance that machines join.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use secrecy::ExposeSecret;
-
 use super::link::Linker;
 use super::{Secret, within};
 use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Omni, Pasted, Token, pasted};
@@ -86,13 +84,13 @@ impl Linker<'_> {
 
 fn from_pasted(secret: Secret) -> Result<Pasted, String> {
     let Secret { text, from, .. } = secret;
-    pasted::parse(text.expose_secret()).map_err(|mistakes| format!("{from}: {mistakes}"))
+    pasted::parse(text.expose()).map_err(|mistakes| format!("{from}: {mistakes}"))
 }
 
 /// What `api` and a file with the token alone say: the sinks are Omni's defaults.
 fn from_token(api: &str, secret: Secret) -> Result<Pasted, String> {
     let Secret { text, from, .. } = secret;
-    let text = text.expose_secret();
+    let text = text.expose();
     let more = "holds more than a token: only what follows `jointoken=` belongs there";
     if text.contains("jointoken=") {
         return Err(format!("{from} {more}; name it in `kernel_args` if it is what Omni copies"));
