@@ -120,6 +120,7 @@ fn json_has_each_problem_with_its_file_its_place_and_its_line() {
         json!({
             "file": "./config.yaml",
             "ok": false,
+            "omni": {},
             "problems": [
                 {
                     "severity": "error",
@@ -205,7 +206,8 @@ fn in_the_example_with_its_files_nothing_is_wrong() {
         ("boot-scripts/README", "templates"),
         ("answers/preseed.cfg", include_str!("../answers/preseed.cfg")),
     ]);
-    let said = "./config.yaml: nothing is wrong; 4 machines, 2 groups, 4 profiles, 2 images\n";
+    let said = "omni homelab: https://example.omni.siderolabs.io; its join token is plain\n\
+                ./config.yaml: nothing is wrong; 4 machines, 2 groups, 4 profiles, 2 images\n";
     assert_eq!(check(folder.path(), &[]), (said.to_owned(), String::new(), 0));
 }
 
