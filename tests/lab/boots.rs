@@ -212,7 +212,9 @@ fn what_a_machine_of_long_ago_needs_is_told_and_it_boots_all_the_same() {
         ] {
             let hardware = Hardware {
                 cpu: Some("qemu64"),
-                smbios: Some("manufacturer=HP,product=ProLiant DL320e Gen8 v2"),
+                smbios: Some(
+                    "product=ProLiant DL320e Gen8 v2,uuid=00000000-0000-0000-0000-000000000000",
+                ),
                 ..Hardware::default()
             };
             let mut guest = Guest::power_on_with(&lan, (kind, mac), hardware);
@@ -221,13 +223,16 @@ fn what_a_machine_of_long_ago_needs_is_told_and_it_boots_all_the_same() {
             let line = expected(name).replace("selinux=1", "selinux=1 module.sig_enforce=1");
             assert_eq!(guest.command_line(), format!("{kernel}{line}"));
             let log = appliance.log();
-            for advice in ["its CPU is older than x86-64-v2", "Talos 1.12 and later turns on VT-d"]
-            {
+            for advice in [
+                "its CPU is older than x86-64-v2",
+                "Talos 1.12 and later turns on VT-d",
+                "its board has no UUID of its own",
+            ] {
                 let told = format!("WARN {name} ({mac}): advice: {advice}");
                 assert_eq!(log.matches(&told).count(), 1, "`{told}`: {log}");
             }
         }
-        assert_eq!(appliance.log().matches("advice: ").count(), 4);
+        assert_eq!(appliance.log().matches("advice: ").count(), 6);
     });
 }
 

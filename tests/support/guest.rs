@@ -71,7 +71,8 @@ impl Guest {
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the machine");
         let console = folder.path().join("console");
-        let tap = format!("tap{}", mac.replace(':', "").split_off(6));
+        let digits = mac.replace(':', "");
+        let tap = format!("tap{}", &digits[6..]);
         lan.tap(&tap);
         packaged("/usr/bin/qemu-system-x86_64", "qemu-system-x86");
         // Under KVM the firmware hangs on some hosts; interpreted it never does.
@@ -80,6 +81,7 @@ impl Guest {
             .args(["-k", "5", PATIENCE, "qemu-system-x86_64"])
             .args(["-machine", "q35", "-accel", "tcg", "-nodefaults"])
             .args(["-nographic", "-no-reboot", "-monitor", "none"])
+            .args(["-uuid", &format!("{}-{}-4000-8000-000000000000", &digits[..8], &digits[8..])])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-netdev")
