@@ -31,8 +31,16 @@ fn compare() {
     run("ip", &["link", "set", "lo", "up"]);
     let folder = Folder::new();
     let ours = start_ours(&folder);
-    let script =
-        |number: usize| format!("/boot/02-00-00-00-{:02x}-{:02x}.ipxe", number >> 8, number & 255);
+    // As iPXE asks once it was asked what its machine is: then it gets what it boots.
+    let script = |number: usize| {
+        format!(
+            "/boot/02-00-00-00-{:02x}-{:02x}.ipxe?uuid=4c4c4544-0031-3010-8032-b4c04f4a3132\
+             &serial_hex=43-5a-31&product_hex=58-34-31-35-30&vendor_hex=53-75-6e\
+             &platform=pcbios&arch=i386&cpu=x64&v2=yes&nic=01-80-86-10-0e",
+            number >> 8,
+            number & 255
+        )
+    };
     let len = get(&mut connect("127.0.0.1:8080"), &script(7), &mut Vec::new());
     folder.write("files/script.ipxe", vec![b'x'; len]);
     let logging = start_nginx(&folder, "nginx", 8081, "access_log logs/access.log");

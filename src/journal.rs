@@ -243,6 +243,7 @@ mod tests {
 
     use super::*;
     use crate::boot::Mac;
+    use crate::boot::advice::Advice;
     use crate::boot::event::{Sent, Transport};
 
     #[derive(Clone, Debug, Default)]
@@ -325,6 +326,28 @@ mod tests {
             .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
             .collect();
         assert_eq!(levels, ["WARN", "DEBUG", "WARN"]);
+    }
+
+    #[test]
+    fn advice_is_told_once_however_often_the_machine_fetches_its_script() {
+        let client = Box::new(crate::boot::Client::at(crate::boot::Stage::Ipxe));
+        let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
+        let script = Step::ScriptServed { does: "boot".into(), client, sent };
+        let advice = Advice { words: "it is old", source: "https://x", is_sure: true };
+        let boot = |last| {
+            [script.clone(), Step::Advised { advice: advice.clone() }]
+                .map(|step| Event { subject: subject(last), step })
+        };
+        let log = written(&[boot(1), boot(1), boot(2)].concat());
+        let told: Vec<&String> = log.iter().filter(|line| line.contains("advice")).collect();
+        assert_eq!(
+            told,
+            [
+                "WARN 02:00:00:00:00:01: advice: it is old (https://x)",
+                "DEBUG 02:00:00:00:00:01: advice: it is old (https://x)",
+                "WARN 02:00:00:00:00:02: advice: it is old (https://x)",
+            ]
+        );
     }
 
     #[test]

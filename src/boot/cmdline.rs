@@ -371,7 +371,11 @@ mod tests {
             with(None).unwrap().starts_with("talos.platform=metal console=tty0 init_on_alloc=1")
         );
         for (base, wrong) in [
-            ("", "it says no `talos.platform`"),
+            ("", "it says no `talos.platform`, and nobody else does"),
+            (
+                "<html> <body>502</body> </html>",
+                "it says no `talos.platform`, and nobody else does",
+            ),
             (
                 "talos.platform=metal ;",
                 "in it `;` is an operator to iPXE, which would end the command there",

@@ -92,7 +92,8 @@ impl fmt::Display for TalosVersion {
 }
 
 /// The argument by which a machine has these labels in Omni once it has joined: Talos reads the META
-/// value 0xc from it while it is not installed (`pkg/machinery/meta`, Omni's `client/pkg/meta`).
+/// value 0xc from it while it is not installed (`pkg/machinery/meta`, Omni's `client/pkg/meta`). Values of META are
+/// joined by `;`, which no label has; a long one may come packed, and is read plain too.
 pub fn labels(labels: &BTreeMap<&String, &String>) -> String {
     let mut value = "0xc=machineLabels:\n".to_owned();
     for (name, label) in labels {

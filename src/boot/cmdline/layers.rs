@@ -105,7 +105,17 @@ pub(super) fn said<'a>(
         let ip: Vec<String> = ip(&machine.network).into_iter().collect();
         add(Layer::Address, &machine.name, &ip);
     }
+    if profile.adds_talos_arguments() && !said.iter().any(is_platform) {
+        // That of a release says it.
+        let wrong = "it says no `talos.platform`, and nobody else does".to_owned();
+        return Err(CmdlineError::Base { image: image.name.clone(), wrong });
+    }
     Ok(said)
+}
+
+/// Without its platform Talos never finds its way to its config.
+fn is_platform(argument: &Argument<'_>) -> bool {
+    argument.text.starts_with("talos.platform=")
 }
 
 /// Whether Talos' own arguments are known, and not only those of the newest release that is known here.
@@ -131,14 +141,11 @@ fn base(image: &Image, shelf: &Shelf) -> Result<Vec<String>, CmdlineError> {
 }
 
 /// What is wrong with arguments that are said to be Talos' own: a proxy may answer a factory's question with
-/// a page of its own, and without its platform Talos never finds its way to its config.
+/// a page of its own.
 fn wrong_with(base: &[String]) -> Option<String> {
-    if let Some((word, flaw)) = base.iter().find_map(|word| Some((word, Flaw::of(word)?))) {
-        let word: String = word.chars().take(40).collect();
-        return Some(format!("in it `{}` {flaw}", word.escape_debug()));
-    }
-    let has_platform = base.iter().any(|word| word.starts_with("talos.platform="));
-    (!has_platform).then(|| "it says no `talos.platform`".to_owned())
+    let (word, flaw) = base.iter().find_map(|word| Some((word, Flaw::of(word)?)))?;
+    let word: String = word.chars().take(40).collect();
+    Some(format!("in it `{}` {flaw}", word.escape_debug()))
 }
 
 /// What `talos` says in a machine, its group and its profile.
@@ -190,8 +197,7 @@ mod tests {
     fn arguments_of_a_factory_are_taken_only_where_they_can_be_talos_own() {
         let table = [
             ("talos.platform=metal console=tty0", None),
-            ("", Some("it says no `talos.platform`")),
-            ("<html> <body>502</body> </html>", Some("it says no `talos.platform`")),
+            ("", None),
             ("talos.platform=metal # x", Some("in it `#` starts with `#`, where iPXE would end")),
             ("talos.platform=metal a=${b}", Some("in it `a=${b}` has `${` in it")),
             ("talos.platform=metal ||", Some("in it `||` is an operator")),

@@ -106,6 +106,9 @@ impl Argument<'_> {
 mod tests {
     use super::*;
 
+    /// What it is about, what is said, and what then stands there.
+    struct Case<'a>(&'a str, &'a [(Layer, &'a str)], &'a str);
+
     /// What comes of these layers, and what was to take something away and found nothing.
     fn settled(said: &[(Layer, &str)]) -> (String, String) {
         let arguments = said.iter().flat_map(|(layer, texts)| {
@@ -120,29 +123,26 @@ mod tests {
         (texts(line), texts(idle))
     }
 
-    /// What each layer says, its words by blanks.
-    type Said = [(Layer, &'static str)];
-
     #[test]
     fn an_argument_stands_once_and_the_later_layer_wins() {
         use Layer::{Address, Base, Group, Image, Initrd, Machine, Omni, Profile, Talos};
-        let table: [(&str, &Said, &str); 20] = [
-            ("nothing", &[], ""),
-            ("the same", &[(Image, "quiet"), (Machine, "quiet")], "quiet"),
-            ("the same at once", &[(Profile, "quiet a quiet")], "a quiet"),
-            ("the place is the later", &[(Base, "a b=1 c"), (Profile, "b=2")], "a c b=2"),
-            ("a value", &[(Profile, "iommu=on"), (Group, "iommu=off")], "iommu=off"),
-            (
+        let table = [
+            Case("nothing", &[], ""),
+            Case("the same", &[(Image, "quiet"), (Machine, "quiet")], "quiet"),
+            Case("the same at once", &[(Profile, "quiet a quiet")], "a quiet"),
+            Case("the place is the later", &[(Base, "a b=1 c"), (Profile, "b=2")], "a c b=2"),
+            Case("a value", &[(Profile, "iommu=on"), (Group, "iommu=off")], "iommu=off"),
+            Case(
                 "with and without a value",
                 &[(Profile, "nosmt"), (Group, "nosmt=force")],
                 "nosmt=force",
             ),
-            (
+            Case(
                 "several of one layer",
                 &[(Profile, "console=tty0 console=ttyS1")],
                 "console=tty0 console=ttyS1",
             ),
-            (
+            Case(
                 "and they replace all before",
                 &[
                     (Base, "console=ttyAMA0 console=tty0 x"),
@@ -150,26 +150,30 @@ mod tests {
                 ],
                 "x console=tty0 console=ttyS1",
             ),
-            (
+            Case(
                 "each layer",
                 &[(Image, "a=1"), (Profile, "a=2"), (Group, "a=3"), (Machine, "a=4")],
                 "a=4",
             ),
-            ("a name that begins alike", &[(Profile, "a=1"), (Group, "ab=1")], "a=1 ab=1"),
-            ("talos, and the operator's word", &[(Talos, "h=1"), (Profile, "h=0")], "h=0"),
-            ("an address", &[(Profile, "ip=dhcp"), (Machine, "ip=x"), (Address, "ip=y")], "ip=y"),
-            ("addresses of more than one card", &[(Profile, "ip=a ip=b")], "ip=a ip=b"),
-            (
+            Case("a name that begins alike", &[(Profile, "a=1"), (Group, "ab=1")], "a=1 ab=1"),
+            Case("talos, and the operator's word", &[(Talos, "h=1"), (Profile, "h=0")], "h=0"),
+            Case(
+                "an address",
+                &[(Profile, "ip=dhcp"), (Machine, "ip=x"), (Address, "ip=y")],
+                "ip=y",
+            ),
+            Case("addresses of more than one card", &[(Profile, "ip=a ip=b")], "ip=a ip=b"),
+            Case(
                 "what adds up",
                 &[(Profile, "memmap=a pci=x"), (Machine, "memmap=b")],
                 "memmap=a pci=x memmap=b",
             ),
-            (
+            Case(
                 "what adds up, the same",
                 &[(Profile, "memmap=a x"), (Machine, "memmap=a")],
                 "x memmap=a",
             ),
-            (
+            Case(
                 "variables, each by its name",
                 &[
                     (Talos, "talos.environment=L=1"),
@@ -178,7 +182,7 @@ mod tests {
                 ],
                 "talos.environment=L=1 talos.environment=P=2",
             ),
-            (
+            Case(
                 "pairs",
                 &[
                     (Base, "hugepages=1"),
@@ -186,62 +190,85 @@ mod tests {
                 ],
                 "hugepagesz=1G hugepages=4 hugepagesz=2M hugepages=4",
             ),
-            ("separators", &[(Profile, "a --- quiet"), (Machine, "--- b")], "a --- quiet b"),
-            (
+            Case("separators", &[(Profile, "a --- quiet"), (Machine, "--- b")], "a --- quiet b"),
+            Case(
                 "what iPXE needs",
                 &[(Initrd, "initrd=initrd"), (Profile, "initrd=x")],
                 "initrd=initrd initrd=x",
             ),
-            (
+            Case(
                 "Omni's",
                 &[(Omni, "siderolink.api=a t=1"), (Machine, "siderolink.api=b")],
                 "t=1 siderolink.api=b",
             ),
         ];
-        for (what, said, expected) in table {
-            assert_eq!(settled(said), (expected.to_owned(), String::new()), "{what}");
+        for Case(what, said, line) in table {
+            assert_eq!(settled(said), (line.to_owned(), String::new()), "{what}");
         }
     }
 
     #[test]
     fn a_minus_takes_away_what_was_said_before_it_and_never_stands_there_itself() {
         use Layer::{Base, Group, Image, Initrd, Machine, Omni, Profile, Talos};
-        let table: [(&str, &Said, &str, &str); 15] = [
-            ("a flag", &[(Base, "a quiet b"), (Profile, "-quiet")], "a b", ""),
-            ("a name, all of it", &[(Base, "console=a console=b x"), (Image, "-console")], "x", ""),
-            ("one value", &[(Base, "console=a console=b"), (Image, "-console=a")], "console=b", ""),
-            ("another value", &[(Base, "a=1"), (Image, "-a=2")], "a=1", "-a=2"),
-            ("and then anew", &[(Base, "a=1 a=2"), (Group, "-a a=3")], "a=3", ""),
-            ("what follows stays", &[(Image, "-a"), (Profile, "a=1")], "a=1", "-a"),
-            ("in its own layer", &[(Machine, "a=1 -a")], "", ""),
-            ("twice", &[(Base, "a"), (Profile, "-a"), (Machine, "-a")], "", "-a"),
-            ("one that only begins alike", &[(Base, "ab=1"), (Image, "-a")], "ab=1", "-a"),
-            ("Omni's", &[(Omni, "siderolink.api=x y"), (Machine, "-siderolink.api")], "y", ""),
+        let table = [
+            (Case("a flag", &[(Base, "a quiet b"), (Profile, "-quiet")], "a b"), ""),
             (
-                "what `talos` says",
-                &[(Talos, "talos.halt_if_installed=1"), (Machine, "-talos.halt_if_installed")],
-                "",
+                Case(
+                    "a name, all of it",
+                    &[(Base, "console=a console=b x"), (Image, "-console")],
+                    "x",
+                ),
                 "",
             ),
             (
-                "a variable",
-                &[
-                    (Talos, "talos.environment=L=1 talos.environment=M=1"),
-                    (Machine, "-talos.environment=L"),
-                ],
-                "talos.environment=M=1",
+                Case(
+                    "one value",
+                    &[(Base, "console=a console=b"), (Image, "-console=a")],
+                    "console=b",
+                ),
+                "",
+            ),
+            (Case("another value", &[(Base, "a=1"), (Image, "-a=2")], "a=1"), "-a=2"),
+            (Case("and then anew", &[(Base, "a=1 a=2"), (Group, "-a a=3")], "a=3"), ""),
+            (Case("what follows stays", &[(Image, "-a"), (Profile, "a=1")], "a=1"), "-a"),
+            (Case("in its own layer", &[(Machine, "a=1 -a")], ""), ""),
+            (Case("twice", &[(Base, "a"), (Profile, "-a"), (Machine, "-a")], ""), "-a"),
+            (Case("one that only begins alike", &[(Base, "ab=1"), (Image, "-a")], "ab=1"), "-a"),
+            (
+                Case("Omni's", &[(Omni, "siderolink.api=x y"), (Machine, "-siderolink.api")], "y"),
                 "",
             ),
             (
-                "what iPXE needs",
-                &[(Initrd, "initrd=initrd"), (Profile, "-initrd")],
-                "initrd=initrd",
+                Case(
+                    "what `talos` says",
+                    &[(Talos, "talos.halt_if_installed=1"), (Machine, "-talos.halt_if_installed")],
+                    "",
+                ),
+                "",
+            ),
+            (
+                Case(
+                    "a variable",
+                    &[
+                        (Talos, "talos.environment=L=1 talos.environment=M=1"),
+                        (Machine, "-talos.environment=L"),
+                    ],
+                    "talos.environment=M=1",
+                ),
+                "",
+            ),
+            (
+                Case(
+                    "what iPXE needs",
+                    &[(Initrd, "initrd=initrd"), (Profile, "-initrd")],
+                    "initrd=initrd",
+                ),
                 "-initrd",
             ),
-            ("separators and a lone one", &[(Profile, "a -- - --- b")], "a -- - --- b", ""),
-            ("of a factory it is a word", &[(Base, "a -a")], "a -a", ""),
+            (Case("separators and a lone one", &[(Profile, "a -- - --- b")], "a -- - --- b"), ""),
+            (Case("of a factory it is a word", &[(Base, "a -a")], "a -a"), ""),
         ];
-        for (what, said, line, idle) in table {
+        for (Case(what, said, line), idle) in table {
             assert_eq!(settled(said), (line.to_owned(), idle.to_owned()), "{what}");
         }
     }
