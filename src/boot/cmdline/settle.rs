@@ -110,7 +110,7 @@ mod tests {
     struct Case<'a>(&'a str, &'a [(Layer, &'a str)], &'a str);
 
     /// What comes of these layers, and what was to take something away and found nothing.
-    fn settled(said: &[(Layer, &str)]) -> (String, String) {
+    fn settled(said: &Said) -> (String, String) {
         let arguments = said.iter().flat_map(|(layer, texts)| {
             let make = |text: &str| Argument { layer: *layer, owner: "x", text: text.to_owned() };
             texts.split_whitespace().map(make)
@@ -122,6 +122,9 @@ mod tests {
         let Settled { line, idle } = settle(arguments.collect());
         (texts(line), texts(idle))
     }
+
+    /// What each layer says, its words by blanks.
+    type Said = [(Layer, &'static str)];
 
     #[test]
     fn an_argument_stands_once_and_the_later_layer_wins() {
