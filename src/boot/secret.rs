@@ -56,7 +56,7 @@ mod tests {
     fn it_prints_as_three_stars_in_whatever_it_is() {
         let secret = SecretText::from("hush");
         assert_eq!(secret.expose(), "hush");
-        let told = format!("{secret} {secret:?} {:?} {:#?}", Some(&secret), [secret.clone()]);
+        let told = format!("{secret} {secret:?} {:?} {:#?}", Some(&secret), [&secret]);
         assert_eq!(told, "*** *** Some(***) [\n    ***,\n]");
     }
 }

@@ -218,8 +218,11 @@ pub(super) mod tests {
         let profile = oden.profile.as_ref().unwrap();
         assert_eq!((oden.name.as_str(), profile.name.as_str()), ("oden", "talos"));
         let image = profile.image.as_ref().unwrap();
-        let kernel = Part::Own("/etc/reveille/images/kernel-amd64".into());
-        assert_eq!(image.files.kernel, kernel);
+        let Part::Fetched(set, "kernel") = &image.files.kernel else {
+            panic!("it is made: {:?}", image.files);
+        };
+        assert!(set.as_str().starts_with("factory.talos.dev/"), "{set}");
+        assert_eq!(config.wanted["talos"][0].set, *set);
         let v1_11: TalosVersion = "1.11".parse().unwrap();
         let told = image.talos.as_ref().unwrap();
         assert_eq!((told.version, told.arch), (Some(v1_11), TalosArch::Amd64));
