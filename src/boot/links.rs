@@ -182,6 +182,18 @@ mod tests {
         assert_eq!((value("mac"), value("profile")), (Some("02:02:02:02:02:02"), None));
     }
 
+    #[test]
+    fn a_card_and_a_cpu_are_told_as_ipxe_tells_them() {
+        let facts =
+            Facts { nic: "14e4:1639".parse().ok(), has_v2: Some(false), ..Facts::default() };
+        let client = Client { facts: Some(facts), ..Client::at(super::super::Stage::Ipxe) };
+        let again = script_again("http://x", Mac::new([2; 6]), &client);
+        assert!(again.ends_with("&v2=no&nic=01-14-e4-16-39"), "{again}");
+        let told = told(again.split_once('?').unwrap().1);
+        assert_eq!((has_v2(&told["v2"]), told["nic"].as_str()), (Some(false), "01-14-e4-16-39"));
+        assert_eq!([has_v2("yes"), has_v2("")], [Some(true), None]);
+    }
+
     /// `${serial:hexhyp}` of `CZ 1`, as Debian 12's iPXE writes it.
     #[test]
     fn bytes_are_written_as_ipxe_writes_them() {

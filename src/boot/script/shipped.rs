@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::super::Stage;
-use super::super::catalog::{Files, Group, Image, Machine, Network, Part};
+use super::super::catalog::{Files, Group, Image, Machine, Network, Part, Talos};
 use super::super::client::{Cpu, Facts};
 use super::super::pattern::Pattern;
+use super::super::talos::TalosArch;
 use super::super::templates::{BUILT_IN, STARTING_A_KERNEL};
 use super::*;
 
@@ -157,6 +158,24 @@ fn every_script_starts_as_ipxe_wants_has_its_labels_and_uses_what_every_build_ha
             }
         }
     }
+}
+
+#[test]
+fn only_an_x86_64_talos_asks_for_a_cpu_of_its_time_and_only_where_it_needs_one() {
+    let asks = |arch: Option<TalosArch>, any_cpu: Option<bool>| {
+        let (mut profile, who) = rich("talos");
+        let vars = &mut profile.settings.vars;
+        vars.extend(any_cpu.map(|any| ("any_cpu".to_owned(), Var::Flag(any))));
+        profile.image = profile.image.and_then(Arc::into_inner).map(|image| {
+            let (release, version, extensions) = ("v1.11.2".to_owned(), None, None);
+            let talos = arch.map(|arch| Talos { release, version, arch, extensions });
+            Arc::new(Image { talos, ..image })
+        });
+        run(profile, who, &told()).unwrap().contains("cpuid ")
+    };
+    let (amd64, arm64) = (Some(TalosArch::Amd64), Some(TalosArch::Arm64));
+    assert!(asks(amd64, None) && asks(amd64, Some(false)) && asks(None, None));
+    assert!(!asks(arm64, None) && !asks(amd64, Some(true)) && !asks(None, Some(true)));
 }
 
 #[test]

@@ -277,6 +277,37 @@ mod tests {
         assert!(told[0].1.ends_with("boots of machine m150 are refused"), "{told:?}");
     }
 
+    /// The one that says most takes the most off again; a template that adds something is too much for the other.
+    #[test]
+    fn a_line_too_long_is_found_also_where_another_machine_has_more_words_of_its_own() {
+        let yaml = format!(
+            "server: {{ nbps: [] }}\nunknown: ignore\nimages: {{ i: {{ kernel: /k }} }}\n\
+             profiles: {{ own: {{ script: own, image: i, cmdline: ['a={}'] }} }}\n\
+             machines:\n  most: {{ mac: 00:00:00:00:00:01, profile: own, cmdline: ['a={}'] }}\n  \
+             less: {{ mac: 00:00:00:00:00:02, profile: own, cmdline: ['b={}'] }}\n",
+            "x".repeat(1000),
+            "x".repeat(1000),
+            "x".repeat(900),
+        );
+        let mut problems = Problems::new(Path::new("config.yaml"), &yaml);
+        let file = File::parse(&yaml, &mut problems).unwrap();
+        let kernel = "kernel {{ kernel.url }} {{ cmdline }} more=";
+        let source = format!("#!ipxe\n{kernel}{}\n", "x".repeat(500));
+        let found = Surroundings {
+            templates: [("own".to_owned(), Ok(source))].into(),
+            ..Surroundings::default()
+        };
+        let told =
+            resolve(file, found, problems).map_or_else(|told| told, |config| config.problems);
+        let told: Vec<&str> = told
+            .iter()
+            .map(|problem| problem.message.as_str())
+            .filter(|message| message.contains("kernel line"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("boots of machine less are refused"), "{told:?}");
+    }
+
     #[test]
     fn a_mistake_of_all_is_told_of_the_profile_and_of_some_by_their_names() {
         let machines = |lacking: usize| -> String {
