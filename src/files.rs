@@ -17,6 +17,7 @@ use crate::boot::decide::{Ignored, UnderItsName};
 use crate::boot::shelf::Coming;
 use crate::boot::{Mac, MachineState, decide_by_name};
 use crate::config::Snapshot;
+use crate::config::wanted::{FILE, INITRAMFS, KERNEL};
 
 /// Why a name is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +79,7 @@ pub fn asked(
         let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
         // As over HTTP, or without its first folder.
         let image = image.strip_prefix("images/").unwrap_or(image);
-        let path = image_part(image, part, snapshot)?;
+        let path = image_part(image, part, None, snapshot)?;
         return Ok(Asked::Image(format!("{image}/{part}"), path));
     };
     match decide_by_name(&nbp.name, config.server.naming(), (state, now))
@@ -89,15 +90,22 @@ pub fn asked(
     }
 }
 
-/// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …
+/// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …; of a set with a mark, where
+/// that is asked for.
 ///
 /// # Errors
 /// There is no such image or part, or it is not here yet.
 pub fn image_part(
     image: &str,
     part: &str,
+    mark: Option<&str>,
     Snapshot { config, shelf }: Snapshot<'_>,
 ) -> Result<PathBuf, Refusal> {
+    // A boot that has begun with a set goes on with it.
+    if let Some(set) = mark.and_then(|mark| shelf.marked(mark)) {
+        let made = if part == KERNEL_NAME { KERNEL } else { INITRAMFS };
+        return Ok(set.folder.join(if set.base.is_some() { made } else { FILE }));
+    }
     let image = config.catalog.images.get(image).ok_or(Refusal::Unknown)?;
     let Files { kernel, initrds } = &image.files;
     let initrd = || {
@@ -281,6 +289,7 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
 mod tests {
     use super::*;
     use crate::boot::nbp::{Nbp, Nbps};
+    use crate::boot::shelf::{Set, SetId, Standing};
     use crate::boot::{Arch, Shelf};
     use crate::config;
     use crate::config::problem::Problems;
@@ -387,6 +396,38 @@ mod tests {
         for name in ["talos/initrd.2", "talos", "kernel", "talos/", "talos/linux", "none/kernel"] {
             assert_eq!(served(name.as_bytes()), Err(Refusal::Unknown), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_boot_that_has_begun_with_a_set_has_the_rest_of_it_whatever_the_config_has_by_now() {
+        let yaml =
+            "images: { t: { talos: { version: v1.11.2 } }, u: { kernel: 'http://x/linux' } }";
+        let mut problems = Problems::new(Path::new("config.yaml"), yaml);
+        let file = config::file::File::parse(yaml, &mut problems).unwrap();
+        let config = resolve(file, Surroundings::default(), problems).unwrap();
+        let mut shelf = Shelf::default();
+        let coming = |part| {
+            image_part("t", part, None, Snapshot { config: &config, shelf: &Shelf::default() })
+        };
+        assert!(matches!(coming("kernel"), Err(Refusal::Coming(..))));
+        let mut here = |set: &SetId, mark: &str, is_made: bool| {
+            let base = is_made.then(Vec::new);
+            let set_here = Set { folder: mark.into(), mark: mark.into(), base, talos: None };
+            shelf.sets.insert(set.clone(), Standing::Here(set_here));
+        };
+        here(&config.wanted["t"][0].set, "now", true);
+        here(&config.wanted["u"][0].set, "web", false);
+        here(&SetId::new("before"), "then", true);
+        let part = |image, part, mark| {
+            let path = image_part(image, part, mark, Snapshot { config: &config, shelf: &shelf });
+            path.unwrap().display().to_string()
+        };
+        assert_eq!(part("t", "initrd", None), "now/initramfs.xz");
+        assert_eq!(part("t", "initrd", Some("now")), "now/initramfs.xz");
+        assert_eq!(part("t", "initrd", Some("then")), "then/initramfs.xz");
+        assert_eq!(part("t", "kernel", Some("then")), "then/kernel");
+        assert_eq!(part("t", "kernel", Some("gone")), "now/kernel");
+        assert_eq!(part("u", "kernel", Some("web")), "web/file");
     }
 
     /// dnsmasq's CVE-2009-2957 and 2958 and atftpd's history: what never becomes a path cannot climb.

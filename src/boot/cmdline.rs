@@ -361,7 +361,7 @@ mod tests {
         };
         let with = |base: Option<&str>| {
             let base = base.map(|base| base.split_whitespace().map(str::to_owned).collect());
-            let here = Set { folder: "/x".into(), base, talos: None };
+            let here = Set { folder: "/x".into(), mark: "m".into(), base, talos: None };
             let shelf = Shelf { sets: [(set.clone(), Standing::Here(here))].into() };
             let profile = profile("talos", &["-x", "quiet"]);
             super::kernel_line(&profile, &image, &Who::default(), &shelf)

@@ -498,7 +498,7 @@ mod tests {
         for who in [&chosen, &known] {
             shelf.sets.insert(set.clone(), Standing::Coming(coming.clone()));
             assert_eq!(kind_with(who, &catalog, &shelf), "blade once 50 % of 2 MiB are here");
-            let here = Set { folder: "/x".into(), base: None, talos: None };
+            let here = Set { folder: "/x".into(), mark: "m".into(), base: None, talos: None };
             shelf.sets.insert(set.clone(), Standing::Here(here));
             assert_eq!(kind_with(who, &catalog, &shelf), "blade");
             let untold = Client { facts: None, ..who.clone() };

@@ -157,8 +157,11 @@ pub fn nbp(base: &str, name: &str) -> String {
 }
 
 /// A part of an image; the MAC tells whose fetch it is.
-pub fn image(base: &str, image: &str, part: &str, mac: Mac) -> String {
-    format!("{base}/images/{image}/{part}?mac={mac}")
+///
+/// With the mark of the set that it is of, so that kernel and initrd are of one, whatever is taken up in between.
+pub fn image(base: &str, (image, part): (&str, &str), mac: Mac, mark: Option<&str>) -> String {
+    let set = mark.map(|mark| format!("&set={mark}")).unwrap_or_default();
+    format!("{base}/images/{image}/{part}?mac={mac}{set}")
 }
 
 #[cfg(test)]

@@ -311,10 +311,16 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
         return Ok(context! {});
     };
     let line = cmdline::kernel_line(profile, image, who, scene.shelf)?;
-    let file = |part: &str| links::image(scene.base, &image.name, part, scene.mac);
-    let initrds: Vec<Value> = (0..image.initrds())
-        .map(cmdline::initrd_name)
-        .map(|name| context! { url => file(&name), name })
+    let file = |name: &str, part| {
+        links::image(scene.base, (&image.name, name), scene.mac, scene.shelf.mark(part))
+    };
+    let initrds: Vec<Value> = image
+        .files
+        .initrds
+        .iter()
+        .enumerate()
+        .map(|(at, part)| (cmdline::initrd_name(at), part))
+        .map(|(name, part)| context! { url => file(&name, part), name })
         .collect();
     let told = image.talos.as_ref().and_then(|talos| talos.version);
     let version = told.or_else(|| scene.shelf.kernel_set(image)?.talos);
@@ -325,7 +331,7 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
             version => version,
             arch => image.talos.as_ref().map(|talos| talos.arch.to_string()),
         },
-        kernel => context! { name => cmdline::KERNEL_NAME, url => file("kernel") },
+        kernel => context! { name => cmdline::KERNEL_NAME, url => file(cmdline::KERNEL_NAME, &image.files.kernel) },
         initrds => initrds,
         // Every word of it has been checked.
         cmdline => Value::from_safe_string(line),

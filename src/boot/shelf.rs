@@ -57,6 +57,8 @@ pub enum Standing {
 pub struct Set {
     /// Where its files are.
     pub folder: PathBuf,
+    /// What tells this content from another one that comes under the same name: letters and digits.
+    pub mark: String,
     /// Talos' own kernel arguments for it, as its factory has them.
     pub base: Option<Vec<String>>,
     /// The Talos release that it is.
@@ -165,6 +167,26 @@ impl Shelf {
         }
     }
 
+    /// The mark of the set that a part is of, where it is here.
+    pub fn mark(&self, part: &Part) -> Option<&str> {
+        match part {
+            Part::Own(_) => None,
+            Part::Fetched(set, _) => match self.sets.get(set)? {
+                Standing::Here(set) => Some(&set.mark),
+                Standing::Coming(_) => None,
+            },
+        }
+    }
+
+    /// The set with this mark, also where the config has another one by now: who has its kernel needs its
+    /// initramfs.
+    pub fn marked(&self, mark: &str) -> Option<&Set> {
+        self.sets.values().find_map(|standing| match standing {
+            Standing::Here(set) if set.mark == mark => Some(set),
+            Standing::Here(_) | Standing::Coming(_) => None,
+        })
+    }
+
     /// The set that an image's kernel is of, where it is here.
     pub fn kernel_set(&self, image: &Image) -> Option<&Set> {
         match &image.files.kernel {
@@ -217,7 +239,8 @@ mod tests {
             Coming { failure: Some("no way; next try in 30 s".into()), ..Coming::default() };
         shelf.sets.insert(SetId::new("b"), Standing::Coming(failed));
         assert_eq!(told(&shelf), "it cannot be fetched at the moment: no way; next try in 30 s");
-        let here = Standing::Here(Set { folder: "/x".into(), base: None, talos: None });
+        let here =
+            Standing::Here(Set { folder: "/x".into(), mark: "m".into(), base: None, talos: None });
         shelf.sets.insert(SetId::new("a"), here.clone());
         shelf.sets.insert(SetId::new("b"), here);
         assert_eq!(told(&shelf), "here");

@@ -208,7 +208,7 @@ pub async fn image(
     };
     let name = format!("{image}/{part}");
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
-    match files::image_part(&image, &part, now) {
+    match files::image_part(&image, &part, whose.get("set").map(String::as_str), now) {
         Ok(path) => {
             if let Err(reason) = server.images.verified(&path).await {
                 return server.refuse(subject, &name, &reason);

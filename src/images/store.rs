@@ -329,8 +329,12 @@ impl Gathering {
 impl Stored {
     fn on_the_shelf(&self) -> Set {
         let base = fs::read_to_string(self.folder.join(CMDLINE)).ok();
+        // The newest is another content when it is another release.
+        let place = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        let sum = Sha256::of(place.as_os_str().as_encoded_bytes()).to_string();
         Set {
             folder: self.folder.clone(),
+            mark: sum[..16].to_owned(),
             base: base.map(|line| line.split_whitespace().map(str::to_owned).collect()),
             talos: self.manifest.version.as_ref().and_then(|version| version.parse().ok()),
         }
