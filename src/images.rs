@@ -159,8 +159,20 @@ impl Images {
         self.0.journal.publish_image(event);
     }
 
-    /// Whether a file may be served: one of a set is as it was when it came. All of the set is read for that
-    /// once, however many ask meanwhile; what is damaged is set aside, and fetched again.
+    /// Whether a file may be served, as [`verified`](Self::verified) says; if so, that it is served is noted.
+    ///
+    /// # Errors
+    /// It is damaged, and in what.
+    pub async fn serves(&self, path: &Path) -> Result<(), String> {
+        self.verified(path).await?;
+        if let Some((folder, _, stored)) = self.stored(path) {
+            self.mark_served(folder, &stored);
+        }
+        Ok(())
+    }
+
+    /// Whether a file of a set is as it was when it came. All of the set is read for that once, however many
+    /// ask meanwhile; what is damaged is set aside, and fetched again.
     ///
     /// # Errors
     /// It is damaged, and in what.
@@ -180,11 +192,7 @@ impl Images {
         let images = self.clone();
         // Who waits may go away; what has begun goes on, so that it is done once.
         let verified = tokio::task::spawn_blocking(move || {
-            let verdict = known.get_or_insert_with(|| images.verify(&stored)).clone();
-            if verdict.is_ok() {
-                images.mark_served(&stored);
-            }
-            verdict
+            known.get_or_insert_with(|| images.verify(&stored)).clone()
         });
         verified.await.map_err(|error| error.to_string())?
     }
@@ -216,12 +224,12 @@ impl Images {
         Err(told)
     }
 
-    fn mark_served(&self, stored: &Stored) {
+    fn mark_served(&self, folder: PathBuf, stored: &Stored) {
         let now = Instant::now();
         let mut served = self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = served.get(&stored.folder);
+        let last = served.get(&folder);
         if last.is_none_or(|last| now.duration_since(*last) >= SERVED_EVERY) {
-            served.insert(stored.folder.clone(), now);
+            served.insert(folder, now);
             stored.mark_served();
         }
     }

@@ -210,7 +210,7 @@ pub async fn image(
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     match files::image_part(&image, &part, whose.get("set").map(String::as_str), now) {
         Ok(path) => {
-            if let Err(reason) = server.images.verified(&path).await {
+            if let Err(reason) = server.images.serves(&path).await {
                 return server.refuse(subject, &name, &reason);
             }
             let done = |file, sent| Step::ImageSent { file, sent };

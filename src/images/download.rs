@@ -4,47 +4,27 @@
 //! gone on with only where the server says by a strong ETag, or by the time of the last change, that it
 //! still has the same (RFC 9110 section 13.1.5, `If-Range`); else the file is fetched anew.
 
+mod failure;
+mod persist;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use reqwest::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE,
-    RETRY_AFTER,
-};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use reqwest::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::{Client, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 
+pub use failure::{Failure, FetchError};
+pub use persist::{Patience, json, persist, send, size};
+
 use crate::sum::Sha256;
 use crate::web::{cause, shown};
 
-/// The longest wait that a server's Retry-After is obeyed for.
-const LONGEST_WAIT: Duration = Duration::from_mins(2);
 /// What is written at once.
 const BUFFER: usize = 1 << 20;
-/// The longest answer in JSON: a factory lists some hundred versions and extensions.
-const LONGEST_JSON: usize = 4 << 20;
-/// How much of an error's text is told: a proxy may answer with a page.
-const LONGEST_TEXT: usize = 200;
-
-/// How often something is tried, and how long is waited in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// In all.
-    pub attempts: u32,
-    /// Before the second attempt; twice as long before each that follows.
-    pub first: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { attempts: 5, first: Duration::from_secs(1) }
-    }
-}
 
 /// A file that is on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,249 +42,6 @@ pub struct Progress {
     pub received: u64,
     /// Bytes in all, where the server has said so.
     pub total: Option<u64>,
-}
-
-/// Why something could not be fetched.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot fetch {url}: {failure}{}", tried(*attempts))]
-pub struct FetchError {
-    /// What.
-    pub url: String,
-    /// Why.
-    pub failure: Failure,
-    /// How often it was tried.
-    pub attempts: u32,
-}
-
-fn tried(attempts: u32) -> String {
-    if attempts > 1 { format!(" (tried {attempts} times)") } else { String::new() }
-}
-
-/// What went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// Nobody answered, or not in time.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It leads to where it must not.
-    #[error("{0}")]
-    Redirect(String),
-    /// Another answer than the file.
-    #[error("the server answers {status}{}", said(text))]
-    Status {
-        /// The status.
-        status: StatusCode,
-        /// What it says to it, shortened.
-        text: String,
-        /// How long it asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// The connection ended early.
-    #[error("the connection ended after {received} of {expected} bytes")]
-    CutOff {
-        /// What came.
-        received: u64,
-        /// What was promised.
-        expected: u64,
-    },
-    /// It ended early, or was silent for too long, and how much is missing is not known.
-    #[error("the connection ended after {received} bytes: {why}")]
-    Ended {
-        /// What came.
-        received: u64,
-        /// Why.
-        why: String,
-    },
-    /// The sum is another.
-    #[error("its SHA-256 is {found}, and the config says {expected}: it is another file")]
-    WrongSum {
-        /// What came.
-        found: Sha256,
-        /// What should have.
-        expected: Sha256,
-    },
-    /// The text is none.
-    #[error("{0}")]
-    Unexpected(String),
-    /// This host's disk.
-    #[error("cannot write {}: {reason}", path.display())]
-    Disk {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-}
-
-fn said(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(": {text}") }
-}
-
-impl Failure {
-    /// Whether it may go by itself.
-    fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::CutOff { .. } | Self::Ended { .. } => true,
-            Self::Status { status, .. } => {
-                *status == StatusCode::TOO_MANY_REQUESTS
-                    || *status == StatusCode::REQUEST_TIMEOUT
-                    || status.is_server_error()
-            }
-            Self::Redirect(_) | Self::WrongSum { .. } | Self::Unexpected(_) | Self::Disk { .. } => {
-                false
-            }
-        }
-    }
-
-    /// Whether the server does not give it to whoever asks so, however often.
-    pub fn is_a_refusal(&self) -> bool {
-        match self {
-            Self::Status { status, .. } => {
-                matches!(status.as_u16(), 400 | 404 | 410 | 422) || status.is_server_error()
-            }
-            Self::Unreachable(_)
-            | Self::Redirect(_)
-            | Self::CutOff { .. }
-            | Self::Ended { .. }
-            | Self::WrongSum { .. }
-            | Self::Unexpected(_)
-            | Self::Disk { .. } => false,
-        }
-    }
-
-    /// How long the server asks to wait.
-    fn asks_for(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } => *retry_after,
-            Self::Unreachable(_)
-            | Self::Redirect(_)
-            | Self::CutOff { .. }
-            | Self::Ended { .. }
-            | Self::WrongSum { .. }
-            | Self::Unexpected(_)
-            | Self::Disk { .. } => None,
-        }
-    }
-
-    pub(super) fn disk(path: &Path, error: &io::Error) -> Self {
-        let reason = match error.kind() {
-            io::ErrorKind::StorageFull => {
-                "the disk is full; `reveille images prune` removes what no profile names".to_owned()
-            }
-            io::ErrorKind::PermissionDenied => {
-                format!("user {} may not write there", nix::unistd::geteuid())
-            }
-            _ => error.to_string(),
-        };
-        Self::Disk { path: path.to_owned(), reason }
-    }
-}
-
-/// Does something until it succeeds, fails for good, or has failed too often. What is received counts as
-/// getting on: a server that cuts each connection still gives the whole file in the end.
-///
-/// # Errors
-/// The last failure.
-pub async fn persist<T>(
-    url: &Url,
-    patience: Patience,
-    mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
-) -> Result<T, FetchError> {
-    let (mut tries, mut since_progress, mut best) = (0, 0, 0);
-    loop {
-        let failure = match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(failure) => failure,
-        };
-        tries += 1;
-        since_progress += 1;
-        if let Failure::CutOff { received, .. } | Failure::Ended { received, .. } = &failure
-            && *received > best
-        {
-            best = *received;
-            since_progress = 1;
-        }
-        if !failure.is_passing() || since_progress >= patience.attempts {
-            let url = shown(url).to_string();
-            return Err(FetchError { url, failure, attempts: tries });
-        }
-        let usual = patience.first * 2_u32.pow((since_progress - 1).min(6));
-        let wait = failure.asks_for().map_or(usual, |asked| asked.max(usual));
-        tokio::time::sleep(wait.min(LONGEST_WAIT)).await;
-    }
-}
-
-/// Sends a request. What is no success is a failure, with what the server says to it.
-///
-/// # Errors
-/// Nobody answers, or with another status.
-pub async fn send(request: RequestBuilder) -> Result<Response, Failure> {
-    let response = request.send().await.map_err(|error| {
-        let kind = if error.is_redirect() { Failure::Redirect } else { Failure::Unreachable };
-        kind(cause(error))
-    })?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let retry_after = retry_after(response.headers());
-    let text = text(response).await;
-    Err(Failure::Status { status, text, retry_after })
-}
-
-/// Sends a request whose answer is JSON.
-///
-/// # Errors
-/// It fails, or the answer is something else.
-pub async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
-    let mut response = send(request).await?;
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => break,
-            Err(error) => {
-                let received = body.len() as u64;
-                return Err(Failure::Ended { received, why: cause(error) });
-            }
-        }
-        if body.len() > LONGEST_JSON {
-            return Err(Failure::Unexpected("its answer is too long".to_owned()));
-        }
-    }
-    serde_json::from_slice(&body).map_err(|error| {
-        Failure::Unexpected(format!("its answer is not what is expected: {error}"))
-    })
-}
-
-/// How large a file is, if the server says so beforehand.
-pub async fn size(client: &Client, url: &Url) -> Option<u64> {
-    let response = send(client.head(url.clone())).await.ok()?;
-    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// RFC 9110 section 10.2.3: seconds. A date is taken for a short wait, as iPXE does.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    Some(Duration::from_secs(value.trim().parse().unwrap_or(5)))
-}
-
-/// The first line of what a server says to an error, if that is text.
-async fn text(mut response: Response) -> String {
-    let mut body = Vec::new();
-    while body.len() < LONGEST_TEXT {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) | Err(_) => break,
-        }
-    }
-    let text = String::from_utf8_lossy(&body);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    if line.starts_with('<') {
-        return String::new();
-    }
-    let plain = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(LONGEST_TEXT).collect()
 }
 
 /// What a part is a part of.

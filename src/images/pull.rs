@@ -168,9 +168,10 @@ impl Making<'_> {
         ];
         let files = files.map(|(name, remote)| (name, factory.image(&made.id, version, &remote)));
         let mut whole = Whole::read(&gathering.folder);
-        let total = total(factory.client(), files.iter().map(|(_, url)| url)).await;
+        let sizes = sizes(factory.client(), files.iter().map(|(_, url)| url)).await;
+        let total = sizes.iter().copied().sum();
         let mut before = 0;
-        for (name, url) in &files {
+        for ((name, url), size) in files.iter().zip(sizes) {
             let path = gathering.folder.join(name);
             let content = match whole.files.get(*name) {
                 Some(content) => *content,
@@ -185,6 +186,7 @@ impl Making<'_> {
                 }
             };
             not_empty(url, content)?;
+            is_whole(url, content, size)?;
             before += content.len;
             report(Progress { received: before, total });
             whole.add(&gathering.folder, name, content);
@@ -285,13 +287,25 @@ impl Whole {
     }
 }
 
-/// The bytes of all files, where the server tells them.
-async fn total(client: &Client, urls: impl Iterator<Item = &Url>) -> Option<u64> {
-    let mut total = 0;
+/// The bytes of each file, where the server tells them.
+async fn sizes(client: &Client, urls: impl Iterator<Item = &Url>) -> Vec<Option<u64>> {
+    let mut sizes = Vec::new();
     for url in urls {
-        total += size(client, url).await?;
+        sizes.push(size(client, url).await);
     }
-    Some(total)
+    sizes
+}
+
+/// An answer that promises fewer bytes than there are looks whole; what HEAD said tells.
+fn is_whole(url: &Url, content: Content, size: Option<u64>) -> Result<(), PullError> {
+    match size.filter(|size| *size != content.len) {
+        None => Ok(()),
+        Some(size) => Err(PullError::Content(format!(
+            "{} came with {} bytes, and its server said before that it has {size}",
+            web::shown(url),
+            content.len
+        ))),
+    }
 }
 
 fn not_empty(url: &Url, content: Content) -> Result<(), PullError> {

@@ -462,7 +462,7 @@ async fn read(
     Ok(match wanted {
         Asked::Nbp(_, path) => (read(path).await?, Kind::Nbp),
         Asked::Image(_, path) => {
-            images.verified(path).await?;
+            images.serves(path).await?;
             (read(path).await?, Kind::Image)
         }
         Asked::Companion(_, path) => (read(path).await?, Kind::Companion),

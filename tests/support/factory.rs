@@ -43,6 +43,8 @@ pub enum Fault {
     Hold(usize),
     /// The length that is told is another one, in HEAD and GET.
     Length(u64),
+    /// Only so much of it is there for GET, which tells that length; HEAD tells all of it.
+    Short(usize),
     /// It is led elsewhere.
     Redirect(String),
 }
@@ -220,6 +222,8 @@ fn serve(
             return write(reader.get_mut(), &[head.as_bytes()]);
         }
         Some(Fault::Length(told)) => length = *told,
+        Some(Fault::Short(len)) if asked.method != "HEAD" => length = *len as u64,
+        Some(Fault::Short(_)) => {}
         Some(Fault::Cut(_) | Fault::Slow(..) | Fault::Hold(_)) | None => {}
     }
     let head = format!(
@@ -256,9 +260,8 @@ fn serve(
             }
             Ok(())
         }
-        Some(Fault::Status(..) | Fault::Redirect(_) | Fault::Length(_)) | None => {
-            write(reader.get_mut(), &[&body[..told]])
-        }
+        Some(Fault::Status(..) | Fault::Redirect(_) | Fault::Length(_) | Fault::Short(_))
+        | None => write(reader.get_mut(), &[&body[..told]]),
     }
 }
 

@@ -281,6 +281,12 @@ async fn a_slow_body_comes_whole_and_a_wrong_length_is_no_image() {
     let told = scene.fails().await;
     assert!(told.contains("the connection ended after 1000000 of 2000000 bytes"), "{told}");
     assert!(matches!(&scene.store().rest()[..], [Rest::Begun(_)]));
+
+    let factory = TestFactory::start(offers());
+    factory.fault("initramfs", Fault::Short(900_000), 99);
+    let told = Scene::of(&factory).fails().await;
+    let expected = "came with 900000 bytes, and its server said before that it has 1000000";
+    assert!(told.ends_with(expected), "{told}");
 }
 
 #[tokio::test]
