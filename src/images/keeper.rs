@@ -204,6 +204,10 @@ impl Keeper {
                 self.images.ended(&set, State::Here(what));
                 self.images.tell(&set, None);
                 self.images.look();
+                // It was removed meanwhile, or cannot be read: not at once again.
+                if !matches!(self.images.shelf().sets.get(&set), Some(Standing::Here(_))) {
+                    self.failures.insert(set, Failures { count: 1, again: Instant::now() + AGAIN });
+                }
             }
             Err(error) => {
                 let count = self.failures.get(&set).map_or(0, |before| before.count) + 1;
