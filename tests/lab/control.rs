@@ -102,7 +102,7 @@ fn nonsense_is_answered_by_an_error_and_keeps_nobody_else() {
             (&b"garbage\n"[..], "this is no request, as {\"do\":\"status\"} is one: "),
             (b"\n", "this is no request"),
             (b"{}\n", "this is no request"),
-            (b"{\"do\":\"stop\"}\n", "unknown variant `stop`, expected `status` or `reload`"),
+            (b"{\"do\":\"stop\"}\n", "unknown variant `stop`, expected one of `status`, `reload`"),
             (b"{\"do\":\"status\",\"x\":1}\n", "this is no request"),
             (b"\xff\xfe\0\n", "this is no request"),
         ] {

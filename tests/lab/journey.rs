@@ -214,6 +214,8 @@ fn a_machine_known_by_its_serial_number_is_asked_for_it_once() {
             ("${platform}", "pcbios"),
             ("${buildarch}", "i386"),
             ("${cpu}", "x64"),
+            ("${v2}", "yes"),
+            ("${netX/busid:hexhyp}", "01-14-e4-16-39"),
         ];
         let told = told.iter().fold(url.to_owned(), |url, (name, fact)| url.replace(name, fact));
         assert!(!told.contains("${"), "{told}");
