@@ -134,6 +134,20 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
+/// What an I/O error means to who keeps something, and what would mend it.
+pub fn unwritable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full; `reveille images prune` removes what no profile names".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("user {} may not write there", nix::unistd::geteuid())
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Opens a regular file. Anything else is refused before it is opened: to open a pipe is to wait for
 /// its other end, and a device has no end.
 ///

@@ -6,7 +6,6 @@
 //!                        └──set aside────────┴── verified, before the first byte is served
 //! ```
 
-pub mod download;
 pub mod event;
 pub mod inventory;
 pub mod job;

@@ -22,6 +22,10 @@
 //! comes from one snapshot of the [`config`], and each step leaves an [`boot::Event`] in the
 //! [`journal`].
 //!
+//! The images come from elsewhere: [`images`] sees to it that what the config names is here, whole and
+//! undamaged, [`talos`] knows what they are made of and asks the factory that makes them, [`web`] fetches. What
+//! is here is on the [`boot::Shelf`], which a decision looks at.
+//!
 //! [`explain`] says what a machine would get and why, [`simulate`] asks a running daemon for it.
 //!
 //! The parts, from the start of the program to the middle of it: [`cli`] reads the command line,

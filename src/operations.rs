@@ -13,14 +13,13 @@ use tokio::sync::{mpsc, watch};
 use crate::boot::catalog::Image;
 use crate::boot::shelf::{Lack, Standing};
 use crate::config::event::Reload;
-use crate::config::fields::no_such;
 use crate::config::load::{LoadError, Source};
 use crate::config::reload::Reloader;
 use crate::config::{self, Config, Severity};
 use crate::images::Images;
 use crate::images::inventory::{self, IsMeant, Pruned, Row};
 use crate::images::job::Job;
-use crate::images::keeper::{self, Errand};
+use crate::images::keeper::{self, Errand, NotFetched};
 use crate::images::pull::Ask;
 use crate::interfaces::Served;
 use crate::journal::Journal;
@@ -169,11 +168,6 @@ pub struct Jobs {
     pub here: Vec<String>,
 }
 
-/// Why something is not done that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refusal(pub String);
-
 /// The operations, and what they need.
 #[derive(Clone, Debug)]
 pub struct Operations {
@@ -278,9 +272,9 @@ impl Operations {
     ///
     /// # Errors
     /// There is no such image, or it is the operator's own.
-    pub fn pull(&self, images: &[String], ask: Ask) -> Result<Jobs, Refusal> {
+    pub fn pull(&self, images: &[String], ask: Ask) -> Result<Jobs, NotFetched> {
         let config = Arc::clone(&self.reloader.subscribe().borrow());
-        let errands = asked_for(&config, images)?;
+        let errands = keeper::asked_for(&config, images)?;
         let shelf = self.images.shelf();
         let mut jobs = Jobs::default();
         for errand in errands {
@@ -351,28 +345,6 @@ impl Problem {
             text: problem.to_string(),
         }
     }
-}
-
-/// The sets of these images; of all that a profile names where none is named.
-///
-/// # Errors
-/// There is no such image, or it is the operator's own.
-pub fn asked_for(config: &Config, images: &[String]) -> Result<Vec<Errand>, Refusal> {
-    if images.is_empty() {
-        return Ok(keeper::wanted(config));
-    }
-    let all = &config.catalog.images;
-    for name in images {
-        let Some(image) = all.get(name) else {
-            return Err(Refusal(no_such("image", name, all.keys().map(String::as_str))));
-        };
-        if image.sets().next().is_none() {
-            let why =
-                format!("image {name} is made of files of your own; there is nothing to fetch");
-            return Err(Refusal(why));
-        }
-    }
-    Ok(keeper::errands(config, images.iter().map(String::as_str)))
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -1,5 +1,7 @@
 //! Fetching from elsewhere: one client, with one set of rules for whatever is fetched.
 
+pub mod download;
+
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Url, redirect};

@@ -16,12 +16,12 @@ use super::running::ask_running;
 use crate::config::Config;
 use crate::config::load::Source;
 use crate::control::Request;
-use crate::images::download::{Patience, Progress};
 use crate::images::job::{Job, State};
-use crate::images::keeper::Errand;
+use crate::images::keeper::{Errand, asked_for};
 use crate::images::pull::{Ask, pull};
 use crate::images::store::Store;
-use crate::operations::{Jobs, asked_for};
+use crate::operations::Jobs;
+use crate::web::download::{Patience, Progress};
 
 /// How often the daemon is asked how far it is.
 const LOOK: Duration = Duration::from_millis(250);

@@ -111,15 +111,6 @@ impl fmt::Display for Origin {
     }
 }
 
-impl fmt::Display for TalosArch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        })
-    }
-}
-
 /// A factory's address as the name of a folder.
 fn folder(factory: &Url) -> String {
     let whole = factory.as_str().trim_end_matches('/');

@@ -10,13 +10,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::warn;
 
 use super::Images;
-use super::download::{Patience, Progress};
 use super::event::ImageEvent;
 use super::job::{Job, State};
 use super::pull::{Ask, PullError, Pulled, pull};
 use crate::boot::shelf::{Coming, SetId, Standing};
 use crate::config::Config;
+use crate::config::fields::no_such;
 use crate::config::wanted::Wanted;
+use crate::web::download::{Patience, Progress};
 
 /// How many sets are fetched at once: one has all of a usual line.
 const AT_ONCE: usize = 2;
@@ -247,4 +248,31 @@ pub fn errands<'a>(config: &Config, images: impl Iterator<Item = &'a str>) -> Ve
         }
     }
     errands.into_values().collect()
+}
+
+/// Why an image is not fetched that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotFetched(pub String);
+
+/// The sets of these images; of all that a profile names where none is named.
+///
+/// # Errors
+/// There is no such image, or it is the operator's own.
+pub fn asked_for(config: &Config, images: &[String]) -> Result<Vec<Errand>, NotFetched> {
+    if images.is_empty() {
+        return Ok(wanted(config));
+    }
+    let all = &config.catalog.images;
+    for name in images {
+        let Some(image) = all.get(name) else {
+            return Err(NotFetched(no_such("image", name, all.keys().map(String::as_str))));
+        };
+        if image.sets().next().is_none() {
+            let why =
+                format!("image {name} is made of files of your own; there is nothing to fetch");
+            return Err(NotFetched(why));
+        }
+    }
+    Ok(errands(config, images.iter().map(String::as_str)))
 }

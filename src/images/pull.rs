@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, Url};
 
-use super::download::{FetchError, Patience, Progress, download, size};
 use super::store::{Content, Gathering, Manifest, Store, StoreError, Stored, sum};
 use crate::config::wanted::{CMDLINE, FILE, INITRAMFS, KERNEL, Origin, Recipe, Wanted};
 use crate::sum::Sha256;
 use crate::talos::factory::{Factory, FactoryError};
 use crate::web;
+use crate::web::download::{FetchError, Patience, Progress, download, size};
 
 /// How often it is looked whether another process is done with a set.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);

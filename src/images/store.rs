@@ -23,7 +23,7 @@ use sha2::Digest;
 use crate::boot::Shelf;
 use crate::boot::shelf::{Set, SetId, Standing};
 use crate::config::wanted::{CMDLINE, LATEST};
-use crate::files::{open, reason};
+use crate::files::{open, reason, unwritable};
 use crate::sum::Sha256;
 
 /// A manifest's name.
@@ -128,21 +128,7 @@ pub struct StoreError {
 
 impl StoreError {
     fn new(what: &'static str, path: &Path, error: &io::Error) -> Self {
-        Self { what, path: path.to_owned(), reason: why(error) }
-    }
-}
-
-/// What an error of writing means.
-pub(super) fn why(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "the disk is full; `reveille images prune` removes what no profile names".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("user {} may not write there", nix::unistd::geteuid())
-        }
-        io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only".to_owned(),
-        _ => error.to_string(),
+        Self { what, path: path.to_owned(), reason: unwritable(error) }
     }
 }
 

@@ -17,7 +17,7 @@ use super::schematic::{Schematic, SchematicId};
 use crate::boot::names::nearest;
 use crate::config::wanted::Recipe;
 use crate::files::reason;
-use crate::images::download::{Failure, FetchError, Patience, json, persist};
+use crate::web::download::{Failure, FetchError, Patience, json, persist};
 use crate::web::{self, shown};
 
 /// How many versions are told where the one that is asked for is not there.

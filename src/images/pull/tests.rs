@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::download::Failure;
 use super::super::store::Rest;
 use super::*;
 use crate::boot::shelf::SetId;
 use crate::boot::talos::TalosArch;
 use crate::talos::schematic::Schematic;
+use crate::web::download::Failure;
 use factory::{Factory as TestFactory, Fault, Offers, Tls};
 
 #[path = "../../../tests/support/factory.rs"]

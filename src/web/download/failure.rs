@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use super::super::store::why;
+use crate::files::unwritable;
 use crate::sum::Sha256;
 
 /// Why something could not be fetched.
@@ -132,7 +132,7 @@ impl Failure {
     }
 
     pub(super) fn disk(path: &Path, error: &io::Error) -> Self {
-        let reason = why(error);
+        let reason = unwritable(error);
         Self::Disk { path: path.to_owned(), reason }
     }
 }
