@@ -224,10 +224,15 @@ fn what_is_damaged_on_the_disk_is_never_served_and_fetched_again() {
         fs::write(&path, &damaged).unwrap();
         factory.fault("/image/", Fault::Status(500, "", "no"), 99);
 
-        let mut appliance = Appliance::start(&folder);
+        // It may be seen before all else is ready.
+        let mut appliance = Appliance::launch(&folder);
         let told_of = appliance.wait_for("is set aside and fetched again");
         assert!(told_of.contains("initramfs.xz has the SHA-256 "), "{told_of}");
         assert_eq!(get(&firmware, INITRD).0, 503);
+        let headers =
+            firmware.curl(&["--dump-header", "-", "--output", "/dev/null", INITRD]).stdout;
+        let headers = String::from_utf8(headers).unwrap().to_lowercase();
+        assert!(headers.contains("\r\nretry-after: 5\r\n"), "{headers}");
         let script = String::from_utf8(firmware.fetch(SCRIPT)).unwrap();
         assert!(script.contains("waits for image talos"), "{script}");
         appliance.wait_for("image talos: cannot fetch");
