@@ -33,7 +33,7 @@ const SERVED_EVERY: Duration = Duration::from_mins(1);
 
 /// What became of reading a set once: who comes meanwhile waits for it.
 #[derive(Clone, Debug, Default)]
-struct Check(Arc<tokio::sync::Mutex<Option<Result<(), String>>>>);
+struct Check(Arc<Mutex<Option<Result<(), String>>>>);
 
 /// The one handle to them.
 #[derive(Clone, Debug)]
@@ -163,11 +163,13 @@ impl Images {
     /// # Errors
     /// It is damaged, and in what.
     pub async fn serves(&self, path: &Path) -> Result<(), String> {
-        self.verified(path).await?;
-        if let Some((folder, _, stored)) = self.stored(path) {
-            self.mark_served(folder, &stored);
-        }
-        Ok(())
+        self.at_the_disk(path, |images, set| {
+            if let Some((folder, stored)) = images.check(set)? {
+                images.mark_served(folder, &stored);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Whether a file of a set is as it was when it came. All of the set is read for that once, however many
@@ -176,34 +178,54 @@ impl Images {
     /// # Errors
     /// It is damaged, and in what.
     pub async fn verified(&self, path: &Path) -> Result<(), String> {
-        let Some((folder, version, stored)) = self.stored(path) else {
+        self.at_the_disk(path, |images, set| images.check(set).map(drop)).await
+    }
+
+    /// Looks at the set that a file is of, where it holds up nobody else. Who waits may go away: what has begun
+    /// goes on, so that it is done once.
+    async fn at_the_disk(
+        &self,
+        path: &Path,
+        look: fn(&Self, &SetId) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let Some(set) = self.set_of(path) else {
             return Ok(());
+        };
+        let images = self.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&images, &set)).await;
+        looked.map_err(|error| error.to_string())?
+    }
+
+    fn set_of(&self, path: &Path) -> Option<SetId> {
+        let folder = path.parent()?;
+        let shelf = self.shelf();
+        let (set, _) = shelf.sets.iter().find(|(_, standing)| match standing {
+            Standing::Here(set) => set.folder == folder,
+            Standing::Coming(_) => false,
+        })?;
+        Some(set.clone())
+    }
+
+    /// The set, unless it is damaged; none where it went meanwhile.
+    fn check(&self, set: &SetId) -> Result<Option<(PathBuf, Stored)>, String> {
+        let Some((folder, version, stored)) = self.stored(set) else {
+            return Ok(None);
         };
         let check = {
             let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = checks.entry(folder).or_insert_with(|| (version, Check::default()));
+            let known = checks.entry(folder.clone()).or_insert_with(|| (version, Check::default()));
             if known.0 != version {
                 *known = (version, Check::default());
             }
             known.1.clone()
         };
-        let mut known = check.0.lock_owned().await;
-        let images = self.clone();
-        // Who waits may go away; what has begun goes on, so that it is done once.
-        let verified = tokio::task::spawn_blocking(move || {
-            known.get_or_insert_with(|| images.verify(&stored)).clone()
-        });
-        verified.await.map_err(|error| error.to_string())?
+        let mut known = check.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| self.verify(&stored)).clone()?;
+        Ok(Some((folder, stored)))
     }
 
-    /// The set that a file is of, and which content of it.
-    fn stored(&self, path: &Path) -> Option<(PathBuf, Version, Stored)> {
-        let shelf = self.shelf();
-        let folder = path.parent()?;
-        let (set, _) = shelf.sets.iter().find(|(_, standing)| match standing {
-            Standing::Here(set) => set.folder == folder,
-            Standing::Coming(_) => false,
-        })?;
+    /// The set, its folder, and which content of it that is.
+    fn stored(&self, set: &SetId) -> Option<(PathBuf, Version, Stored)> {
         let stored = self.0.store.find(set)?;
         // The newest is the same as the one that it is.
         let folder = stored.folder.canonicalize().ok()?;

@@ -98,8 +98,11 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                // A new config is what the next round looks at.
-                changed = self.config.changed() => if changed.is_err() { return },
+                // A new config is what the next round looks at, and may mend what failed.
+                changed = self.config.changed() => match changed {
+                    Ok(()) => self.failures.clear(),
+                    Err(_) => return,
+                },
                 // One may have been set aside.
                 changed = shelf.changed() => if changed.is_err() { return },
                 Some(errand) = self.errands.recv() => {
