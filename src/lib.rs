@@ -43,6 +43,7 @@ pub mod dhcp;
 pub mod http;
 pub mod tftp;
 
+pub mod address;
 pub mod budget;
 pub mod control;
 pub mod discreet;

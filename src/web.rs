@@ -4,7 +4,7 @@ pub mod download;
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Url, redirect};
+use reqwest::{Certificate, Client, redirect};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two pieces of what is received.
@@ -55,19 +55,4 @@ pub fn cause(error: reqwest::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
-}
-
-/// An address as it may be told: who one is, a password and a query, which may hold a token, are not
-/// repeated.
-pub fn shown(url: &Url) -> Url {
-    let mut url = url.clone();
-    if url.password().is_some() || !url.username().is_empty() {
-        // These fail for a URL that cannot have them.
-        url.set_username("***").ok();
-        url.set_password(None).ok();
-    }
-    if url.query().is_some() {
-        url.set_query(Some("***"));
-    }
-    url
 }

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::ConfigFile;
 use super::nbps::print;
+use crate::address::shown;
 use crate::config::fields::no_such;
 use crate::config::load::Source;
 use crate::config::wanted::Origin;
 use crate::images::store::Store;
-use crate::web::shown;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

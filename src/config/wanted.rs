@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use semver::Version;
 use url::Url;
 
+use crate::address::shown;
 use crate::boot::shelf::SetId;
 use crate::boot::talos::TalosArch;
 use crate::sum::Sha256;
 use crate::talos::schematic::Schematic;
-use crate::web::shown;
 
 /// The public factory.
 pub const FACTORY: &str = "https://factory.talos.dev/";

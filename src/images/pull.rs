@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use reqwest::{Client, Url};
 
 use super::store::{Content, Gathering, Manifest, Store, StoreError, Stored, sum};
+use crate::address::shown;
 use crate::config::wanted::{CMDLINE, FILE, INITRAMFS, KERNEL, Origin, Recipe, Wanted};
 use crate::sum::Sha256;
 use crate::talos::factory::{Factory, FactoryError};
@@ -94,7 +95,7 @@ async fn from_address(
     let content = Content { len: fetched.len, sha256: fetched.sha256 };
     not_empty(url, content)?;
     let manifest = Manifest {
-        from: web::shown(url).to_string(),
+        from: shown(url).to_string(),
         schematic: None,
         version: None,
         arch: None,
@@ -194,7 +195,7 @@ impl Making<'_> {
         doubts.extend(odd_line(&gathering.folder.join(CMDLINE))?);
         fs::remove_file(gathering.folder.join(WHOLE)).ok();
         let manifest = Manifest {
-            from: web::shown(&recipe.factory).to_string(),
+            from: shown(&recipe.factory).to_string(),
             schematic: Some(made.id.to_string()),
             version: Some(version.to_owned()),
             arch: Some(arch.to_string()),
@@ -302,7 +303,7 @@ fn is_whole(url: &Url, content: Content, size: Option<u64>) -> Result<(), PullEr
         None => Ok(()),
         Some(size) => Err(PullError::Content(format!(
             "{} came with {} bytes, and its server said before that it has {size}",
-            web::shown(url),
+            shown(url),
             content.len
         ))),
     }
@@ -312,7 +313,7 @@ fn not_empty(url: &Url, content: Content) -> Result<(), PullError> {
     if content.len > 0 {
         return Ok(());
     }
-    Err(PullError::Content(format!("{} is empty", web::shown(url))))
+    Err(PullError::Content(format!("{} is empty", shown(url))))
 }
 
 /// What is odd about a kernel line, if it is one at all.

@@ -7,9 +7,10 @@ use std::str::FromStr;
 
 use reqwest::{Response, StatusCode, Url};
 
+use crate::address::shown;
 use crate::files::{open, reason};
 use crate::sum::Sha256;
-use crate::web::{self, cause, shown};
+use crate::web::{self, cause};
 
 /// The newest release of iPXE.
 pub const NEWEST: &str = "https://github.com/ipxe/ipxe/releases/latest/download/ipxeboot.tar.gz";

@@ -14,11 +14,12 @@ use semver::Version;
 use serde::Deserialize;
 
 use super::schematic::{Schematic, SchematicId};
+use crate::address::shown;
 use crate::boot::names::nearest;
 use crate::config::wanted::Recipe;
 use crate::files::reason;
+use crate::web;
 use crate::web::download::{Failure, FetchError, Patience, json, persist};
-use crate::web::{self, shown};
 
 /// How many versions are told where the one that is asked for is not there.
 const MOST_TOLD: usize = 5;

@@ -20,8 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 pub use failure::{Failure, FetchError};
 pub use persist::{Patience, json, persist, send, size};
 
+use crate::address::shown;
 use crate::sum::Sha256;
-use crate::web::{cause, shown};
+use crate::web::cause;
 
 /// What is written at once.
 const BUFFER: usize = 1 << 20;

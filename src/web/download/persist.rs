@@ -7,7 +7,8 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, FetchError};
-use crate::web::{cause, shown};
+use crate::address::shown;
+use crate::web::cause;
 
 /// The longest wait that a server's Retry-After is obeyed for.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
