@@ -29,8 +29,9 @@ fn main() -> ExitCode {
 
 fn compare() {
     run("ip", &["link", "set", "lo", "up"]);
-    let folder = Folder::new();
-    let ours = start_ours(&folder);
+    // Apart: the daemon watches its folder, and nginx opens and writes files all the time.
+    let (own, folder) = (Folder::new(), Folder::new());
+    let ours = start_ours(&own);
     // As iPXE asks once it was asked what its machine is: then it gets what it boots.
     let script = |number: usize| {
         format!(

@@ -89,8 +89,16 @@ const IN_HEX: &str = "_hex";
 
 /// The bytes of a text as iPXE's `:hexhyp` writes them.
 pub fn hex(text: &str) -> String {
-    let bytes: Vec<String> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    bytes.join("-")
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut written = String::with_capacity(3 * text.len());
+    for byte in text.bytes() {
+        if !written.is_empty() {
+            written.push('-');
+        }
+        let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+        written.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+    written
 }
 
 fn from_hex(digits: &str) -> Option<String> {

@@ -252,6 +252,11 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         .flatten()
         .map(|(name, _)| (name, Value::from_safe_string(links::file(http, mac, name))))
         .collect();
+    let script_url = links::script_again(base, mac, client);
+    let start_url = client
+        .choice
+        .is_some()
+        .then(|| links::script_again(base, mac, &Client { choice: None, ..client.clone() }));
     let uuid = client.uuid.or_else(|| machine?.uuid);
     let told_serial = facts.and_then(|facts| facts.serial.as_ref());
     let serial = told_serial.or_else(|| machine?.serial.as_ref());
@@ -288,8 +293,8 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         files => urls,
         files_url => links::files(http, mac),
         base => base,
-        script_url => links::script_again(base, mac, client),
-        start_url => links::script_again(base, mac, &Client { choice: None, ..client.clone() }),
+        script_url => &script_url,
+        start_url => start_url.as_ref().unwrap_or(&script_url),
     }
 }
 
