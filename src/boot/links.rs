@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -89,14 +90,11 @@ const IN_HEX: &str = "_hex";
 
 /// The bytes of a text as iPXE's `:hexhyp` writes them.
 pub fn hex(text: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut written = String::with_capacity(3 * text.len());
-    for byte in text.bytes() {
-        if !written.is_empty() {
-            written.push('-');
-        }
-        let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-        written.extend([digit(byte >> 4), digit(byte & 15)]);
+    for (at, byte) in text.bytes().enumerate() {
+        let hyphen = if at == 0 { "" } else { "-" };
+        // Writing to a `String` cannot fail.
+        let _ = write!(written, "{hyphen}{byte:02x}");
     }
     written
 }

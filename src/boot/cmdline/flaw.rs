@@ -27,23 +27,14 @@ pub enum Flaw {
     Continuation,
 }
 
-/// Which bytes are nothing but themselves: a table, as every word of every script goes through it.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        plain[byte as usize] =
-            byte.is_ascii_graphic() && !matches!(byte, b'|' | b'&' | b';' | b'#' | b'$' | b'\\');
-        byte += 1;
-    }
-    plain
-};
-
 impl Flaw {
     /// What iPXE would do to `word` as a word of its own, if it does not take it literally.
     pub fn of(word: &str) -> Option<Self> {
         // Most words are: nothing that follows can be said of them.
-        if !word.is_empty() && word.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+        let is_plain = |byte: u8| {
+            byte.is_ascii_graphic() && !matches!(byte, b'|' | b'&' | b';' | b'#' | b'$' | b'\\')
+        };
+        if !word.is_empty() && word.bytes().all(is_plain) {
             return None;
         }
         if word.is_empty() {
