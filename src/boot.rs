@@ -13,7 +13,7 @@
 //! of the images that are fetched are here);
 //! [`decide_by_name`] says what is under a file's name, [`decide_script`] which script it is.
 //! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
-//! [`advice`] knows what old hardware needs, [`event`] has the words for what happened.
+//! [`verdict`] says where a boot has stopped, [`advice`] knows what old hardware needs, [`event`] has the words for what happened.
 
 pub mod advice;
 pub mod arch;
@@ -37,6 +37,8 @@ pub mod shelf;
 pub mod state;
 pub mod talos;
 pub mod templates;
+pub mod time;
+pub mod verdict;
 
 pub use arch::Arch;
 pub use catalog::Catalog;

@@ -73,7 +73,7 @@ pub async fn serve(source: Source) -> Result<()> {
     journal.publish_problems(&config.problems);
     let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
-    let registry = Registry::new(Arc::clone(&journal));
+    let registry = Registry::open(&server.state, Arc::clone(&journal));
     let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();
@@ -112,6 +112,7 @@ pub async fn serve(source: Source) -> Result<()> {
         started,
     };
     tasks.spawn(keeper.run());
+    tasks.spawn(registry.clone().run());
     tasks.spawn(interfaces.run());
     if let Some(control) = control {
         tasks.spawn(control.run(operations.clone()));

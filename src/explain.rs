@@ -12,7 +12,8 @@ use crate::boot::pattern::Fit;
 use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::select::{Boots, Selection};
 use crate::boot::settings::Settings;
-use crate::boot::{Arch, Client, MachineState, decide_script, links, select};
+use crate::boot::state::orders::Orders;
+use crate::boot::{Arch, Client, Event, MachineState, Step, decide_script, links, select};
 use crate::config::{Config, Snapshot};
 use crate::dhcp::packet::{Offer, option};
 use crate::dhcp::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
@@ -38,13 +39,14 @@ pub fn explain(
 ) -> Explanation {
     let catalog = &config.catalog;
     let untold = Client { facts: None, uuid: None, ..client.clone() };
-    let first = decide_script(&untold, catalog, &config.templates, shelf);
+    let orders = &Orders::default();
+    let first = decide_script(&untold, catalog, &config.templates, (shelf, orders));
     let is_asked = matches!(first, Ok(Script { kind: Kind::AskFacts, .. }));
     let client = if is_asked { client } else { &untold };
-    let selection = select(client, catalog);
+    let selection = select(client, catalog).now(catalog, orders);
     let mut why = entries(&selection, client, catalog);
     let base = links::base(local, config.server.http_port);
-    let script = match decide_script(client, catalog, &config.templates, shelf) {
+    let script = match decide_script(client, catalog, &config.templates, (shelf, orders)) {
         Ok(mut script) => {
             // What it will boot is what somebody wants to see, and how long that takes.
             if let Kind::Waiting(profile, coming) = script.kind {
@@ -126,7 +128,10 @@ fn entries(
             None => format!("profile {}: {by}", profile.name),
         },
         Boots::Menu => format!("the menu: {by}"),
-        Boots::Local => format!("its local disk: {by}"),
+        Boots::Local(Some(profile), Some(because)) => {
+            format!("its local disk, and profile {} where it is armed: {because}", profile.name)
+        }
+        Boots::Local(..) => format!("its local disk: {by}"),
         Boots::Ignore => format!("nothing, it is not answered: {by}"),
     };
     let mut entries = vec![("machine", machine)];
@@ -259,6 +264,9 @@ fn in_words(outcome: &Outcome) -> String {
         }
         Outcome::Ignored(Ignored::Decided { reason, .. }) => format!("no answer: {reason}"),
         Outcome::Ignored(reason) => format!("no answer: {reason}"),
+        Outcome::Seen(Event { step: Step::LeftToItsDisk { reason, .. }, .. }) => {
+            format!("no answer: {reason}")
+        }
         Outcome::Seen(_) => "no answer: its REQUEST is for the router".to_owned(),
     }
 }

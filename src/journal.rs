@@ -107,7 +107,14 @@ impl Journal {
     }
 
     /// Writes an event down, unless too many came.
-    pub fn publish(&self, Event { subject, step }: &Event) {
+    pub fn publish(&self, event: &Event) {
+        if self.admits(event) {
+            self.write(event);
+        }
+    }
+
+    /// Counts an event; whether it is to be written down, and not one too many.
+    pub fn admits(&self, Event { subject, step }: &Event) -> bool {
         self.count(step.kind());
         // What waits asks every few seconds.
         let is_reason = matches!(
@@ -115,36 +122,34 @@ impl Journal {
             Step::Ignored { .. }
                 | Step::Refused { .. }
                 | Step::WaitServed { .. }
+                | Step::LeftToItsDisk { .. }
                 | Step::Advised { .. }
         );
         if is_reason && self.was_told(subject, step) {
             debug!("{subject}: {step}");
-            return;
+            return false;
         }
         if takes_one_datagram(step) && !self.affords(subject) {
-            return;
+            return false;
         }
-        match step {
-            Step::Ignored { .. }
-            | Step::Refused { .. }
-            | Step::Advised { .. }
-            | Step::BrokenOff { .. } => {
-                warn!("{subject}: {step}");
-            }
-            Step::Probed { .. } => debug!("{subject}: {step}"),
-            Step::WaitServed { .. }
-            | Step::Offered { .. }
-            | Step::Leased { .. }
-            | Step::Acknowledged { .. }
-            | Step::AutoexecSent { .. }
-            | Step::CompanionSent { .. } => info!("{subject}: {step}"),
+        if matches!(
+            step,
             Step::NbpSent { .. }
-            | Step::ScriptServed { .. }
-            | Step::ImageSent { .. }
-            | Step::FileSent { .. } => {
-                info!("{subject}: {step}");
-                self.forget(subject);
-            }
+                | Step::ScriptServed { .. }
+                | Step::ImageSent { .. }
+                | Step::FileSent { .. }
+        ) {
+            self.forget(subject);
+        }
+        true
+    }
+
+    /// Writes down an event that was admitted.
+    pub fn write(&self, Event { subject, step }: &Event) {
+        match level(step) {
+            Level::Warn => warn!("{subject}: {step}"),
+            Level::Info => info!("{subject}: {step}"),
+            Level::Debug => debug!("{subject}: {step}"),
         }
     }
 
@@ -192,6 +197,38 @@ impl Journal {
     }
 }
 
+/// How much an event matters to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Warn,
+    Info,
+    Debug,
+}
+
+fn level(step: &Step) -> Level {
+    match step {
+        Step::Ignored { .. }
+        | Step::Refused { .. }
+        | Step::Advised { .. }
+        | Step::Stopped { .. }
+        | Step::BrokenOff { .. } => Level::Warn,
+        Step::Probed { .. } => Level::Debug,
+        Step::WaitServed { .. }
+        | Step::Offered { .. }
+        | Step::Leased { .. }
+        | Step::Acknowledged { .. }
+        | Step::AutoexecSent { .. }
+        | Step::CompanionSent { .. }
+        | Step::NbpSent { .. }
+        | Step::ScriptServed { .. }
+        | Step::ImageSent { .. }
+        | Step::FileSent { .. }
+        | Step::LeftToItsDisk { .. }
+        | Step::Armed { .. }
+        | Step::Disarmed {} => Level::Info,
+    }
+}
+
 /// Whether one datagram, from whatever address, is all that it takes: that can come as a flood. What
 /// is fetched takes a conversation.
 fn takes_one_datagram(step: &Step) -> bool {
@@ -200,6 +237,8 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::Leased { .. }
         | Step::Acknowledged { .. }
         | Step::Ignored { .. }
+        | Step::LeftToItsDisk { .. }
+        | Step::Stopped { .. }
         | Step::Refused { .. } => true,
         // Nothing of it was acknowledged.
         Step::BrokenOff { sent, .. } => sent.bytes == 0,
@@ -211,7 +250,9 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::WaitServed { .. }
         | Step::Advised { .. }
         | Step::ImageSent { .. }
-        | Step::FileSent { .. } => false,
+        | Step::FileSent { .. }
+        | Step::Armed { .. }
+        | Step::Disarmed {} => false,
     }
 }
 
@@ -244,7 +285,7 @@ mod tests {
     use super::*;
     use crate::boot::Mac;
     use crate::boot::advice::Advice;
-    use crate::boot::event::{Sent, Transport};
+    use crate::boot::event::{Sent, Starts, Transport};
 
     #[derive(Clone, Debug, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -332,7 +373,7 @@ mod tests {
     fn advice_is_told_once_however_often_the_machine_fetches_its_script() {
         let client = Box::new(crate::boot::Client::at(crate::boot::Stage::Ipxe));
         let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
-        let script = Step::ScriptServed { does: "boot".into(), client, sent };
+        let script = Step::ScriptServed { starts: Starts::Menu, does: "boot".into(), client, sent };
         let advice = Advice { words: "it is old", source: "https://x", is_sure: true };
         let boot = |last| {
             [script.clone(), Step::Advised { advice: advice.clone() }]

@@ -1,30 +1,47 @@
 //! What is remembered about each machine: its [`MachineState`], and which address it has.
+//!
+//! It changes by events only. What an event changes is on the disk before the event is told; see [`store`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tracing::{error, warn};
+
+use self::machines::{Entry, Id, Machines};
+use self::store::{Store, StoreError};
+use self::writer::{Change, Writer};
 use crate::boot::event::Subject;
-use crate::boot::{Arch, Event, Mac, MachineState};
+use crate::boot::{Event, MachineState};
 use crate::journal::Journal;
 
-/// How long something is remembered: an address is taken for the machine that leased it last, and a
-/// boot is long over.
+pub mod machines;
+pub mod store;
+mod writer;
+
+/// How long something is remembered that has no machine: an address is taken for the machine that leased it
+/// last, and a boot is long over.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
-/// How many machines of the config are remembered at once, and how many addresses of theirs.
+/// How many addresses of machines of the config are remembered at once.
 const MOST_KNOWN: usize = 100_000;
 /// How many of the others, whom anybody can invent.
 const MOST_STRANGERS: usize = 10_000;
 
-/// The one handle to it. An event is applied first and published then.
+/// How often it is looked for boots that have come no further.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The one handle to it. An event is applied first, written then, and published last.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     remembered: Arc<Mutex<Remembered>>,
     journal: Arc<Journal>,
+    /// None where nothing is kept.
+    writer: Option<Arc<Writer>>,
     closed: Arc<AtomicBool>,
     of: Of,
 }
@@ -40,28 +57,49 @@ enum Of {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    states: Bounded<Key, MachineState>,
+    machines: Machines,
+    /// Whose boot is looked at, as it may come no further.
+    under_way: HashSet<Id>,
+    /// Of whom only an address is known: their DHCP was not seen.
+    nameless: Bounded<Ipv4Addr, MachineState>,
     addresses: Bounded<Ipv4Addr, Subject>,
 }
 
-/// What a state is remembered under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Mac(Mac),
-    /// Where no MAC is known: a machine whose DHCP was not seen.
-    Address(Ipv4Addr),
-}
-
-impl Key {
-    fn of(mac: Option<Mac>, address: Option<Ipv4Addr>) -> Option<Self> {
-        mac.map(Self::Mac).or(address.map(Self::Address))
-    }
+fn locked(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
+    // Every change below is whole before the lock is given back.
+    remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Registry {
-    /// One that publishes to this journal.
+    /// One that publishes to this journal, and keeps nothing when it ends.
     pub fn new(journal: Arc<Journal>) -> Self {
         Self { journal, ..Self::default() }
+    }
+
+    /// One that is kept in a state folder. Where that cannot be, it is told, and machines boot all the same; a
+    /// damaged one is put aside.
+    pub fn open(state: &Path, journal: Arc<Journal>) -> Self {
+        let opened = match Store::open(state) {
+            Err(error @ StoreError::Damaged { .. }) => begun_anew(state, &error),
+            opened => opened,
+        };
+        let (store, machines) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                error!(
+                    "registry: {error}; machines boot, but what becomes of them is forgotten when the daemon ends"
+                );
+                return Self::new(journal);
+            }
+        };
+        let under_way = machines.iter().filter(|entry| entry.state.is_under_way());
+        let under_way = under_way.map(|entry| entry.id).collect();
+        let remembered = Remembered { machines, under_way, ..Remembered::default() };
+        let remembered = Arc::new(Mutex::new(remembered));
+        let kept = (Arc::clone(&remembered), Arc::clone(&journal));
+        let writer = Writer::start(store, state.to_owned(), kept);
+        let writer = writer.map_err(|error| error!("registry: cannot start a thread: {error}"));
+        Self { remembered, writer: writer.ok(), ..Self::new(journal) }
     }
 
     /// Takes up an event, and publishes it.
@@ -70,11 +108,51 @@ impl Registry {
             return;
         }
         match self.of {
-            Of::Machines => {
-                self.remembered().apply(&event, SystemTime::now());
-                self.journal.publish(&event);
-            }
+            Of::Machines => self.take_up(event, SystemTime::now()),
             Of::ASimulation => self.journal.publish_of_a_simulation(&event),
+        }
+    }
+
+    fn take_up(&self, event: Event, now: SystemTime) {
+        let mut remembered = locked(&self.remembered);
+        let ended = remembered.ends(&event, now);
+        for event in ended.into_iter().chain([event]) {
+            let mut change = remembered.apply(&event, now);
+            if self.journal.admits(&event) {
+                change.events.push(event);
+            }
+            match &self.writer {
+                Some(writer) => writer.put(change),
+                None => change.events.iter().for_each(|event| self.journal.write(event)),
+            }
+        }
+    }
+
+    /// Waits until what was recorded is on the disk.
+    ///
+    /// # Errors
+    /// It is not, and why.
+    pub fn flush(&self) -> Result<(), String> {
+        match &self.writer {
+            Some(writer) => writer.flush(),
+            None => Err("the registry could not be opened, see the log".to_owned()),
+        }
+    }
+
+    /// Looks for boots that have come no further, for ever.
+    pub async fn run(self) {
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look(SystemTime::now());
+        }
+    }
+
+    fn look(&self, now: SystemTime) {
+        let stalled = locked(&self.remembered).stalled(now);
+        for event in stalled {
+            self.record(event);
         }
     }
 
@@ -87,50 +165,87 @@ impl Registry {
     /// Takes up nothing more: what breaks off while the daemon stops is no client's doing.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
     }
 
-    /// What is remembered of a machine: by its MAC, or by its address where no MAC is known.
-    pub fn state(&self, mac: Option<Mac>, address: Option<Ipv4Addr>) -> MachineState {
-        let remembered = self.remembered();
-        let key = Key::of(mac, address);
-        let known = key.and_then(|key| remembered.states.get(&key, SystemTime::now()));
+    /// What is remembered of a machine: by its MAC or name, or by its address where neither is known.
+    pub fn state(&self, subject: &Subject) -> MachineState {
+        let remembered = locked(&self.remembered);
+        if let Some(entry) = remembered.machines.find(subject) {
+            return entry.state.clone();
+        }
+        let address = subject.address.filter(|_| subject.mac.is_none());
+        let known =
+            address.and_then(|address| remembered.nameless.get(&address, SystemTime::now()));
         known.cloned().unwrap_or_default()
     }
 
-    /// What its firmware is, as far as DHCP told.
-    pub fn arch(&self, mac: Mac) -> Option<Arch> {
-        let remembered = self.remembered();
-        remembered.states.get(&Key::Mac(mac), SystemTime::now())?.arch()
+    /// All machines that are remembered.
+    pub fn machines(&self) -> Vec<Entry> {
+        locked(&self.remembered).machines.iter().cloned().collect()
     }
 
     /// Who has this address, as far as was seen.
     pub fn subject_at(&self, address: Ipv4Addr) -> Subject {
-        let remembered = self.remembered();
+        let remembered = locked(&self.remembered);
         let known = remembered.addresses.get(&address, SystemTime::now());
         known.cloned().unwrap_or_else(|| Subject { address: Some(address), ..Subject::default() })
     }
+}
 
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        // Every change below is whole before the lock is given back.
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Puts a damaged one aside, and begins a new one.
+fn begun_anew(state: &Path, error: &StoreError) -> Result<(Store, Machines), StoreError> {
+    let aside = Store::set_aside(state)?;
+    warn!(
+        "registry: {error}; it is put aside as {}, and what was remembered of machines is not known any more: one with `boot: once` is booted by the network again (`reveille disarm` sends it to its disk)",
+        aside.display()
+    );
+    Store::open(state)
 }
 
 impl Remembered {
-    fn apply(&mut self, event: &Event, now: SystemTime) {
+    fn ends(&self, event: &Event, now: SystemTime) -> Option<Event> {
+        let entry = self.machines.find(&event.subject)?;
+        let step = entry.state.ends(event, now)?;
+        Some(Event { subject: event.subject.clone(), step })
+    }
+
+    fn apply(&mut self, event: &Event, now: SystemTime) -> Change {
         let Subject { mac, address, .. } = event.subject;
         if let (Some(_), Some(address)) = (mac, address) {
             self.addresses.keep(address, event.subject.clone(), (&event.subject, now));
         }
-        let Some(key) = Key::of(mac, address) else {
-            return;
-        };
-        let known = self.states.get(&key, now);
-        let mut state = known.cloned().unwrap_or_default();
-        state.apply(event, now);
-        if known.is_some() || state != MachineState::default() {
-            self.states.keep(key, state, (&event.subject, now));
+        let mut change = Change::default();
+        if let Some(entry) = self.machines.of(&event.subject, &mut change.gone) {
+            entry.state.apply(event, now);
+            change.changed = Some(entry.id);
+            if entry.state.is_under_way() {
+                self.under_way.insert(entry.id);
+            } else {
+                self.under_way.remove(&entry.id);
+            }
+        } else if let Some(address) = address {
+            let known = self.nameless.get(&address, now);
+            let mut state = known.cloned().unwrap_or_default();
+            state.apply(event, now);
+            self.nameless.keep(address, state, (&event.subject, now));
         }
+        for gone in &change.gone {
+            self.under_way.remove(gone);
+        }
+        change
+    }
+
+    /// What is to be said of boots that have come no further.
+    fn stalled(&self, now: SystemTime) -> Vec<Event> {
+        let entries = self.under_way.iter().filter_map(|id| self.machines.get(*id));
+        let stalled = entries.filter_map(|entry| {
+            let step = entry.state.stalls(now)?;
+            Some(Event { subject: entry.subject(), step })
+        });
+        stalled.collect()
     }
 }
 
@@ -200,7 +315,7 @@ fn is_fresh(seen: SystemTime, now: SystemTime) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::Step;
+    use crate::boot::{Mac, Step};
 
     fn leased(mac: Mac, address: Ipv4Addr) -> Event {
         Event {
@@ -236,7 +351,7 @@ mod tests {
         let address = Ipv4Addr::new(10, 0, 0, 100);
         let event = leased(Mac::new([2, 0, 0, 0, 0, 1]), address);
         let yesterday = SystemTime::now() - Duration::from_hours(24);
-        registry.remembered().apply(&event, yesterday);
+        locked(&registry.remembered).apply(&event, yesterday);
         assert_eq!(registry.subject_at(address).mac, None);
     }
 
@@ -248,21 +363,21 @@ mod tests {
         let address = Ipv4Addr::new(10, 0, 0, 100);
         let mut known = leased(oden, address);
         known.subject.name = Some("oden".into());
-        registry.remembered().apply(&known, now);
+        locked(&registry.remembered).apply(&known, now);
         let strangers = u32::try_from(MOST_STRANGERS).unwrap() + 10;
         for n in 0..strangers {
             let [a, b, c, d] = n.to_be_bytes();
             let event = leased(Mac::new([2, 0, a, b, c, d]), Ipv4Addr::from(n));
-            registry.remembered().apply(&event, now);
+            locked(&registry.remembered).apply(&event, now);
         }
-        assert_eq!(registry.remembered().addresses.strangers.entries.len(), MOST_STRANGERS);
+        assert_eq!(locked(&registry.remembered).addresses.strangers.entries.len(), MOST_STRANGERS);
         assert_eq!(registry.subject_at(address).mac, Some(oden));
         assert_eq!(registry.subject_at(Ipv4Addr::from(0)).mac, None, "the oldest went");
         assert!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac.is_some());
         // Who is in the config from now on is no stranger any more.
         let mut later = leased(Mac::new([2; 6]), Ipv4Addr::from(strangers - 1));
         later.subject.name = Some("balder".into());
-        registry.remembered().apply(&later, now);
+        locked(&registry.remembered).apply(&later, now);
         assert_eq!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac, Some(Mac::new([2; 6])));
     }
 }

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use crate::boot::advice::Advice;
 use crate::boot::client::Facts;
 use crate::boot::decide::Script;
-use crate::boot::event::Sent;
+use crate::boot::event::{Sent, Starts};
 use crate::boot::script::{self, Rendered, Scene};
+use crate::boot::state::orders::Orders;
 use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
 use crate::config::Snapshot;
 
@@ -15,7 +16,9 @@ use crate::config::Snapshot;
 pub enum Does {
     /// It boots something.
     Boot {
-        /// What, in words.
+        /// What.
+        starts: Starts,
+        /// The same in words.
         does: String,
         /// Whom.
         client: Box<Client>,
@@ -32,7 +35,9 @@ impl Does {
     /// The step that it is to have fetched the script.
     pub fn step(self, sent: Sent) -> Step {
         match self {
-            Self::Boot { does, client, advice: _ } => Step::ScriptServed { does, client, sent },
+            Self::Boot { starts, does, client, advice: _ } => {
+                Step::ScriptServed { starts, does, client, sent }
+            }
             Self::Wait(image, client) => Step::WaitServed { image, client, sent },
             Self::Refuse(reason) => Step::Refused { what: "its boot".to_owned(), reason },
         }
@@ -62,7 +67,7 @@ pub fn render(
             let client = Box::new(client.clone());
             let does = match script.awaits() {
                 Some(image) => Does::Wait(image.to_owned(), client),
-                None => Does::Boot { does, client, advice },
+                None => Does::Boot { starts: script.starts(), does, client, advice },
             };
             (text, does)
         }
@@ -79,7 +84,7 @@ pub fn render(
 /// # Errors
 /// Why it gets none, and what would mend that.
 pub fn render_file(
-    Snapshot { config, shelf }: Snapshot<'_>,
+    (Snapshot { config, shelf }, orders): (Snapshot<'_>, &Orders),
     name: &str,
     (mac, client): (Mac, &Client),
     base: &str,
@@ -87,7 +92,7 @@ pub fn render_file(
     // What is not known by now is not asked for any more.
     let facts = client.facts.clone().unwrap_or_default();
     let client = Client { facts: Some(facts), ..client.clone() };
-    let script = decide_script(&client, &config.catalog, &config.templates, shelf);
+    let script = decide_script(&client, &config.catalog, &config.templates, (shelf, orders));
     let script = script.map_err(|reason| reason.to_string())?;
     let scene = Scene { client: &client, mac, base, http: base, shelf };
     script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())
@@ -99,7 +104,7 @@ pub fn render_file(
 /// # Errors
 /// It gets none, and why.
 pub fn render_for_tftp(
-    now: Snapshot<'_>,
+    (now, orders): (Snapshot<'_>, &Orders),
     mac: Mac,
     at: SocketAddrV4,
     from: Ipv4Addr,
@@ -112,7 +117,7 @@ pub fn render_for_tftp(
         facts: Some(Facts::default()),
         ..Client::at(Stage::Ipxe)
     };
-    let script = decide_script(&client, &config.catalog, &config.templates, shelf);
+    let script = decide_script(&client, &config.catalog, &config.templates, (shelf, orders));
     let script = script.map_err(|reason| reason.to_string())?;
     let http = links::base(*at.ip(), config.server.http_port);
     Ok(render(now, &script, (mac, &client), (&links::tftp_base(at), &http)))
@@ -149,7 +154,7 @@ mod tests {
         let arch = Some(crate::boot::Arch::UefiX64);
         let client = Client { mac: Some(mac), facts: Some(facts), arch, ..Client::at(Stage::Ipxe) };
         let now = Snapshot { config, shelf: &Shelf::default() };
-        render_file(now, name, (mac, &client), "http://192.168.1.2:8080")
+        render_file((now, &Orders::default()), name, (mac, &client), "http://192.168.1.2:8080")
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The architecture of an NBP that a client can run, read from option 93 (Client System
 /// Architecture, RFC 4578 section 2.1, values as in IANA's "Processor Architecture Types").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Arch {
     /// x86 BIOS.
     Bios,

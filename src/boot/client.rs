@@ -4,12 +4,13 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Arch, Mac, PciId};
 
 /// Where on its way a machine is when it asks "what next?".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// A PXE option ROM or the PXE client of UEFI (option 60 `PXEClient`).
     Pxe,
@@ -48,7 +49,7 @@ impl fmt::Display for Firmware {
 }
 
 /// What a CPU can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cpu {
     /// 32-bit x86, or what its UEFI keeps to that.
     X86,
@@ -81,7 +82,7 @@ impl fmt::Display for Cpu {
 }
 
 /// What iPXE told of its machine, once it was asked: of its SMBIOS tables, its CPU and its network card.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The system serial number, without surrounding blanks.
     pub serial: Option<String>,
@@ -98,7 +99,7 @@ pub struct Facts {
 }
 
 /// Who sent this packet or request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// The hardware address, unless the client put something else into `chaddr`
     /// (UEFI may send its system GUID there).
@@ -119,6 +120,8 @@ pub struct Client {
     pub facts: Option<Facts>,
     /// The profile that somebody chose from the menu.
     pub choice: Option<String>,
+    /// Whether its iPXE tells that it could not start the local disk.
+    pub has_no_disk: bool,
 }
 
 impl Client {
@@ -134,6 +137,7 @@ impl Client {
             address: None,
             facts: None,
             choice: None,
+            has_no_disk: false,
         }
     }
 

@@ -10,11 +10,13 @@ use std::time::SystemTime;
 
 use super::catalog::{Catalog, Profile};
 use super::client::{Client, Stage};
+use super::event::{Boot, Starts, Step};
 use super::nbp::Nbp;
 use super::select::{Boots, Selection, Who, select};
-use super::settings::LocalBoot;
+use super::settings::{BootPolicy, LocalBoot, NbpLadder, Option43};
 use super::shelf::{Coming, Lack, Shelf};
 use super::state::MachineState;
+use super::state::orders::{Because, Orders};
 use super::templates::Templates;
 use super::{Arch, Mac};
 
@@ -36,9 +38,33 @@ pub struct Script {
     pub kind: Kind,
     /// The entries of the config that are for its machine.
     pub who: Who,
+    /// When the network boots that, and when its disk.
+    pub policy: BootPolicy,
+    /// Why it goes to its disk, where that was not the config's word.
+    pub because: Option<Because>,
 }
 
 impl Script {
+    /// One that nothing was ordered for.
+    pub fn new(kind: Kind, who: Who) -> Self {
+        Self { kind, who, policy: BootPolicy::default(), because: None }
+    }
+
+    /// What it does, as far as that decides the next boot.
+    pub fn starts(&self) -> Starts {
+        match &self.kind {
+            Kind::Profile(profile) | Kind::Waiting(profile, _) => Starts::Boot(Box::new(Boot {
+                profile: profile.name.clone(),
+                image: profile.image.as_ref().map(|image| image.name.clone()),
+                initrds: profile.image.as_ref().map_or(0, |image| image.initrds()),
+                policy: self.policy,
+            })),
+            Kind::Menu(_) => Starts::Menu,
+            Kind::LocalDisk(method) => Starts::Disk(*method),
+            Kind::AskFacts => Starts::Question,
+        }
+    }
+
     /// The image that it waits for.
     pub fn awaits(&self) -> Option<&str> {
         match &self.kind {
@@ -99,8 +125,8 @@ pub enum Ignored {
     #[error("it is not in the config, which says `unknown: ignore`")]
     UnknownMachine,
     /// It boots its local disk, and its way there is to get no answer.
-    #[error("it boots its local disk (`local_boot: {}`)", .0.word())]
-    ToItsDisk(LocalBoot),
+    #[error("it boots its local disk (`local_boot: {}`){}", .0.word(), told(.1.as_ref()))]
+    ToItsDisk(LocalBoot, Option<Because>),
     /// The config names a file for it that is not there.
     #[error(
         "the config gives it the NBP `{0}`, which was not found; put it into a folder of `server.nbps`"
@@ -139,12 +165,31 @@ pub enum Ignored {
     NoMac,
 }
 
+impl Ignored {
+    /// The step that it is where a script was asked for.
+    pub fn step(self) -> Step {
+        let reason = self.to_string();
+        match self {
+            Self::ToItsDisk(method, _) => Step::LeftToItsDisk { method, at: None, reason },
+            Self::UnknownMachine
+            | Self::NbpNotFound(_)
+            | Self::WrongNbp { .. }
+            | Self::NoNbp(_)
+            | Self::Loops(_)
+            | Self::NotBootable(_)
+            | Self::NoArch
+            | Self::NoMac => Step::Ignored { reason },
+        }
+    }
+}
+
 /// The profile name of the menu's own template, which a profile may name as its script.
 const MENU: &str = "menu";
 /// The template for the local disk, which a profile may name as its script.
 const LOCAL_DISK: &str = "local-disk";
 
-/// Decides what `client` loads next, given what is remembered of it, where `selection` is for it.
+/// Decides what `client` loads next, given what is remembered of it, where `selection` is for it, as it is
+/// [now](Selection::now).
 pub fn decide<'a>(
     client: &Client,
     selection: &Selection,
@@ -167,7 +212,15 @@ pub fn decide<'a>(
     }
 }
 
-/// Decides which script an iPXE runs that has come for it, given which images are here.
+/// What option 43 says to a client's firmware: as the config says, else as it did when that worked.
+pub fn option_43(selection: &Selection, state: &MachineState) -> Option43 {
+    let climbs = selection.first(|said| said.nbp_ladder).unwrap_or_default() == NbpLadder::Auto;
+    let said = selection.first(|said| said.option_43);
+    said.unwrap_or_else(|| if climbs { state.option_43() } else { Option43::default() })
+}
+
+/// Decides which script an iPXE runs that has come for it, given which images are here and what was ordered for
+/// its machine.
 ///
 /// # Errors
 /// It gets none.
@@ -175,31 +228,38 @@ pub fn decide_script(
     client: &Client,
     catalog: &Catalog,
     templates: &Templates,
-    shelf: &Shelf,
+    (shelf, orders): (&Shelf, &Orders),
 ) -> Result<Script, Ignored> {
-    let selection = select(client, catalog);
+    let selection = select(client, catalog).now(catalog, orders);
     let tells_more = client.facts.is_none() && client.speaks_http;
+    let policy = selection.policy;
     if selection.is_open && tells_more {
-        return Ok(Script { kind: Kind::AskFacts, who: selection.who });
+        return Ok(Script { kind: Kind::AskFacts, who: selection.who, policy, because: None });
     }
     let who = selection.who;
+    let mut because = None;
     let kind = match selection.boots {
         Boots::Ignore => return Err(Ignored::UnknownMachine),
         Boots::Menu => Kind::Menu(who.local_boot(None)),
-        Boots::Local => Kind::LocalDisk(who.local_boot(None)),
+        Boots::Local(profile, why) => {
+            because = why;
+            Kind::LocalDisk(who.local_boot(profile.as_deref()))
+        }
         Boots::Profile(profile) => Kind::of(&profile, &who),
     };
     let kind = choose(kind, &who, client, catalog);
-    match &kind {
+    let kind = match kind {
         Kind::Profile(profile)
-            if tells_more && uses_facts(profile, &who, templates)
-                || client.may_be_asked && tells_more && is_worth_advice(profile) =>
+            if tells_more && uses_facts(&profile, &who, templates)
+                || client.may_be_asked && tells_more && is_worth_advice(&profile) =>
         {
-            Ok(Script { kind: Kind::AskFacts, who })
+            Kind::AskFacts
         }
+        // It has tried, and is to go on.
+        Kind::LocalDisk(_) if client.has_no_disk => Kind::LocalDisk(LocalBoot::Exit),
         // From a menu that would only lead back to it.
         Kind::LocalDisk(LocalBoot::Http404) if client.choice.is_none() => {
-            Err(Ignored::ToItsDisk(LocalBoot::Http404))
+            return Err(Ignored::ToItsDisk(LocalBoot::Http404, because));
         }
         Kind::Profile(profile) => {
             let coming = profile.image.as_ref().and_then(|image| match shelf.has(image).err()? {
@@ -207,16 +267,14 @@ pub fn decide_script(
                 // That is no matter of time.
                 Lack::Missing(_) => None,
             });
-            let kind = match coming {
-                Some(coming) => Kind::Waiting(Arc::clone(profile), coming),
-                None => kind,
-            };
-            Ok(Script { kind, who })
+            match coming {
+                Some(coming) => Kind::Waiting(profile, coming),
+                None => Kind::Profile(profile),
+            }
         }
-        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => {
-            Ok(Script { kind, who })
-        }
-    }
+        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => kind,
+    };
+    Ok(Script { kind, who, policy, because })
 }
 
 /// Whether it may be worth saying something of who boots this: see [`super::advice`].
@@ -239,7 +297,9 @@ pub fn decide_by_name(
     naming: Naming,
     (state, now): (&MachineState, SystemTime),
 ) -> Result<UnderItsName, Ignored> {
-    if let Some(name) = state.loops_with(now) {
+    if let Some(looping) = state.loops_with(now)
+        && looping == name
+    {
         return Err(Ignored::Loops(name.to_owned()));
     }
     match naming {
@@ -251,22 +311,28 @@ pub fn decide_by_name(
 /// Why a client gets no answer at all. A stranger is ignored at once, unless facts that only its iPXE can
 /// tell may yet name it.
 fn not_answered(selection: &Selection) -> Option<Ignored> {
+    let silent = |because| Some(Ignored::ToItsDisk(LocalBoot::Silent, because));
     match &selection.boots {
         _ if selection.is_open => None,
         Boots::Ignore => Some(Ignored::UnknownMachine),
         Boots::Profile(profile) => match Kind::of(profile, &selection.who) {
-            Kind::LocalDisk(LocalBoot::Silent) => Some(Ignored::ToItsDisk(LocalBoot::Silent)),
+            Kind::LocalDisk(LocalBoot::Silent) => silent(None),
             Kind::LocalDisk(_)
             | Kind::Profile(_)
             | Kind::Waiting(..)
             | Kind::Menu(_)
             | Kind::AskFacts => None,
         },
-        Boots::Local if selection.who.local_boot(None) == LocalBoot::Silent => {
-            Some(Ignored::ToItsDisk(LocalBoot::Silent))
+        Boots::Local(profile, because) => {
+            let method = selection.who.local_boot(profile.as_deref());
+            if method == LocalBoot::Silent { silent(*because) } else { None }
         }
-        Boots::Local | Boots::Menu => None,
+        Boots::Menu => None,
     }
+}
+
+fn told(because: Option<&Because>) -> String {
+    because.map(|because| format!(": {because}")).unwrap_or_default()
 }
 
 fn nbp<'a>(
@@ -278,12 +344,9 @@ fn nbp<'a>(
     let Some(arch) = client.arch else {
         return Answer::Ignore(Ignored::NoArch);
     };
-    if let Some(name) = state.loops_with(now) {
-        return Answer::Ignore(Ignored::Loops(name.to_owned()));
-    }
     if let Some(name) = selection.first(|said| said.nbp.get(&arch).cloned()) {
         return match catalog.nbps.named(&name) {
-            Some(nbp) if nbp.arch == arch => Answer::Nbp(nbp),
+            Some(nbp) if nbp.arch == arch => unless_it_loops(nbp, state, now),
             // `config::resolve` takes up no config that says so; here it holds for every catalog.
             Some(nbp) => Answer::Ignore(Ignored::WrongNbp {
                 name: nbp.name.clone(),
@@ -293,10 +356,22 @@ fn nbp<'a>(
             None => Answer::Ignore(Ignored::NbpNotFound(name)),
         };
     }
-    match catalog.nbps.for_arch(arch) {
-        Some(nbp) => Answer::Nbp(nbp),
+    let found = match selection.first(|said| said.nbp_ladder).unwrap_or_default() {
+        NbpLadder::Auto => state.ladder.nbp(&catalog.nbps, arch),
+        NbpLadder::Off => catalog.nbps.for_arch(arch),
+    };
+    match found {
+        Some(nbp) => unless_it_loops(nbp, state, now),
         None if matches!(arch, Arch::Other(_)) => Answer::Ignore(Ignored::NotBootable(arch)),
         None => Answer::Ignore(Ignored::NoNbp(arch)),
+    }
+}
+
+/// An NBP, unless it has led nowhere three times: another one of its kind may do better.
+fn unless_it_loops<'a>(nbp: &'a Nbp, state: &MachineState, now: SystemTime) -> Answer<'a> {
+    match state.loops_with(now) {
+        Some(name) if name == nbp.name => Answer::Ignore(Ignored::Loops(name.to_owned())),
+        Some(_) | None => Answer::Nbp(nbp),
     }
 }
 
@@ -407,7 +482,8 @@ mod tests {
     }
 
     fn kind_with(client: &Client, catalog: &Catalog, shelf: &Shelf) -> String {
-        let script = decide_script(client, catalog, &Templates::default(), shelf);
+        let script =
+            decide_script(client, catalog, &Templates::default(), (shelf, &Orders::default()));
         match script.map(|script| script.kind) {
             Ok(Kind::Profile(profile)) => profile.name.clone(),
             Ok(Kind::Waiting(profile, coming)) => format!("{} once {coming}", profile.name),

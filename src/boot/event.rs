@@ -5,8 +5,13 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::advice::Advice;
 use super::client::{Client, Stage};
+use super::cmdline::{KERNEL_NAME, initrd_name};
+use super::settings::{BootPolicy, LocalBoot, Option43};
+use super::verdict::Verdict;
 use super::{Arch, Mac};
 
 /// One step of one machine's boot.
@@ -174,6 +179,8 @@ pub enum Step {
         xid: u32,
         /// The file name or URL that it was given.
         boot_file: String,
+        /// What option 43 said, where it is the firmware that asked.
+        option_43: Option<Option43>,
         /// The interface that it asked on.
         interface: String,
     },
@@ -219,7 +226,9 @@ pub enum Step {
     },
     /// It fetched its script.
     ScriptServed {
-        /// What the script does, in words.
+        /// What the script does.
+        starts: Starts,
+        /// The same in words.
         does: String,
         /// Whom it was for, with what iPXE told of its machine.
         client: Box<Client>,
@@ -256,6 +265,8 @@ pub enum Step {
     },
     /// A transfer ended before its end.
     BrokenOff {
+        /// Of what kind the file is.
+        kind: File,
         /// The file.
         file: String,
         /// How much came.
@@ -277,6 +288,102 @@ pub enum Step {
         /// Why.
         reason: String,
     },
+    /// It was left to its local disk: it got no answer, and goes on by itself.
+    LeftToItsDisk {
+        /// By what method.
+        method: LocalBoot,
+        /// At which stage it asked DHCP, and in which transaction, where it was DHCP.
+        at: Option<(Stage, u32)>,
+        /// Why.
+        reason: String,
+    },
+    /// Its boot came to nothing.
+    Stopped {
+        /// Where, and the likely causes.
+        verdict: Verdict,
+    },
+    /// It was ordered that the network boots it.
+    Armed {
+        /// What it boots, where it is not what the config says.
+        profile: Option<String>,
+        /// How often.
+        times: u32,
+    },
+    /// What was ordered for it was taken back, and its disk boots it.
+    Disarmed {},
+}
+
+/// What a script does with its machine, as far as it decides the next boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Starts {
+    /// It boots this.
+    Boot(Box<Boot>),
+    /// It lets somebody choose.
+    Menu,
+    /// It goes to the local disk.
+    Disk(LocalBoot),
+    /// It has iPXE ask again.
+    Question,
+}
+
+/// What a script boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The profile.
+    pub profile: String,
+    /// The image, if it has one.
+    pub image: Option<String>,
+    /// How many initial RAM disks that has.
+    pub initrds: usize,
+    /// The policy of the machine.
+    pub policy: BootPolicy,
+}
+
+impl Boot {
+    /// What must be fetched of its image, the kernel first.
+    pub fn parts(&self) -> impl Iterator<Item = String> {
+        [KERNEL_NAME.to_owned()].into_iter().chain((0..self.initrds).map(initrd_name))
+    }
+}
+
+/// Of what kind a file is that is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    /// An NBP.
+    Nbp,
+    /// A kernel or an initrd.
+    Image,
+    /// Anything else.
+    Other,
+}
+
+impl Step {
+    /// What it is to have fetched only a part, of what it would be to have fetched the whole.
+    pub fn broken_off(self, of: u64, why: Break) -> Self {
+        let (kind, file, sent) = match self {
+            Self::NbpSent { file, sent } => (File::Nbp, file, sent),
+            Self::ImageSent { file, sent } => (File::Image, file, sent),
+            Self::CompanionSent { file, sent }
+            | Self::AutoexecSent { file, sent }
+            | Self::FileSent { file, sent } => (File::Other, file, sent),
+            Self::ScriptServed { sent, .. } | Self::WaitServed { sent, .. } => {
+                (File::Other, "its script".to_owned(), sent)
+            }
+            other @ (Self::Offered { .. }
+            | Self::Leased { .. }
+            | Self::Acknowledged { .. }
+            | Self::Probed { .. }
+            | Self::Advised { .. }
+            | Self::BrokenOff { .. }
+            | Self::Refused { .. }
+            | Self::Ignored { .. }
+            | Self::LeftToItsDisk { .. }
+            | Self::Stopped { .. }
+            | Self::Armed { .. }
+            | Self::Disarmed {}) => return other,
+        };
+        Self::BrokenOff { kind, file, sent, of, why }
+    }
 }
 
 impl Step {
@@ -298,6 +405,10 @@ impl Step {
             Self::BrokenOff { .. } => "broke off",
             Self::Refused { .. } => "refused",
             Self::Ignored { .. } => "not answered",
+            Self::LeftToItsDisk { .. } => "left to its disk",
+            Self::Stopped { .. } => "stopped",
+            Self::Armed { .. } => "armed",
+            Self::Disarmed {} => "disarmed",
         }
     }
 }
@@ -305,7 +416,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Offered { arch, stage, what: _, xid: _, boot_file, interface } => {
+            Self::Offered { arch, stage, what: _, xid: _, boot_file, option_43: _, interface } => {
                 let arch = arch.map_or_else(|| "?".to_owned(), |arch| arch.to_string());
                 write!(f, "offered {boot_file} ({arch}, {stage}, on {interface})")
             }
@@ -326,17 +437,17 @@ impl fmt::Display for Step {
             Self::AutoexecSent { file, sent } => {
                 write!(f, "fetched {file}, the script that leads it to its own, over {sent}")
             }
-            Self::ScriptServed { does, client: _, sent: Sent { over: Transport::Http, .. } } => {
+            Self::ScriptServed { does, sent: Sent { over: Transport::Http, .. }, .. } => {
                 write!(f, "runs its script: {does}")
             }
-            Self::ScriptServed { does, client: _, sent } => {
+            Self::ScriptServed { does, sent, starts: _, client: _ } => {
                 write!(f, "runs its script, fetched over {sent}: {does}")
             }
             Self::WaitServed { image, client: _, sent: _ } => {
                 write!(f, "waits for image {image}, which is on its way")
             }
             Self::Advised { advice } => write!(f, "advice: {advice}"),
-            Self::BrokenOff { file, sent: Sent { bytes, took, over }, of, why } => {
+            Self::BrokenOff { kind: _, file, sent: Sent { bytes, took, over }, of, why } => {
                 let (seconds, details) = (took.as_secs_f64(), over.details());
                 write!(
                     f,
@@ -345,6 +456,19 @@ impl fmt::Display for Step {
             }
             Self::Refused { what, reason } => write!(f, "refused {what}: {reason}"),
             Self::Ignored { reason } => write!(f, "not answered: {reason}"),
+            Self::LeftToItsDisk { method: _, at: _, reason } => {
+                write!(f, "left to its local disk: {reason}")
+            }
+            Self::Stopped { verdict } => write!(f, "stopped: {verdict}"),
+            Self::Armed { profile, times } => {
+                let what = match profile {
+                    Some(profile) => format!("profile {profile}"),
+                    None => "what the config says".to_owned(),
+                };
+                let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+                write!(f, "armed: the network boots it {times}, {what}")
+            }
+            Self::Disarmed {} => f.write_str("disarmed: nothing is ordered for it any more"),
         }
     }
 }

@@ -62,6 +62,9 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
     url
 }
 
+/// What iPXE adds to that address once it could not start the local disk.
+pub const NO_DISK: (&str, &str) = ("disk", "failed");
+
 /// What a script's address tells behind its `?`, as [`script_again`] and iPXE write it.
 ///
 /// A machine's SMBIOS strings may hold anything. iPXE's `:uristring` leaves `&`, `=`, `"`, `<` and `>` as they
@@ -110,8 +113,9 @@ fn from_hex(digits: &str) -> Option<String> {
 }
 
 /// The names in a script's address.
-const TOLD: [&str; 11] = [
-    "mac", "uuid", "serial", "product", "vendor", "platform", "arch", "cpu", "v2", "nic", "profile",
+const TOLD: [&str; 12] = [
+    "mac", "uuid", "serial", "product", "vendor", "platform", "arch", "cpu", "v2", "nic",
+    "profile", NO_DISK.0,
 ];
 
 /// What a CPU of the level x86-64-v2 is told as.

@@ -4,10 +4,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// An Ethernet MAC address: the identity of a machine on its boot LAN.
 ///
 /// Prints as `5c:f3:fc:00:00:01`; [`Mac::hyphenated`] is iPXE's `${net0/mac:hexhyp}`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Mac([u8; 6]);
 
 /// Why a text is not a MAC address.
@@ -74,6 +77,20 @@ impl FromStr for Mac {
         let value = u64::from_str_radix(&digits, 16).map_err(|_| refuse())?;
         let [_, _, octets @ ..] = value.to_be_bytes();
         Ok(Self(octets))
+    }
+}
+
+impl From<Mac> for String {
+    fn from(own: Mac) -> Self {
+        own.to_string()
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = MacError;
+
+    fn try_from(text: String) -> Result<Self, MacError> {
+        text.parse()
     }
 }
 

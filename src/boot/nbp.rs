@@ -82,6 +82,12 @@ impl Nbps {
     /// was put there to be used. Of two that are the same otherwise it is the one that runs on more
     /// machines. A shim is never offered by itself.
     pub fn for_arch(&self, arch: Arch) -> Option<&Nbp> {
+        self.ladder(arch).first().copied()
+    }
+
+    /// The builds that such a client can be offered, the one of [`Self::for_arch`] first: who fails with one
+    /// may boot with the next. Of each build it is the best.
+    pub fn ladder(&self, arch: Arch) -> Vec<&Nbp> {
         let ranked: &[&str] = match arch {
             Arch::Bios => &["undionly.kpxe", "undionly.kkpxe", "ipxe.pxe", "ipxe-legacy.pxe"],
             Arch::UefiX86
@@ -92,12 +98,17 @@ impl Nbps {
             Arch::Other(_) => &[],
         };
         let rank = |nbp: &Nbp| ranked.iter().position(|wanted| nbp.file().starts_with(wanted));
-        self.programs
-            .values()
-            .filter(|nbp| nbp.arch == arch && !nbp.is_shim())
-            .filter_map(|nbp| Some((rank(nbp)?, nbp)))
-            .min_by_key(|(rank, nbp)| (nbp.folder, *rank, nbp.is_narrow(), nbp.name.len()))
-            .map(|(_, nbp)| nbp)
+        let fitting = self.programs.values().filter(|nbp| nbp.arch == arch && !nbp.is_shim());
+        let mut rungs: Vec<(usize, &Nbp)> =
+            fitting.filter_map(|nbp| Some((rank(nbp)?, nbp))).collect();
+        rungs.sort_by_key(|(rank, nbp)| (nbp.folder, *rank, nbp.is_narrow(), nbp.name.len()));
+        let mut seen = Vec::new();
+        rungs.retain(|(rank, _)| {
+            let is_new = !seen.contains(rank);
+            seen.push(*rank);
+            is_new
+        });
+        rungs.into_iter().map(|(_, nbp)| nbp).collect()
     }
 }
 

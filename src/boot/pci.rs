@@ -4,8 +4,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A PCI device: who made it, and what it is. Written as `lspci -n` does: `14e4:1639`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct PciId {
     /// Who made it.
     pub vendor: u16,
@@ -53,6 +56,20 @@ impl FromStr for PciId {
         let parts = text.split_once(':').and_then(|(a, b)| Some((number(a)?, number(b)?)));
         let (vendor, device) = parts.ok_or_else(|| PciIdError(text.to_owned()))?;
         Ok(Self { vendor, device })
+    }
+}
+
+impl From<PciId> for String {
+    fn from(own: PciId) -> Self {
+        own.to_string()
+    }
+}
+
+impl TryFrom<String> for PciId {
+    type Error = PciIdError;
+
+    fn try_from(text: String) -> Result<Self, PciIdError> {
+        text.parse()
     }
 }
 

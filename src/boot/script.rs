@@ -103,7 +103,7 @@ fn fill(
     catalog: &Catalog,
     scene: Scene<'_>,
 ) -> Result<Rendered, Refusal> {
-    let Script { kind, who } = script;
+    let Script { kind, who, policy: _, because } = script;
     let (template, own, does) = match kind {
         Kind::Profile(profile) => (
             profile.script.as_str(),
@@ -133,8 +133,10 @@ fn fill(
                 LocalBoot::Silent => LocalBoot::Exit.word(),
                 LocalBoot::Exit | LocalBoot::Sanboot | LocalBoot::Http404 => method,
             };
-            let does = format!("to its local disk by {does}");
-            ("local-disk", context! { local_boot => method }, does)
+            let because = because.map(|because| because.to_string());
+            let told = because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
+            let does = format!("to its local disk by {does}{told}");
+            ("local-disk", context! { local_boot => method, because }, does)
         }
         Kind::AskFacts => ("ask-facts", context! {}, "asked what machine it is".to_owned()),
     };
@@ -471,7 +473,7 @@ mod tests {
     fn of_profile(profile: Profile) -> Script {
         let profile = Arc::new(profile);
         let who = Who { machine: Some(oden(Arc::clone(&profile))), group: None };
-        Script { who, kind: Kind::Profile(profile) }
+        Script::new(Kind::Profile(profile), who)
     }
 
     fn rendered(script: &Script, catalog: &Catalog) -> String {
@@ -492,7 +494,7 @@ mod tests {
     #[test]
     fn local_disk() {
         for method in [LocalBoot::Exit, LocalBoot::Sanboot] {
-            let script = Script { kind: Kind::LocalDisk(method), who: Who::default() };
+            let script = Script::new(Kind::LocalDisk(method), Who::default());
             insta::assert_snapshot!(
                 format!("local_disk_{}", method.word()),
                 rendered(&script, &Catalog::default())
@@ -502,7 +504,7 @@ mod tests {
 
     #[test]
     fn menu() {
-        let script = Script { kind: Kind::Menu(LocalBoot::Exit), who: Who::default() };
+        let script = Script::new(Kind::Menu(LocalBoot::Exit), Who::default());
         insta::assert_snapshot!("menu_empty", rendered(&script, &Catalog::default()));
         let mut catalog = Catalog::default();
         let [first, second] = ["talos", "rescue"]
@@ -520,7 +522,7 @@ mod tests {
             facts: Some(Facts { serial: Some("CZ 1&2".into()), ..Facts::default() }),
             ..client()
         };
-        let script = Script { kind: Kind::Menu(LocalBoot::Sanboot), who: Who::default() };
+        let script = Script::new(Kind::Menu(LocalBoot::Sanboot), Who::default());
         let asked = Scene { client: &told, ..scene() };
         let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
         let url = "ipxe?mac=5c:f3:fc:00:00:01&uuid=&serial_hex=43-5a-20-31-26-32&product_hex=&vendor_hex=&profile=blade || goto failed";
@@ -528,7 +530,7 @@ mod tests {
         assert!(text.contains("\nsanboot "), "the machine's own way to its disk: {text}");
 
         let chosen = Client { choice: Some("blade".into()), ..client() };
-        let script = Script { kind: Kind::AskFacts, who: Who::default() };
+        let script = Script::new(Kind::AskFacts, Who::default());
         let asked = Scene { client: &chosen, ..scene() };
         let text = render(&Templates::default(), &script, &catalog, asked).unwrap().text;
         let url = "ipxe?mac=5c:f3:fc:00:00:01&profile=blade&uuid=${uuid}&serial_hex=${serial:hexhyp}&product_hex=";
@@ -537,7 +539,7 @@ mod tests {
 
     #[test]
     fn ask_facts() {
-        let script = Script { kind: Kind::AskFacts, who: Who::default() };
+        let script = Script::new(Kind::AskFacts, Who::default());
         insta::assert_snapshot!(rendered(&script, &Catalog::default()));
     }
 

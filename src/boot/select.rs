@@ -11,7 +11,8 @@ use std::sync::Arc;
 use super::catalog::{Catalog, Group, Machine, Profile, Unknown};
 use super::client::Client;
 use super::pattern::Fit;
-use super::settings::{LocalBoot, Settings};
+use super::settings::{BootPolicy, LocalBoot, Settings};
+use super::state::orders::{Because, Orders};
 
 /// The entries that are for a client.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ pub struct Selection {
     pub boots: Boots,
     /// Whether that may be otherwise once iPXE has told the machine's facts.
     pub is_open: bool,
+    /// When the network boots it, and when its disk.
+    pub policy: BootPolicy,
 }
 
 /// What a client boots.
@@ -40,8 +43,8 @@ pub enum Boots {
     Profile(Arc<Profile>),
     /// The menu.
     Menu,
-    /// Its local disk.
-    Local,
+    /// Its local disk, instead of this profile where it has one; and why, where that is remembered.
+    Local(Option<Arc<Profile>>, Option<Because>),
     /// Nothing: it is not answered.
     Ignore,
 }
@@ -72,8 +75,8 @@ impl Selection {
     /// The profile, where it boots one.
     pub fn profile(&self) -> Option<&Profile> {
         match &self.boots {
-            Boots::Profile(profile) => Some(profile),
-            Boots::Menu | Boots::Local | Boots::Ignore => None,
+            Boots::Profile(profile) | Boots::Local(Some(profile), _) => Some(profile),
+            Boots::Menu | Boots::Local(None, _) | Boots::Ignore => None,
         }
     }
 
@@ -94,7 +97,8 @@ pub fn select(client: &Client, catalog: &Catalog) -> Selection {
     let may_be_another = machine.is_none() && catalog.needs_smbios() && client.facts.is_none();
     if let Some(profile) = machine.as_ref().and_then(|machine| machine.profile.clone()) {
         let who = Who { machine, group: None };
-        return Selection { who, boots: Boots::Profile(profile), is_open: false };
+        let policy = BootPolicy::default();
+        return Selection { who, boots: Boots::Profile(profile), is_open: false, policy };
     }
     let mut is_open = may_be_another;
     let mut group = None;
@@ -112,8 +116,30 @@ pub fn select(client: &Client, catalog: &Catalog) -> Selection {
         (Some(group), _) => Boots::Profile(Arc::clone(&group.profile)),
         (None, Unknown::Profile(profile)) => Boots::Profile(Arc::clone(profile)),
         (None, Unknown::Menu) => Boots::Menu,
-        (None, Unknown::Local) => Boots::Local,
+        (None, Unknown::Local) => Boots::Local(None, None),
         (None, Unknown::Ignore) => Boots::Ignore,
     };
-    Selection { who: Who { machine, group }, boots, is_open }
+    let policy = BootPolicy::default();
+    Selection { who: Who { machine, group }, boots, is_open, policy }
+}
+
+impl Selection {
+    /// What the client boots now, given what was ordered for it and has become of it.
+    pub fn now(mut self, catalog: &Catalog, orders: &Orders) -> Self {
+        self.policy = self.first(|said| said.boot).unwrap_or_default();
+        let armed = orders.armed.as_ref().and_then(|armed| armed.profile.as_ref());
+        // A profile that the config has no more was ordered in vain.
+        if let Some(profile) = armed.and_then(|name| catalog.profiles.get(name)) {
+            self.boots = Boots::Profile(Arc::clone(profile));
+            self.is_open = false;
+            return self;
+        }
+        if let Boots::Profile(profile) = &self.boots {
+            let because = orders.because(self.policy, &profile.name);
+            if !because.is_network() {
+                self.boots = Boots::Local(Some(Arc::clone(profile)), Some(because));
+            }
+        }
+        self
+    }
 }

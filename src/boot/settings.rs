@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::Arch;
 
 /// What may stand in a profile, in a group or in a machine.
@@ -54,13 +56,15 @@ pub enum Var {
 }
 
 /// When a machine is booted by the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BootPolicy {
     /// Whenever it asks.
     #[default]
     Always,
     /// After one completed boot its local disk, until it is armed again.
     Once,
+    /// Its local disk, unless it is armed.
+    Local,
 }
 
 impl BootPolicy {
@@ -69,6 +73,7 @@ impl BootPolicy {
         match self {
             Self::Always => "always",
             Self::Once => "once",
+            Self::Local => "local",
         }
     }
 }
@@ -94,7 +99,7 @@ impl NbpLadder {
 }
 
 /// How a machine is sent to its local disk; which one works is a matter of its firmware.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LocalBoot {
     /// iPXE ends, and the firmware goes on with its boot order.
     #[default]
@@ -120,7 +125,7 @@ impl LocalBoot {
 }
 
 /// What PXE firmware is told in option 43, where its kind's usual does not work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Option43 {
     /// What suits the kind of firmware: `bios` for BIOS ROMs, `none` for UEFI.
     #[default]

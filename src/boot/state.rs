@@ -1,82 +1,193 @@
 //! What is remembered about a machine because it decides the machine's next boot.
+//!
+//! [`Journey`] is the boot that is under way, or was the last; [`Orders`] say whether the network boots it or
+//! its disk; [`Ladder`] which NBP its firmware gets. They change by events only, in [`MachineState::apply`];
+//! what an event shows to have come to its end before it is an event of its own, which [`MachineState::ends`]
+//! makes.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
-use super::Arch;
+use serde::{Deserialize, Serialize};
+
+use self::chain::Chain;
+use self::journey::{Journey, Reached, Start};
+use self::ladder::Ladder;
+use self::orders::Orders;
 use super::client::{Client, Stage};
-use super::event::{Event, Offer, Step};
+use super::event::{Event, Starts, Step};
+use super::settings::{LocalBoot, Option43};
+use super::time::Time;
+use super::verdict::{self, Verdict};
+use super::{Arch, Mac};
 
-/// How long after an NBP was fetched the next iPXE to ask is taken for that NBP and not for the
-/// card's own. A real one needs a few seconds; 2 minutes allow for a slow option ROM and a link
-/// that spanning tree keeps shut for 50 seconds.
-const NBP_IS_STARTING: Duration = Duration::from_mins(2);
+mod chain;
+pub mod journey;
+pub mod ladder;
+pub mod orders;
 
-/// In how many DHCP transactions an iPXE is offered an NBP before it gets its script all the same.
-/// Which machine fetched a file over TFTP is known from the lease that it was seen to take; where that
-/// is not seen (a relay, a switch that snoops), this ends the loop. One transaction may well have many
-/// DISCOVERs, where router and rack start together; each turn of a loop begins a new one.
-const MOST_TRANSACTIONS: u32 = 3;
-
-/// How often a machine may fetch an NBP within [`LOOPING`] without its script. An NBP that leads back
-/// to itself takes 2.5 to 3 seconds a turn (seen with iPXE); no server gets through its self-test
-/// three times in a minute.
-const MOST_FETCHES: usize = 3;
-/// See [`MOST_FETCHES`]. It is also how long a machine that loops is not served.
-const LOOPING: Duration = Duration::from_mins(1);
+/// How soon a machine that was sent to its disk, and is back in PXE, has no disk that boots.
+const BACK: Duration = Duration::from_mins(3);
+/// How soon it cannot be, where it was left to its disk by silence: its firmware still asks, with pauses of up
+/// to 32 seconds.
+const STILL_ASKING: Duration = Duration::from_secs(35);
+/// How many cards are remembered that were sent to the disk.
+const MOST_CARDS: usize = 16;
 
 /// The facts that decide a machine's next boot. Only [`MachineState::apply`] changes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MachineState {
-    /// The NBP that was fetched last.
-    nbp: String,
-    /// When it was fetched without a script after it, the last time last, no more than [`MOST_FETCHES`].
-    fetched: Vec<SystemTime>,
-    /// Whether it was shown the way to its script.
-    was_led: bool,
-    nbp_offered: Option<SystemTime>,
-    last_xid: Option<u32>,
-    transactions: u32,
-    arch: Option<Arch>,
-    client: Option<Box<Client>>,
+    /// When it was seen first.
+    pub first_seen: Option<Time>,
+    /// When it was seen last.
+    pub last_seen: Option<Time>,
+    /// The address that it had then.
+    pub address: Option<Ipv4Addr>,
+    /// What its firmware is, as DHCP told it last.
+    pub arch: Option<Arch>,
+    /// Whom the last script was for, with what iPXE told of the machine: what fetches the machine's own
+    /// files later tells nothing of itself.
+    pub client: Option<Box<Client>>,
+    /// Boots that fetched all that they boot.
+    pub boots: u64,
+    /// Boots that came to nothing since then.
+    pub failures: u32,
+    /// Why the last of them did.
+    pub verdict: Option<String>,
+    /// Whether the network boots it, or its disk.
+    pub orders: Orders,
+    /// Which NBP its firmware gets.
+    pub ladder: Ladder,
+    /// The boot that is under way, or was the last.
+    pub journey: Option<Box<Journey>>,
+    chain: Chain,
+    /// Which of its cards were sent to the disk, and when.
+    at_disk: Vec<AtDisk>,
+}
+
+/// A card that was sent to the disk: where a machine has two, its firmware tries one after the other before
+/// its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AtDisk {
+    start: Start,
+    is_silent: bool,
+    at: Time,
+}
+
+impl AtDisk {
+    /// Whether who starts so now has come back from there.
+    fn is_back(&self, start: Start, now: Time) -> bool {
+        let is_it = (self.start.mac, self.start.stage) == (start.mac, start.stage);
+        let asks_still =
+            self.is_silent && (self.start.xid == start.xid || now.is_within(STILL_ASKING, self.at));
+        is_it && !asks_still && now.is_within(BACK, self.at)
+    }
 }
 
 impl MachineState {
+    /// What `event` shows to have come to nothing before it, as an event of its own, to be applied first.
+    pub fn ends(&self, event: &Event, at: SystemTime) -> Option<Step> {
+        let at = Time::from(at);
+        let before = self.journey.as_deref()?;
+        let begun = Journey::begun(Some(before), event, at)?;
+        let after = at.since(before.last).unwrap_or_default();
+        let is_back = match begun.start {
+            Some(start) => self.sent_to_disk(start, at).is_some(),
+            None => before.is_back_unseen(at),
+        };
+        let verdict = if is_back {
+            let mut at_disk = before.clone();
+            at_disk.reached = Reached::Disk;
+            // That would have told itself.
+            at_disk.to_disk = at_disk.to_disk.filter(|method| *method != LocalBoot::Sanboot);
+            verdict::verdict(&at_disk, self.arch, after)
+        } else if before.is_told || before.reached == Reached::Disk {
+            None
+        } else {
+            verdict::verdict(before, self.arch, after)
+        };
+        verdict.map(|verdict| Step::Stopped { verdict })
+    }
+
+    /// What is to be said where nothing was heard of its boot for too long.
+    pub fn stalls(&self, now: SystemTime) -> Option<Step> {
+        let journey = self.journey.as_deref().filter(|journey| !journey.is_told)?;
+        let after = Time::from(now).since(journey.last)?;
+        let verdict = (after >= verdict::patience(journey)?)
+            .then(|| verdict::verdict(journey, self.arch, after));
+        verdict.flatten().map(|verdict| Step::Stopped { verdict })
+    }
+
+    /// Whether it is worth asking [`Self::stalls`] later.
+    pub fn is_under_way(&self) -> bool {
+        let journey = self.journey.as_deref().filter(|journey| !journey.is_told);
+        journey.is_some_and(|journey| verdict::patience(journey).is_some())
+    }
+
+    /// What is to be said where iPXE tells that it could not start the disk.
+    pub fn disk_failed(&self, now: SystemTime) -> Option<Step> {
+        let verdict = verdict::sanboot_failed(self.journey.as_deref(), self.arch, now.into());
+        verdict.map(|verdict| Step::Stopped { verdict })
+    }
+
     /// Takes up what happened at `at`.
     pub fn apply(&mut self, event: &Event, at: SystemTime) {
+        let at = Time::from(at);
+        if is_of_the_machine(&event.step) {
+            self.first_seen.get_or_insert(at);
+            self.last_seen = Some(at);
+            self.address = event.subject.address.or(self.address);
+        }
+        if let Some(begun) = Journey::begun(self.journey.as_deref(), event, at) {
+            self.journey = Some(Box::new(begun));
+        }
+        self.chain.apply(event, at);
+        let had_all = self.has_all();
+        if let Some(journey) = &mut self.journey {
+            journey.apply(event, at);
+        }
         match &event.step {
-            Step::NbpSent { file, .. } => {
-                // An address alone is no machine, somebody may try TFTP from there by hand; unless it
-                // comes back from where it was led to.
-                let is_machine = event.subject.mac.is_some() || self.was_led;
-                if self.nbp != *file || !is_machine {
-                    self.nbp.clone_from(file);
-                    self.fetched.clear();
-                }
-                if self.fetched.len() == MOST_FETCHES {
-                    self.fetched.remove(0);
-                }
-                self.fetched.push(at);
-                self.was_led = false;
-            }
-            Step::AutoexecSent { .. } => self.was_led = true,
-            // The NBP has done its work; the next iPXE to ask comes from a new power-on.
-            Step::ScriptServed { client, .. } | Step::WaitServed { client, .. } => {
-                *self = Self { arch: self.arch, client: Some(client.clone()), ..Self::default() };
-            }
-            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, arch, .. } => {
+            Step::Offered { arch, stage, .. } => {
                 self.arch = arch.or(self.arch);
-                let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
-                let is_new = before == 0 || self.last_xid != Some(*xid);
-                self.transactions = before + u32::from(is_new);
-                self.last_xid = Some(*xid);
-                self.nbp_offered = Some(at);
+                match stage {
+                    Stage::Pxe | Stage::HttpBoot => self.ladder.start(*arch),
+                    Stage::Ipxe => {}
+                }
             }
-            Step::Offered { arch, .. } => self.arch = arch.or(self.arch),
+            Step::ScriptServed { starts, client, .. } => {
+                self.client = Some(client.clone());
+                self.come_to_script();
+                match starts {
+                    Starts::Disk(_) => self.send_to_disk(at),
+                    Starts::Boot(_) => self.begin(had_all),
+                    Starts::Menu | Starts::Question => {}
+                }
+            }
+            Step::WaitServed { client, .. } => {
+                self.client = Some(client.clone());
+                self.come_to_script();
+            }
+            Step::LeftToItsDisk { .. } => self.send_to_disk(at),
+            Step::ImageSent { .. } if !had_all && self.has_all() => self.complete(at),
+            Step::Stopped { verdict } => self.stop(verdict, at),
+            Step::Armed { profile, times } => {
+                self.orders.is_disarmed = false;
+                self.orders.disk_failed = None;
+                self.orders.armed =
+                    Some(orders::Arming { since: at, profile: profile.clone(), times: *times });
+            }
+            Step::Disarmed {} => {
+                self.orders.armed = None;
+                self.orders.is_disarmed = true;
+            }
             Step::Acknowledged { .. }
             | Step::Advised { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
+            | Step::NbpSent { .. }
+            | Step::AutoexecSent { .. }
             | Step::CompanionSent { .. }
             | Step::ImageSent { .. }
             | Step::FileSent { .. }
@@ -86,132 +197,165 @@ impl MachineState {
         }
     }
 
-    /// What the machine's firmware is, as DHCP told it last.
-    pub fn arch(&self) -> Option<Arch> {
-        self.arch
+    fn has_all(&self) -> bool {
+        self.journey.as_ref().is_some_and(|journey| journey.reached == Reached::All)
     }
 
-    /// Whom the last script was for, with what iPXE told of the machine: what fetches the machine's own
-    /// files later tells nothing of itself.
-    pub fn client(&self) -> Option<&Client> {
-        self.client.as_deref()
+    /// It has its script: what its firmware got has worked.
+    fn come_to_script(&mut self) {
+        let Some(journey) = &self.journey else {
+            return;
+        };
+        let is_firmware = journey.start.is_none_or(|start| start.stage != Stage::Ipxe);
+        if let Some(nbp) = journey.nbp.as_ref().filter(|_| is_firmware) {
+            self.ladder.work(nbp, journey.option_43.unwrap_or_default());
+        }
+    }
+
+    /// Its script boots something.
+    fn begin(&mut self, had_all: bool) {
+        let Some(journey) = &mut self.journey else {
+            return;
+        };
+        match &journey.orders {
+            // It had all that it needs, and its kernel did not start: nothing is completed after all.
+            Some(before) if had_all => {
+                self.orders = self.orders.resumed(before);
+                self.boots = self.boots.saturating_sub(1);
+            }
+            Some(_) | None => journey.orders = Some(self.orders.clone()),
+        }
+    }
+
+    /// It has all that it needs.
+    fn complete(&mut self, at: Time) {
+        let Some(journey) = &self.journey else {
+            return;
+        };
+        if let (Some(boot), Some(before)) = (&journey.boot, &journey.orders) {
+            self.orders.complete(boot, before, at);
+        }
+        self.boots += 1;
+        self.failures = 0;
+        self.verdict = None;
+        self.at_disk.clear();
+    }
+
+    fn send_to_disk(&mut self, at: Time) {
+        let Some((start, is_silent)) = self
+            .journey
+            .as_ref()
+            .and_then(|journey| Some((journey.start?, journey.to_disk == Some(LocalBoot::Silent))))
+        else {
+            return;
+        };
+        let is_it = |sent: &AtDisk| (sent.start.mac, sent.start.stage) == (start.mac, start.stage);
+        self.at_disk.retain(|sent| !is_it(sent));
+        if self.at_disk.len() == MOST_CARDS {
+            self.at_disk.remove(0);
+        }
+        self.at_disk.push(AtDisk { start, is_silent, at });
+    }
+
+    fn stop(&mut self, verdict: &Verdict, at: Time) {
+        self.failures = self.failures.saturating_add(1);
+        self.verdict = Some(verdict.to_string());
+        if verdict.reached == Reached::Disk {
+            self.orders.disk_failed = Some(at);
+            self.at_disk.clear();
+        }
+        let is_firmware = self
+            .journey
+            .as_ref()
+            .is_some_and(|journey| journey.start.is_none_or(|start| start.stage != Stage::Ipxe));
+        if is_firmware && !verdict.reached.is_scripted() {
+            self.ladder.fail(verdict.reached);
+        }
+    }
+
+    fn sent_to_disk(&self, start: Start, now: Time) -> Option<&AtDisk> {
+        self.at_disk.iter().find(|sent| sent.is_back(start, now))
+    }
+
+    /// The orders that hold for who asks now; at DHCP it is known what has started.
+    pub fn orders(&self, start: Option<(Mac, Stage, u32)>, now: SystemTime) -> Orders {
+        let now = Time::from(now);
+        let mut orders = self.orders.clone();
+        match start {
+            Some((mac, stage, xid)) => {
+                if self.sent_to_disk(Start { mac, stage, xid }, now).is_some() {
+                    orders.disk_failed = Some(now);
+                }
+            }
+            None => {
+                if self.journey.as_ref().is_some_and(|journey| journey.is_back_unseen(now)) {
+                    orders.disk_failed = Some(now);
+                }
+                let journey = self.journey.as_ref().filter(|journey| journey.is_starting(now));
+                if let Some(before) = journey.and_then(|journey| journey.orders.as_ref()) {
+                    orders = orders.resumed(before);
+                }
+            }
+        }
+        orders
+    }
+
+    /// The orders under which the boot that is under way was begun: what it fetches later, as an installer
+    /// its answers, is of that boot, though it counts as completed by then.
+    pub fn orders_under_way(&self) -> Orders {
+        let begun = self.journey.as_ref().and_then(|journey| journey.orders.clone());
+        begun.unwrap_or_default()
+    }
+
+    /// What option 43 says to its firmware, where the config does not say it.
+    pub fn option_43(&self) -> Option43 {
+        self.ladder.option_43()
     }
 
     /// Of a machine that has just fetched an NBP, of whatever name.
     pub fn of_a_running_nbp(now: SystemTime) -> Self {
-        Self { fetched: vec![now], ..Self::default() }
+        Self { chain: Chain::of_a_running_nbp(now.into()), ..Self::default() }
     }
 
     /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
     pub fn runs_our_nbp(&self, now: SystemTime) -> bool {
-        let in_vain = self.transactions >= MOST_TRANSACTIONS && self.was_offered_an_nbp(now);
-        self.starting(now).is_some() || in_vain
+        self.chain.runs_our_nbp(now.into())
     }
 
     /// Whether who asks for the NBP `name` now must be that NBP itself: it was fetched a moment ago,
     /// and was not yet shown the way to its script.
     pub fn is_run_by(&self, name: &str, now: SystemTime) -> bool {
-        self.starting(now) == Some(name) && !self.was_led
+        self.chain.is_run_by(name, now.into())
     }
 
     /// The NBP that is fetched again and again, without a script.
     pub fn loops_with(&self, now: SystemTime) -> Option<&str> {
-        let [first, .., last] = self.fetched.as_slice() else {
-            return None;
-        };
-        let many = self.fetched.len() == MOST_FETCHES && is_within(LOOPING, *first, *last);
-        (many && is_within(LOOPING, *last, now)).then_some(&self.nbp)
-    }
-
-    fn starting(&self, now: SystemTime) -> Option<&str> {
-        let at = self.fetched.last()?;
-        is_within(NBP_IS_STARTING, *at, now).then_some(&self.nbp)
-    }
-
-    fn was_offered_an_nbp(&self, now: SystemTime) -> bool {
-        self.nbp_offered.is_some_and(|at| is_within(NBP_IS_STARTING, at, now))
+        self.chain.loops_with(now.into())
     }
 }
 
-fn is_within(time: Duration, at: SystemTime, now: SystemTime) -> bool {
-    now.duration_since(at).is_ok_and(|passed| passed < time)
+/// Whether an event is something that the machine did, and not we.
+fn is_of_the_machine(step: &Step) -> bool {
+    match step {
+        Step::Stopped { .. } | Step::Armed { .. } | Step::Disarmed {} => false,
+        Step::Offered { .. }
+        | Step::Leased { .. }
+        | Step::Acknowledged { .. }
+        | Step::Probed { .. }
+        | Step::NbpSent { .. }
+        | Step::CompanionSent { .. }
+        | Step::AutoexecSent { .. }
+        | Step::ScriptServed { .. }
+        | Step::WaitServed { .. }
+        | Step::Advised { .. }
+        | Step::ImageSent { .. }
+        | Step::FileSent { .. }
+        | Step::BrokenOff { .. }
+        | Step::Refused { .. }
+        | Step::Ignored { .. }
+        | Step::LeftToItsDisk { .. } => true,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Mac;
-    use super::super::event::{Sent, Subject, Transport};
-    use super::*;
-
-    fn after(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    fn state(steps: &[(u64, Step)]) -> MachineState {
-        let mac = Some(Mac::new([2, 0, 0, 0, 0, 1]));
-        state_of(&Subject { mac, ..Subject::default() }, steps)
-    }
-
-    fn state_of(subject: &Subject, steps: &[(u64, Step)]) -> MachineState {
-        let mut state = MachineState::default();
-        for (second, step) in steps {
-            let event = Event { subject: subject.clone(), step: step.clone() };
-            state.apply(&event, after(*second));
-        }
-        state
-    }
-
-    fn sent() -> Sent {
-        Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http }
-    }
-
-    fn fetched(name: &str) -> Step {
-        Step::NbpSent { file: name.into(), sent: sent() }
-    }
-
-    fn autoexec() -> Step {
-        Step::AutoexecSent { file: "autoexec.ipxe".into(), sent: sent() }
-    }
-
-    fn script() -> Step {
-        Step::ScriptServed {
-            does: "boot".into(),
-            client: Box::new(Client::at(Stage::Ipxe)),
-            sent: sent(),
-        }
-    }
-
-    #[test]
-    fn three_fetches_in_a_minute_without_a_script_are_a_loop_for_a_minute() {
-        let nbp = || fetched("undionly.kpxe");
-        let two = state(&[(0, nbp()), (3, nbp())]);
-        assert_eq!(two.loops_with(after(4)), None);
-        let three = state(&[(0, nbp()), (3, nbp()), (6, nbp())]);
-        assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
-        assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
-        assert_eq!(three.loops_with(after(66)), None, "it may try again");
-        let nobody = Subject::default();
-        let by_hand = [(0, nbp()), (3, nbp()), (6, nbp())];
-        assert_eq!(state_of(&nobody, &by_hand).loops_with(after(7)), None);
-        let back = [(0, nbp()), (1, autoexec()), (3, nbp()), (4, autoexec()), (6, nbp())];
-        assert_eq!(state_of(&nobody, &back).loops_with(after(7)), Some("undionly.kpxe"));
-        let other = state(&[(0, nbp()), (3, fetched("ipxe.pxe")), (6, nbp())]);
-        assert_eq!(other.loops_with(after(7)), None);
-        let slow = state(&[(0, nbp()), (40, nbp()), (60, nbp())]);
-        assert_eq!(slow.loops_with(after(61)), None);
-        let booted = state(&[(0, nbp()), (3, nbp()), (4, script()), (6, nbp())]);
-        assert_eq!(booted.loops_with(after(7)), None);
-        let led = state(&[(0, nbp()), (3, nbp()), (4, autoexec()), (6, nbp())]);
-        assert_eq!(led.loops_with(after(7)), Some("undionly.kpxe"), "it was led in vain");
-    }
-
-    #[test]
-    fn who_fetches_the_same_nbp_again_is_that_nbp_once() {
-        let steps = [(0, fetched("snponly.efi")), (5, autoexec())];
-        let running = state(&steps[..1]);
-        assert!(running.is_run_by("snponly.efi", after(4)));
-        assert!(!running.is_run_by("undionly.kpxe", after(4)));
-        assert!(!running.is_run_by("snponly.efi", after(120)));
-        assert!(!state(&steps).is_run_by("snponly.efi", after(6)), "a reset on the way");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use super::nbps::print;
 use super::simulate::{Board, Kind};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::omni::hidden;
+use crate::boot::state::orders::Orders;
 use crate::boot::{Arch, Client, Mac, Stage, links};
 use crate::config::load::Source;
 use crate::config::{Config, Snapshot};
@@ -82,7 +83,8 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let now = Snapshot { config: &config, shelf: &shelf };
     if let Some(name) = &arguments.file {
         let base = links::base(local, config.server.http_port);
-        let text = scripts::render_file(now, name, (machine.mac, &client), &base);
+        let text =
+            scripts::render_file((now, &Orders::default()), name, (machine.mac, &client), &base);
         let text = text.map_err(|reason| anyhow!("{name}: {reason}"))?;
         print(&shown(&text, (&config, &arguments)))?;
         return Ok(ExitCode::SUCCESS);

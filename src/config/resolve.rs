@@ -312,7 +312,6 @@ profiles:
     script: talos
     image: rak
     cmdline: [quiet, 'x=${uuid}']
-    boot: once
 machines:
   oden: { mac: 5c:f3:fc:00:00:01, profile: talso }
   loke: { mac: 5C-F3-FC-00-00-01, profile: talos }
@@ -329,12 +328,11 @@ menu: { default: talos, profiles: [] }
                 "config.yaml:4:9: server.dhcp: there is no value `relay`; there is: proxy, off",
                 "config.yaml:10:12: profiles.talos.image: there is no image named `rak`; did you mean `rack`?",
                 "config.yaml:11:22: profiles.talos.cmdline[1]: the argument `x=${uuid}` has `${` in it, which iPXE would expand",
-                "config.yaml:12:11: profiles.talos.boot: this version of reveille does not act on `once` yet: the network boots the machine whenever it asks",
-                "config.yaml:14:44: machines.oden.profile: there is no profile named `talso`; did you mean `talos`?",
-                "config.yaml:15:16: machines.loke.mac: machine oden has this MAC address already, on line 14",
-                "config.yaml:16:3: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
-                "config.yaml:18:10: unknown: there is no profile named `menue`; did you mean `menu`?",
-                "config.yaml:19:18: menu.default: `menu.profiles` does not offer `talos`",
+                "config.yaml:13:44: machines.oden.profile: there is no profile named `talso`; did you mean `talos`?",
+                "config.yaml:14:16: machines.loke.mac: machine oden has this MAC address already, on line 13",
+                "config.yaml:15:3: machines.nobody: a machine needs at least one of `mac`, `uuid` and `serial`",
+                "config.yaml:17:10: unknown: there is no profile named `menue`; did you mean `menu`?",
+                "config.yaml:18:18: menu.default: `menu.profiles` does not offer `talos`",
             ]
         );
     }

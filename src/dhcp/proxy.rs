@@ -137,9 +137,14 @@ impl Query {
         catalog.identify(&self.client).is_some()
     }
 
-    /// The machine to look up.
+    /// Its sender's MAC.
     pub fn mac(&self) -> Option<Mac> {
         self.client.mac
+    }
+
+    /// The machine to look up.
+    pub fn subject(&self, catalog: &Catalog) -> Subject {
+        subject(self, catalog.identify(&self.client).map(|machine| machine.name.as_str()))
     }
 }
 
@@ -153,7 +158,10 @@ pub fn respond(
     let Query { request, .. } = query;
     let catalog = &config.catalog;
     let client = &located(query, arrival);
-    let selection = select(client, catalog);
+    // Only a DISCOVER tells of a new start.
+    let is_start = (arrival.port, request.message_type) == (Port::Dhcp, MessageType::Discover);
+    let start = client.mac.filter(|_| is_start).map(|mac| (mac, client.stage, request.xid));
+    let selection = select(client, catalog).now(catalog, &state.orders(start, now));
     let subject = subject(query, selection.who.name());
     // The one ROM that wants its REQUEST to the router answered by us too.
     let answers_request_67 = client.stage == Stage::Pxe
@@ -194,12 +202,20 @@ pub fn respond(
         }
         Answer::Nbp(nbp) => (Offer::Nbp, nbp.name.clone()),
         Answer::Script(mac) => (Offer::Script, links::script(&base, mac)),
+        Answer::Ignore(decision::Ignored::ToItsDisk(method, because)) => {
+            let reason = decision::Ignored::ToItsDisk(method, because).to_string();
+            let at = is_start.then_some((client.stage, request.xid));
+            return Outcome::Seen(Event {
+                subject,
+                step: Step::LeftToItsDisk { method, at, reason },
+            });
+        }
         Answer::Ignore(reason) => {
             let reason = Reason::Decided(reason);
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
-    let option_43 = selection.first(|said| said.option_43).unwrap_or_default();
+    let option_43 = decision::option_43(&selection, state);
     let vendor_options = match item {
         Some(item) => Some(item.echo()),
         None => vendor_options(client, option_43),
@@ -208,7 +224,7 @@ pub fn respond(
     Outcome::Reply {
         to: destination(request, arrival),
         datagram: reply.encode(request),
-        event: Event { subject, step: step(kind, query, (what, boot_file), arrival) },
+        event: Event { subject, step: step(kind, query, (what, boot_file, option_43), arrival) },
     }
 }
 
@@ -281,7 +297,7 @@ fn destination(request: &Request, arrival: &Arrival) -> SocketAddrV4 {
 fn step(
     kind: ReplyKind,
     Query { request, client }: &Query,
-    (what, boot_file): (Offer, String),
+    (what, boot_file, option_43): (Offer, String, Option43),
     arrival: &Arrival,
 ) -> Step {
     match kind {
@@ -291,6 +307,7 @@ fn step(
             what,
             xid: request.xid,
             boot_file,
+            option_43: (client.stage == Stage::Pxe).then_some(option_43),
             interface: arrival.interface.clone(),
         },
         ReplyKind::Ack => Step::Acknowledged { boot_file, port: arrival.port.number() },
@@ -334,7 +351,7 @@ mod tests {
 
     use super::super::testing::{Reply, broadcast, config, request};
     use super::*;
-    use crate::boot::event::{Sent, Transport};
+    use crate::boot::event::{Sent, Starts, Transport};
 
     #[test]
     fn whose_request_on_67_is_answered_is_known_by_its_address_and_an_ipxe_is_not_answered() {
@@ -394,6 +411,7 @@ mod tests {
         assert_eq!(file(&state, now), script, "the NBP asks");
         state.apply(
             &step(Step::ScriptServed {
+                starts: Starts::Menu,
                 does: "boot".into(),
                 client: Box::new(query.client.clone()),
                 sent,

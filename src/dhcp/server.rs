@@ -173,7 +173,7 @@ impl Server {
             // That it has fetched its NBP is not remembered of the machine.
             Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now),
             Some(Prober::Daemon | Prober::Doctor | Prober::Simulation) | None => {
-                registry.state(query.mac(), None)
+                registry.state(&query.subject(&config.catalog))
             }
         };
         match respond(query, &arrival, &config, (&state, now)) {
@@ -193,6 +193,9 @@ impl Server {
                         }
                     }
                 }
+            }
+            Outcome::Seen(event) if is_survey => {
+                debug!("dhcp: a probe from {} is not answered: {}", received.from, event.step);
             }
             Outcome::Seen(event) => registry.record(event),
             Outcome::Ignored(reason) if is_survey => {

@@ -22,6 +22,7 @@ use super::tracked::{Progress, tracked};
 use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
+use crate::boot::links::NO_DISK;
 use crate::boot::script;
 use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, decide_script, links};
 use crate::config::Snapshot;
@@ -49,7 +50,8 @@ pub async fn script(
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
     };
     let config = Arc::clone(&server.config.borrow());
-    let arch = server.registry.arch(mac);
+    let known = config.catalog.machine(mac).map(|machine| machine.name.clone());
+    let arch = server.registry.state(&Subject { mac: Some(mac), name: known, address: None }).arch;
     let told = links::told(query.as_deref().unwrap_or_default());
     let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
     let may_be_asked = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
@@ -60,7 +62,17 @@ pub async fn script(
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
     let shelf = server.images.shelf();
-    let (text, does) = match decide_script(&client, &config.catalog, &config.templates, &shelf) {
+    let now = SystemTime::now();
+    if client.has_no_disk
+        && method != Method::HEAD
+        && let Some(step) = server.registry.state(&subject).disk_failed(now)
+    {
+        server.registry.record(Event { subject: subject.clone(), step });
+    }
+    let orders = server.registry.state(&subject).orders(None, now);
+    let remembered = (&*shelf, &orders);
+    let (text, does) = match decide_script(&client, &config.catalog, &config.templates, remembered)
+    {
         Ok(script) => {
             let base = links::base(address, config.server.http_port);
             let now = Snapshot { config: &config, shelf: &shelf };
@@ -68,8 +80,9 @@ pub async fn script(
         }
         Err(reason) => {
             let text = format!("{reason}\n");
-            let step = Step::Ignored { reason: reason.to_string() };
-            server.registry.record(Event { subject, step });
+            if method != Method::HEAD {
+                server.registry.record(Event { subject, step: reason.step() });
+            }
             return (StatusCode::NOT_FOUND, text).into_response();
         }
     };
@@ -108,6 +121,7 @@ fn client(
         address: Some(address),
         facts: was_asked.then_some(facts),
         choice: given("profile"),
+        has_no_disk: given(NO_DISK.0).as_deref() == Some(NO_DISK.1),
         ..Client::at(Stage::Ipxe)
     }
 }
@@ -124,9 +138,10 @@ pub async fn file(
     };
     let config = Arc::clone(&server.config.borrow());
     // An installer tells nothing of its machine; what its iPXE told is remembered.
-    let state = server.registry.state(Some(mac), None);
-    let nothing = Client { mac: Some(mac), arch: state.arch(), ..Client::at(Stage::Ipxe) };
-    let client = state.client().cloned().unwrap_or(nothing);
+    let known = config.catalog.machine(mac).map(|machine| machine.name.clone());
+    let state = server.registry.state(&Subject { mac: Some(mac), name: known, address: None });
+    let nothing = Client { mac: Some(mac), arch: state.arch, ..Client::at(Stage::Ipxe) };
+    let client = state.client.as_deref().cloned().unwrap_or(nothing);
     let client = Client { address: Some(arrival.from), ..client };
     let subject = Subject {
         mac: Some(mac),
@@ -135,7 +150,7 @@ pub async fn file(
     };
     let base = links::base(address, config.server.http_port);
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
-    match scripts::render_file(now, &name, (mac, &client), &base) {
+    match scripts::render_file((now, &state.orders_under_way()), &name, (mac, &client), &base) {
         Ok(text) => {
             let file = format!("files/{name}");
             server.send_script(text, &method, subject, |sent| vec![Step::FileSent { file, sent }])
@@ -154,7 +169,7 @@ pub async fn nbp(
     let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = server.registry.subject_at(arrival.from);
-    let state = server.registry.state(subject.mac, subject.address);
+    let state = server.registry.state(&subject);
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     match files::asked(name.as_bytes(), now, (&state, SystemTime::now())) {
         Ok(Asked::Autoexec(file)) => {
@@ -374,7 +389,7 @@ fn ended(file: String, done: fn(String, Sent) -> Step, progress: Progress) -> St
         return done(file, sent);
     }
     let why = progress.failed.map_or(Break::Closed, Break::Failed);
-    Step::BrokenOff { file, sent, of: progress.of, why }
+    done(file, sent).broken_off(progress.of, why)
 }
 
 fn not_found(text: &'static str) -> Response {

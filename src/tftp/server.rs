@@ -19,6 +19,7 @@ use super::ports::{Inbox, Outgoing, PortId, Ports};
 use super::sessions::{Kind, Running, Session, Sessions};
 use super::transfer::{Action, Outcome, Transfer};
 use crate::boot::event::Subject;
+use crate::boot::state::orders::Orders;
 use crate::boot::{Event, Step, links, script};
 use crate::budget::Budget;
 use crate::config::{Config, Snapshot, Tftp};
@@ -236,7 +237,7 @@ impl Server {
         let config = Arc::clone(&self.config.borrow());
         let shelf = self.images.shelf();
         let snapshot = Snapshot { config: &config, shelf: &shelf };
-        let state = self.registry.state(subject.mac, subject.address);
+        let state = self.registry.state(&subject);
         let wanted = match files::asked(&rrq.file, snapshot, (&state, SystemTime::now())) {
             Ok(found) => found,
             Err(refusal) => {
@@ -284,12 +285,13 @@ impl Server {
         };
         self.count += 1;
         let number = self.count;
+        let orders = self.registry.state(&subject).orders(None, SystemTime::now());
         let files = self.files.clone();
         let at = SocketAddrV4::new(base_address(served, local), self.limits.port);
         let images = self.images.clone();
         let reading = self.reading.spawn(async move {
             let now = Snapshot { config: &config, shelf: &shelf };
-            let read = read(&wanted, (&files, &images), now, (at, *peer.ip())).await;
+            let read = read(&wanted, (&files, &images), (now, &orders), (at, *peer.ip())).await;
             Read { peer, number, file: name(wanted), read }
         });
         let session = Session::new((number, now), port, (rrq, subject), reading);
@@ -453,7 +455,7 @@ impl Server {
 async fn read(
     wanted: &Asked,
     (files, images): (&Shared, &Images),
-    now: Snapshot<'_>,
+    (now, orders): (Snapshot<'_>, &Orders),
     (at, from): (SocketAddrV4, Ipv4Addr),
 ) -> Result<(Content, Kind), String> {
     let read = async |path: &Path| {
@@ -467,7 +469,7 @@ async fn read(
         }
         Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp(now, *mac, at, from)?;
+            let (text, does) = scripts::render_for_tftp((now, orders), *mac, at, from)?;
             (Arc::new(text.into_bytes()), Kind::Script(does))
         }
         Asked::Autoexec(_) => {

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::packet::Rrq;
 use super::ports::PortId;
 use super::transfer::{Outcome, Transfer};
-use crate::boot::event::{Break, Sent, Subject, Tftp, Transport};
+use crate::boot::event::{Break, File, Sent, Subject, Tftp, Transport};
 use crate::boot::{Event, Step};
 use crate::files::Content;
 use crate::scripts::Does;
@@ -98,7 +98,10 @@ impl Session {
                 let why =
                     if outcome == Outcome::MadeRoom { Break::MadeRoom } else { Break::Replaced };
                 let file = request.shown();
-                Event { subject, step: Step::BrokenOff { file, sent, of: 0, why } }
+                Event {
+                    subject,
+                    step: Step::BrokenOff { kind: File::Other, file, sent, of: 0, why },
+                }
             }
         }
     }
@@ -123,20 +126,19 @@ impl Running {
         let until = if is_complete { transfer.heard() } else { now };
         let took = until.duration_since(started);
         let sent = Sent { bytes: transfer.delivered(), took, over };
+        let asked_for_a_size = sent.bytes == 0 && !granted.oack.is_empty();
+        let whole = |sent| match kind {
+            Kind::Nbp => Step::NbpSent { file: file.clone(), sent },
+            Kind::Image => Step::ImageSent { file: file.clone(), sent },
+            Kind::Companion => Step::CompanionSent { file: file.clone(), sent },
+            Kind::Autoexec => Step::AutoexecSent { file: file.clone(), sent },
+            Kind::Script(does) => does.step(sent),
+        };
         let why = match outcome {
-            Outcome::Complete => {
-                let step = match kind {
-                    Kind::Nbp => Step::NbpSent { file, sent },
-                    Kind::Image => Step::ImageSent { file, sent },
-                    Kind::Companion => Step::CompanionSent { file, sent },
-                    Kind::Autoexec => Step::AutoexecSent { file, sent },
-                    Kind::Script(does) => does.step(sent),
-                };
-                return Event { subject, step };
-            }
+            Outcome::Complete => return Event { subject, step: whole(sent) },
             Outcome::Probed => return Event { subject, step: Step::Probed { file, sent } },
             // Some ROMs ask for the size, and then for the file from the same port without another word.
-            Outcome::Replaced if sent.bytes == 0 && !granted.oack.is_empty() => {
+            Outcome::Replaced if asked_for_a_size => {
                 return Event { subject, step: Step::Probed { file, sent } };
             }
             Outcome::Aborted { code, text } => Break::Error { code, text },
@@ -144,7 +146,7 @@ impl Running {
             Outcome::MadeRoom => Break::MadeRoom,
             Outcome::GaveUp { block } => Break::Silent { block },
         };
-        let step = Step::BrokenOff { file, sent, of: transfer.file_size(), why };
+        let step = whole(sent).broken_off(transfer.file_size(), why);
         Event { subject, step }
     }
 }

@@ -113,7 +113,7 @@ fn run(profile: Profile, who: Who, client: &Client) -> Result<String, Refusal> {
     catalog.menu.profiles = vec![profile];
     let shelf = Shelf::default();
     let scene = Scene { client, mac: MAC, base: BASE, http: BASE, shelf: &shelf };
-    let script = Script { kind, who };
+    let script = Script::new(kind, who);
     Ok(render(&Templates::default(), &script, &catalog, scene)?.text)
 }
 

@@ -54,15 +54,13 @@ impl Said {
             ("bios", Option43::Bios),
             ("skip-prompt", Option43::SkipPrompt),
         ];
-        let policies = [("always", BootPolicy::Always), ("once", BootPolicy::Once)];
+        let policies = [
+            ("always", BootPolicy::Always),
+            ("once", BootPolicy::Once),
+            ("local", BootPolicy::Local),
+        ];
         let ladders = [("auto", NbpLadder::Auto), ("off", NbpLadder::Off)];
         let boot = fields.one_of("boot", &policies, problems);
-        if boot == Some(BootPolicy::Once)
-            && let Some(node) = fields.node("boot")
-        {
-            let message = "this version of reveille does not act on `once` yet: the network boots the machine whenever it asks";
-            problems.warning(&fields.path("boot"), node.place, message);
-        }
         let talos = fields
             .node("talos")
             .map(|node| Fields::of(node, &fields.path("talos"), TALOS, problems));

@@ -87,7 +87,7 @@ pub(super) fn try_out<'a>(
     let scene = Scene { client: &client, mac, base, http: base, shelf };
     let script_of = |machine: Option<&Arc<Machine>>| {
         let who = boot.who(machine);
-        Script { kind: Kind::of(profile, &who), who }
+        Script::new(Kind::of(profile, &who), who)
     };
     let mut script = script_of(boot.kin.map(|kin| kin.longest));
     let mut rendered = script::render(templates, &script, catalog, scene);

@@ -1,0 +1,125 @@
+//! How an NBP is told from the iPXE that it is, and when one leads back to itself.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::client::Stage;
+use crate::boot::event::{Event, Offer, Step};
+use crate::boot::time::Time;
+
+/// How long after an NBP was fetched the next iPXE to ask is taken for that NBP and not for the
+/// card's own. A real one needs a few seconds; 2 minutes allow for a slow option ROM and a link
+/// that spanning tree keeps shut for 50 seconds.
+const NBP_IS_STARTING: Duration = Duration::from_mins(2);
+
+/// In how many DHCP transactions an iPXE is offered an NBP before it gets its script all the same.
+/// Which machine fetched a file over TFTP is known from the lease that it was seen to take; where that
+/// is not seen (a relay, a switch that snoops), this ends the loop. One transaction may well have many
+/// DISCOVERs, where router and rack start together; each turn of a loop begins a new one.
+const MOST_TRANSACTIONS: u32 = 3;
+
+/// How often a machine may fetch an NBP within [`LOOPING`] without its script. An NBP that leads back
+/// to itself takes 2.5 to 3 seconds a turn (seen with iPXE); no server gets through its self-test
+/// three times in a minute.
+const MOST_FETCHES: usize = 3;
+/// See [`MOST_FETCHES`]. It is also how long a machine that loops is not served.
+const LOOPING: Duration = Duration::from_mins(1);
+
+/// What a machine has fetched since its last script.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Chain {
+    /// The NBP that was fetched last.
+    nbp: String,
+    /// When it was fetched without a script after it, the last time last, no more than [`MOST_FETCHES`].
+    fetched: Vec<Time>,
+    /// Whether it was shown the way to its script.
+    was_led: bool,
+    nbp_offered: Option<Time>,
+    last_xid: Option<u32>,
+    transactions: u32,
+}
+
+impl Chain {
+    /// Takes up what happened at `at`.
+    pub(super) fn apply(&mut self, event: &Event, at: Time) {
+        match &event.step {
+            Step::NbpSent { file, .. } => {
+                // An address alone is no machine, somebody may try TFTP from there by hand; unless it
+                // comes back from where it was led to.
+                let is_machine = event.subject.mac.is_some() || self.was_led;
+                if self.nbp != *file || !is_machine {
+                    self.nbp.clone_from(file);
+                    self.fetched.clear();
+                }
+                if self.fetched.len() == MOST_FETCHES {
+                    self.fetched.remove(0);
+                }
+                self.fetched.push(at);
+                self.was_led = false;
+            }
+            Step::AutoexecSent { .. } => self.was_led = true,
+            // The NBP has done its work; the next iPXE to ask comes from a new power-on.
+            Step::ScriptServed { .. } | Step::WaitServed { .. } => *self = Self::default(),
+            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
+                let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
+                let is_new = before == 0 || self.last_xid != Some(*xid);
+                self.transactions = before + u32::from(is_new);
+                self.last_xid = Some(*xid);
+                self.nbp_offered = Some(at);
+            }
+            Step::Offered { .. }
+            | Step::Acknowledged { .. }
+            | Step::Advised { .. }
+            | Step::Leased { .. }
+            | Step::Probed { .. }
+            | Step::CompanionSent { .. }
+            | Step::ImageSent { .. }
+            | Step::FileSent { .. }
+            | Step::BrokenOff { .. }
+            | Step::Refused { .. }
+            | Step::Ignored { .. }
+            | Step::LeftToItsDisk { .. }
+            | Step::Stopped { .. }
+            | Step::Armed { .. }
+            | Step::Disarmed {} => {}
+        }
+    }
+
+    /// Of a machine that has just fetched an NBP, of whatever name.
+    pub(super) fn of_a_running_nbp(now: Time) -> Self {
+        Self { fetched: vec![now], ..Self::default() }
+    }
+
+    /// Whether the iPXE that asks now must be the NBP that was fetched a moment ago.
+    pub(super) fn runs_our_nbp(&self, now: Time) -> bool {
+        let in_vain = self.transactions >= MOST_TRANSACTIONS && self.was_offered_an_nbp(now);
+        self.starting(now).is_some() || in_vain
+    }
+
+    /// Whether who asks for the NBP `name` now must be that NBP itself: it was fetched a moment ago,
+    /// and was not yet shown the way to its script.
+    pub(super) fn is_run_by(&self, name: &str, now: Time) -> bool {
+        self.starting(now) == Some(name) && !self.was_led
+    }
+
+    /// The NBP that is fetched again and again, without a script.
+    pub(super) fn loops_with(&self, now: Time) -> Option<&str> {
+        let [first, .., last] = self.fetched.as_slice() else {
+            return None;
+        };
+        let many = self.fetched.len() == MOST_FETCHES && last.is_within(LOOPING, *first);
+        (many && now.is_within(LOOPING, *last)).then_some(&self.nbp)
+    }
+
+    fn starting(&self, now: Time) -> Option<&str> {
+        let at = self.fetched.last()?;
+        now.is_within(NBP_IS_STARTING, *at).then_some(&self.nbp)
+    }
+
+    fn was_offered_an_nbp(&self, now: Time) -> bool {
+        self.nbp_offered.is_some_and(|at| now.is_within(NBP_IS_STARTING, at))
+    }
+}

@@ -1,0 +1,575 @@
+use std::time::Duration;
+
+use super::orders::Because;
+use super::*;
+use crate::boot::event::{Boot, Break, File, Offer, Sent, Subject, Transport};
+use crate::boot::settings::BootPolicy;
+
+const FIRST: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+const SECOND: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+
+fn after(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// A machine as the registry keeps it: what has ended before an event is taken up first.
+struct Machine {
+    state: MachineState,
+    /// The verdicts, by their rules.
+    stopped: Vec<&'static str>,
+    card: Mac,
+    now: u64,
+    xid: u32,
+    policy: BootPolicy,
+}
+
+impl Machine {
+    fn new(policy: BootPolicy) -> Self {
+        let state = MachineState::default();
+        Self { state, stopped: Vec::new(), card: FIRST, now: 1000, xid: 0, policy }
+    }
+
+    fn take(&mut self, step: Step) {
+        let subject = Subject { mac: Some(self.card), ..Subject::default() };
+        let event = Event { subject: subject.clone(), step };
+        let now = after(self.now);
+        if let Some(step) = self.state.ends(&event, now) {
+            self.stop(&step);
+            self.state.apply(&Event { subject: subject.clone(), step }, now);
+        }
+        self.state.apply(&event, now);
+    }
+
+    fn stop(&mut self, step: &Step) {
+        if let Step::Stopped { verdict } = step {
+            self.stopped.push(verdict.rule);
+        }
+    }
+
+    /// Lets time pass; what has stalled is told, as every few seconds.
+    fn wait(&mut self, seconds: u64) -> &mut Self {
+        for _ in 0..seconds {
+            self.now += 1;
+            if let Some(step) = self.state.stalls(after(self.now)) {
+                self.stop(&step);
+                self.take(step);
+            }
+        }
+        self
+    }
+
+    fn because(&self, start: Option<(Mac, Stage, u32)>) -> Because {
+        self.state.orders(start, after(self.now)).because(self.policy, "talos")
+    }
+
+    /// The firmware asks DHCP, a few times: who is left to its disk by silence is told nothing.
+    fn discover(&mut self, stage: Stage, method: LocalBoot) -> Because {
+        self.xid += 1;
+        let because = self.because(Some((self.card, stage, self.xid)));
+        self.repeat(stage, method);
+        because
+    }
+
+    fn repeat(&mut self, stage: Stage, method: LocalBoot) {
+        let xid = self.xid;
+        let because = self.because(Some((self.card, stage, xid)));
+        if method == LocalBoot::Silent && !because.is_network() {
+            let at = Some((stage, xid));
+            return self.take(Step::LeftToItsDisk { method, at, reason: because.to_string() });
+        }
+        let is_ipxe = stage == Stage::Ipxe;
+        self.take(Step::Offered {
+            arch: Some(Arch::UefiX64),
+            stage,
+            what: if is_ipxe { Offer::Script } else { Offer::Nbp },
+            xid,
+            boot_file: "snponly.efi".into(),
+            option_43: Some(self.state.option_43()),
+            interface: "eth0".into(),
+        });
+    }
+
+    /// From its power-on to its script; whether that is the network's.
+    fn power_on(&mut self) -> Because {
+        self.discover(Stage::Pxe, LocalBoot::Exit);
+        self.wait(4).take(nbp("snponly.efi"));
+        self.wait(4).discover(Stage::Ipxe, LocalBoot::Exit);
+        self.script()
+    }
+
+    fn script(&mut self) -> Because {
+        let because = self.wait(1).because(None);
+        let starts = if because.is_network() { self.boot() } else { Starts::Disk(LocalBoot::Exit) };
+        self.take(script(starts));
+        because
+    }
+
+    fn boot(&self) -> Starts {
+        Starts::Boot(Box::new(Boot {
+            profile: "talos".into(),
+            image: Some("talos".into()),
+            initrds: 1,
+            policy: self.policy,
+        }))
+    }
+
+    fn fetch(&mut self, part: &str) {
+        self.wait(2).take(Step::ImageSent { file: format!("talos/{part}"), sent: sent() });
+    }
+
+    fn fetch_all(&mut self) {
+        self.fetch("kernel");
+        self.fetch("initrd");
+    }
+
+    fn arm(&mut self, times: u32) {
+        self.wait(1).take(Step::Armed { profile: None, times });
+    }
+}
+
+fn sent() -> Sent {
+    Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http }
+}
+
+fn nbp(name: &str) -> Step {
+    Step::NbpSent { file: name.into(), sent: sent() }
+}
+
+fn autoexec() -> Step {
+    Step::AutoexecSent { file: "autoexec.ipxe".into(), sent: sent() }
+}
+
+fn script(starts: Starts) -> Step {
+    let client = Box::new(Client::at(Stage::Ipxe));
+    Step::ScriptServed { starts, does: "boot".into(), client, sent: sent() }
+}
+
+fn broken_off(kind: File) -> Step {
+    let sent = Sent { bytes: 30, ..sent() };
+    Step::BrokenOff { kind, file: "snponly.efi".into(), sent, of: 100, why: Break::Closed }
+}
+
+fn offer() -> Step {
+    Step::Offered {
+        arch: Some(Arch::UefiX64),
+        stage: Stage::Pxe,
+        what: Offer::Nbp,
+        xid: 77,
+        boot_file: "snponly.efi".into(),
+        option_43: None,
+        interface: "eth0".into(),
+    }
+}
+
+#[test]
+fn once_is_the_network_until_a_boot_has_all_that_it_needs_and_then_the_disk() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    assert_eq!(machine.power_on(), Because::First);
+    machine.fetch("kernel");
+    assert_eq!(machine.wait(300).power_on(), Because::First, "a reset halfway");
+    machine.fetch("initrd");
+    assert_eq!(machine.wait(300).power_on(), Because::First, "an initrd without its kernel");
+    machine.fetch_all();
+    assert_eq!(machine.state.boots, 1);
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    assert_eq!(machine.wait(86_400).power_on(), Because::Done);
+    assert_eq!(machine.state.boots, 1);
+}
+
+#[test]
+fn an_arming_is_for_so_many_completed_boots_and_a_retry_or_a_reset_uses_none_up() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600).arm(2);
+    for _ in 0..2 {
+        assert_eq!(machine.wait(600).power_on(), Because::Armed);
+        assert_eq!(machine.script(), Because::Armed, "the script is fetched once more");
+        machine.fetch("kernel");
+        assert_eq!(machine.wait(600).power_on(), Because::Armed, "a reset halfway");
+        machine.fetch_all();
+        machine.fetch_all();
+    }
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    assert_eq!(machine.state.boots, 3);
+    machine.arm(1);
+    machine.take(Step::Disarmed {});
+    assert_eq!(machine.wait(600).power_on(), Because::Disarmed);
+}
+
+#[test]
+fn what_is_ordered_while_a_boot_is_under_way_is_for_the_next_one() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch("kernel");
+    machine.arm(1);
+    machine.fetch("initrd");
+    assert_eq!(machine.wait(600).power_on(), Because::Armed);
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+}
+
+#[test]
+fn a_kernel_that_does_not_start_is_no_boot() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.arm(1);
+    machine.power_on();
+    machine.fetch_all();
+    assert_eq!(machine.state.boots, 1);
+    // Its script says to ask again after a minute.
+    assert_eq!(machine.wait(60).script(), Because::Armed);
+    assert_eq!(machine.state.boots, 0);
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    assert_eq!(machine.state.boots, 1);
+}
+
+#[test]
+fn an_order_given_while_a_kernel_does_not_start_holds() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(30).arm(3);
+    assert_eq!(machine.wait(30).script(), Because::Armed);
+    machine.fetch_all();
+    assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(3));
+    machine.take(Step::Disarmed {});
+    assert_eq!(machine.wait(600).power_on(), Because::Disarmed);
+}
+
+#[test]
+fn a_disk_that_does_not_boot_leads_back_to_the_network_and_one_that_does_stays() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    assert_eq!(machine.wait(60).power_on(), Because::DiskFailed);
+    assert_eq!(machine.stopped, ["disk does not boot"]);
+    assert_eq!(machine.script(), Because::DiskFailed, "also the next fetch");
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    assert_eq!(machine.wait(181).power_on(), Because::Done, "it has run for three minutes");
+}
+
+#[test]
+fn the_second_card_of_a_machine_is_no_disk_that_failed() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    machine.card = SECOND;
+    assert_eq!(machine.wait(10).power_on(), Because::Done);
+    // UEFI has HTTP Boot behind PXE in its order.
+    machine.wait(5);
+    assert_eq!(machine.discover(Stage::HttpBoot, LocalBoot::Exit), Because::Done);
+    assert!(machine.stopped.is_empty(), "{:?}", machine.stopped);
+    machine.card = FIRST;
+    assert_eq!(machine.wait(60).power_on(), Because::DiskFailed);
+}
+
+#[test]
+fn two_cards_that_boot_at_once_complete_one_boot() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.arm(2);
+    machine.power_on();
+    machine.fetch("kernel");
+    machine.card = SECOND;
+    machine.fetch("kernel");
+    machine.card = FIRST;
+    machine.fetch("initrd");
+    machine.card = SECOND;
+    machine.fetch("initrd");
+    assert_eq!(machine.state.boots, 1);
+    assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(1));
+}
+
+#[test]
+fn silence_is_the_disk_as_long_as_firmware_asks_on_and_no_longer() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600);
+    assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
+    for pause in [4, 8, 16, 32] {
+        machine.wait(pause);
+        let xid = Some((FIRST, Stage::Pxe, machine.xid));
+        assert_eq!(machine.because(xid), Because::Done);
+        machine.repeat(Stage::Pxe, LocalBoot::Silent);
+    }
+    // Some firmware has a transaction for each.
+    for pause in [4, 8, 16, 32] {
+        machine.wait(pause);
+        assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
+    }
+    machine.wait(60);
+    assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::DiskFailed);
+    assert_eq!(machine.stopped, ["disk does not boot"]);
+}
+
+#[test]
+fn an_ipxe_that_cannot_start_the_disk_says_so() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600).power_on();
+    let step = machine.state.disk_failed(after(machine.now)).unwrap();
+    machine.stop(&step);
+    machine.take(step);
+    assert_eq!(machine.script(), Because::DiskFailed);
+    assert_eq!(machine.stopped, ["sanboot failed"]);
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+}
+
+#[test]
+fn what_was_booted_before_it_was_to_boot_once_counts_where_it_is_the_same() {
+    let mut machine = Machine::new(BootPolicy::Always);
+    machine.power_on();
+    machine.fetch_all();
+    machine.policy = BootPolicy::Once;
+    assert_eq!(machine.wait(600).because(None), Because::Done);
+    let orders = machine.state.orders(None, after(machine.now));
+    assert_eq!(orders.because(BootPolicy::Once, "debian"), Because::First);
+    assert_eq!(orders.because(BootPolicy::Local, "talos"), Because::Local);
+    assert_eq!(orders.because(BootPolicy::Always, "talos"), Because::Always);
+}
+
+#[test]
+fn a_machine_whose_dhcp_is_not_seen_completes_its_boots_all_the_same() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    assert_eq!(machine.script(), Because::First);
+    machine.fetch_all();
+    assert_eq!(machine.wait(5).script(), Because::Done);
+    assert_eq!(machine.wait(100).script(), Because::DiskFailed);
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).script(), Because::Done);
+    assert_eq!(machine.wait(600).script(), Because::Done);
+    assert_eq!(machine.state.boots, 2);
+}
+
+#[test]
+fn after_two_failures_at_the_same_step_another_nbp_is_tried_and_what_works_stays() {
+    use crate::boot::nbp::{Nbp, Nbps};
+    let mut nbps = Nbps::default();
+    for name in ["snponly.efi", "ipxe.efi"] {
+        let (name, arch) = (name.to_owned(), Arch::UefiX64);
+        nbps.add(Nbp { path: name.clone().into(), name, arch, folder: 0 });
+    }
+    let turn = |machine: &Machine| {
+        machine.state.ladder.nbp(&nbps, Arch::UefiX64).map(|nbp| nbp.name.clone()).unwrap()
+    };
+    let mut machine = Machine::new(BootPolicy::Always);
+    for _ in 0..2 {
+        assert_eq!(turn(&machine), "snponly.efi");
+        machine.discover(Stage::Pxe, LocalBoot::Exit);
+        machine.wait(3).take(nbp("snponly.efi"));
+        machine.wait(130);
+    }
+    assert_eq!(machine.stopped, ["NBP without iPXE, UEFI"; 2]);
+    assert_eq!(turn(&machine), "ipxe.efi");
+    machine.discover(Stage::Pxe, LocalBoot::Exit);
+    machine.wait(3).take(nbp("ipxe.efi"));
+    machine.wait(4).discover(Stage::Ipxe, LocalBoot::Exit);
+    machine.script();
+    machine.fetch_all();
+    assert_eq!(machine.state.failures, 0);
+    for _ in 0..3 {
+        machine.wait(600).discover(Stage::Pxe, LocalBoot::Exit);
+        machine.wait(3).take(nbp("ipxe.efi"));
+        machine.wait(130);
+        assert_eq!(turn(&machine), "ipxe.efi", "it has booted so");
+    }
+    machine.wait(600).discover(Stage::Pxe, LocalBoot::Exit);
+    machine.wait(3).take(nbp("ipxe.efi"));
+    machine.wait(130);
+    assert_eq!(turn(&machine), "snponly.efi");
+    assert_eq!(machine.state.failures, 4);
+}
+
+#[test]
+fn uefi_that_never_fetches_is_told_another_option_43() {
+    let mut machine = Machine::new(BootPolicy::Always);
+    let mut said = Vec::new();
+    for _ in 0..7 {
+        said.push(machine.state.option_43());
+        machine.discover(Stage::Pxe, LocalBoot::Exit);
+        machine.wait(200);
+    }
+    let [default, bios, skip] = [Option43::Default, Option43::Bios, Option43::SkipPrompt];
+    assert_eq!(said, [default, default, bios, bios, skip, skip, default]);
+    assert_eq!(machine.stopped, ["no fetch, UEFI"; 7]);
+}
+
+#[test]
+fn each_verdict_has_a_journey_that_comes_to_it() {
+    type Walk<'a> = &'a dyn Fn(&mut Machine);
+    let asked: Walk<'_> = &|machine| {
+        machine.discover(Stage::Pxe, LocalBoot::Exit);
+        machine.take(Step::Acknowledged { port: 4011, boot_file: "snponly.efi".into() });
+    };
+    let fetched: Walk<'_> = &|machine| {
+        machine.discover(Stage::Pxe, LocalBoot::Exit);
+        machine.wait(2).take(nbp("snponly.efi"));
+    };
+    let bios = |step: Step| match step {
+        Step::Offered { stage, what, xid, boot_file, option_43, interface, .. } => Step::Offered {
+            arch: Some(Arch::Bios),
+            stage,
+            what,
+            xid,
+            boot_file,
+            option_43,
+            interface,
+        },
+        other => other,
+    };
+    let table: [(&str, Walk<'_>); 17] = [
+        ("no fetch, UEFI", &|machine| {
+            machine.discover(Stage::Pxe, LocalBoot::Exit);
+        }),
+        ("no fetch, BIOS", &|machine| machine.take(bios(offer()))),
+        ("no fetch over HTTP Boot", &|machine| {
+            machine.discover(Stage::HttpBoot, LocalBoot::Exit);
+        }),
+        ("no fetch after port 4011", asked),
+        ("NBP broken off, UEFI", &|machine| {
+            asked(machine);
+            machine.take(broken_off(File::Nbp));
+        }),
+        ("NBP broken off, BIOS", &|machine| {
+            machine.take(bios(offer()));
+            machine.take(broken_off(File::Nbp));
+        }),
+        ("NBP without iPXE, UEFI", fetched),
+        ("NBP without iPXE, BIOS", &|machine| {
+            machine.take(bios(offer()));
+            machine.take(nbp("undionly.kpxe"));
+        }),
+        ("led without script", &|machine| {
+            fetched(machine);
+            machine.take(autoexec());
+        }),
+        ("iPXE without our offer", &|machine| {
+            fetched(machine);
+            machine.discover(Stage::Ipxe, LocalBoot::Exit);
+        }),
+        ("no answer to what it was asked", &|machine| {
+            fetched(machine);
+            machine.take(script(Starts::Question));
+        }),
+        ("waiting broken off", &|machine| {
+            fetched(machine);
+            let client = Box::new(Client::at(Stage::Ipxe));
+            machine.take(Step::WaitServed { image: "talos".into(), client, sent: sent() });
+        }),
+        ("refused", &|machine| {
+            fetched(machine);
+            machine.take(Step::Refused { what: "its boot".into(), reason: "no file".into() });
+        }),
+        ("script without kernel", &|machine| {
+            machine.power_on();
+        }),
+        ("download broken off", &|machine| {
+            machine.power_on();
+            machine.take(broken_off(File::Image));
+        }),
+        ("kernel without initrd", &|machine| {
+            machine.power_on();
+            machine.fetch("kernel");
+        }),
+        ("back in PXE", &|machine| {
+            machine.power_on();
+            machine.fetch_all();
+            machine.wait(100).power_on();
+        }),
+    ];
+    for (rule, walk) in table {
+        let mut machine = Machine::new(BootPolicy::Always);
+        walk(&mut machine);
+        let by_then = machine.stopped.len();
+        machine.wait(700);
+        assert_eq!(machine.stopped.first(), Some(&rule), "{:?}", machine.stopped);
+        assert!(machine.state.failures > 0, "{rule}");
+        // And it is told once, also where the machine is started anew.
+        if by_then == 0 {
+            let told = machine.stopped.len();
+            machine.power_on();
+            assert_eq!(machine.stopped.len(), told, "{rule}: {:?}", machine.stopped);
+        }
+    }
+}
+
+#[test]
+fn a_boot_that_ends_well_is_no_failure_however_late_the_machine_is_back() {
+    let mut machine = Machine::new(BootPolicy::Always);
+    for _ in 0..3 {
+        machine.power_on();
+        machine.fetch_all();
+        machine.wait(3600);
+    }
+    machine.take(script(Starts::Menu));
+    machine.wait(3600);
+    assert!(machine.stopped.is_empty(), "{:?}", machine.stopped);
+    assert_eq!((machine.state.boots, machine.state.failures), (3, 0));
+}
+
+#[test]
+fn what_is_remembered_is_the_same_after_it_was_written_and_read() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.arm(2);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600).power_on();
+    let text = serde_json::to_string(&machine.state).unwrap();
+    assert_eq!(serde_json::from_str::<MachineState>(&text).unwrap(), machine.state);
+    assert!(text.len() < 3000, "{}", text.len());
+}
+
+fn chained(subject: &Subject, steps: &[(u64, Step)]) -> MachineState {
+    let mut state = MachineState::default();
+    for (second, step) in steps {
+        let event = Event { subject: subject.clone(), step: step.clone() };
+        state.apply(&event, after(*second));
+    }
+    state
+}
+
+fn state(steps: &[(u64, Step)]) -> MachineState {
+    chained(&Subject { mac: Some(FIRST), ..Subject::default() }, steps)
+}
+
+#[test]
+fn three_fetches_in_a_minute_without_a_script_are_a_loop_for_a_minute() {
+    let undionly = || nbp("undionly.kpxe");
+    let two = state(&[(0, undionly()), (3, undionly())]);
+    assert_eq!(two.loops_with(after(4)), None);
+    let three = state(&[(0, undionly()), (3, undionly()), (6, undionly())]);
+    assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
+    assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
+    assert_eq!(three.loops_with(after(66)), None, "it may try again");
+    let nobody = Subject::default();
+    let by_hand = [(0, undionly()), (3, undionly()), (6, undionly())];
+    assert_eq!(chained(&nobody, &by_hand).loops_with(after(7)), None);
+    let back =
+        [(0, undionly()), (1, autoexec()), (3, undionly()), (4, autoexec()), (6, undionly())];
+    assert_eq!(chained(&nobody, &back).loops_with(after(7)), Some("undionly.kpxe"));
+    let other = state(&[(0, undionly()), (3, nbp("ipxe.pxe")), (6, undionly())]);
+    assert_eq!(other.loops_with(after(7)), None);
+    let slow = state(&[(0, undionly()), (40, undionly()), (60, undionly())]);
+    assert_eq!(slow.loops_with(after(61)), None);
+    let booted =
+        state(&[(0, undionly()), (3, undionly()), (4, script(Starts::Menu)), (6, undionly())]);
+    assert_eq!(booted.loops_with(after(7)), None);
+    let led = state(&[(0, undionly()), (3, undionly()), (4, autoexec()), (6, undionly())]);
+    assert_eq!(led.loops_with(after(7)), Some("undionly.kpxe"), "it was led in vain");
+}
+
+#[test]
+fn who_fetches_the_same_nbp_again_is_that_nbp_once() {
+    let steps = [(0, nbp("snponly.efi")), (5, autoexec())];
+    let running = state(&steps[..1]);
+    assert!(running.is_run_by("snponly.efi", after(4)));
+    assert!(!running.is_run_by("undionly.kpxe", after(4)));
+    assert!(!running.is_run_by("snponly.efi", after(120)));
+    assert!(!state(&steps).is_run_by("snponly.efi", after(6)), "a reset on the way");
+}

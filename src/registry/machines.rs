@@ -1,0 +1,326 @@
+//! The machines that are remembered, each with its state: found by any of its cards, or by its name.
+//!
+//! Who is in the config stays; who is not, and anybody can invent such, is one of so many, and the one that was
+//! not seen for the longest time is the first to go.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::event::Subject;
+use crate::boot::{Mac, MachineState};
+
+/// How many machines of the config are remembered at once.
+const MOST_KNOWN: usize = 100_000;
+/// How many of the others.
+pub(super) const MOST_STRANGERS: usize = 10_000;
+
+/// What tells a remembered machine from the others, as long as it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Id(pub i64);
+
+/// A remembered machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// See [`Id`].
+    pub id: Id,
+    /// Its name in the config, when it was seen last.
+    pub name: Option<String>,
+    /// The cards that it was seen with, the last one last.
+    pub macs: Vec<Mac>,
+    /// What decides its next boot.
+    pub state: MachineState,
+    /// When it was touched, counted.
+    turn: u64,
+}
+
+impl Entry {
+    /// Who it is, as far as is known.
+    pub fn subject(&self) -> Subject {
+        Subject {
+            mac: self.macs.last().copied(),
+            name: self.name.clone(),
+            address: self.state.address,
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Machines {
+    entries: HashMap<Id, Entry>,
+    by_mac: HashMap<Mac, Id>,
+    by_name: HashMap<String, Id>,
+    known: BTreeMap<u64, Id>,
+    strangers: BTreeMap<u64, Id>,
+    last_id: i64,
+    turns: u64,
+}
+
+impl Machines {
+    /// Takes up what was remembered of a machine; those that were seen last come last.
+    pub fn load(&mut self, id: Id, name: Option<String>, macs: Vec<Mac>, state: MachineState) {
+        self.last_id = self.last_id.max(id.0);
+        for mac in &macs {
+            self.by_mac.insert(*mac, id);
+        }
+        if let Some(name) = &name {
+            self.by_name.insert(name.clone(), id);
+        }
+        self.entries.insert(id, Entry { id, name, macs, state, turn: 0 });
+        self.touch(id);
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// This one.
+    pub fn get(&self, id: Id) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// What is remembered of who an event would be about.
+    pub fn find(&self, subject: &Subject) -> Option<&Entry> {
+        let by_mac = subject.mac.and_then(|mac| self.by_mac.get(&mac));
+        let by_name = || subject.name.as_ref().and_then(|name| self.by_name.get(name));
+        self.entries.get(by_mac.or_else(by_name)?)
+    }
+
+    /// The machine that an event is about; a new one where it is not remembered. `gone` is told who had to go
+    /// for it.
+    pub fn of(&mut self, subject: &Subject, gone: &mut Vec<Id>) -> Option<&mut Entry> {
+        let id = match (subject.mac, &subject.name) {
+            (Some(mac), None) => match self.by_mac.get(&mac) {
+                Some(id) => {
+                    let id = *id;
+                    self.forget_name(id);
+                    id
+                }
+                None => self.add(None),
+            },
+            (mac, Some(name)) => self.named(mac, name, gone),
+            (None, None) => return None,
+        };
+        if let Some(mac) = subject.mac {
+            self.give(mac, id, gone);
+        }
+        self.touch(id);
+        self.bound(id, gone);
+        self.entries.get_mut(&id)
+    }
+
+    /// The machine of this name, with this card.
+    fn named(&mut self, mac: Option<Mac>, name: &str, gone: &mut Vec<Id>) -> Id {
+        let by_mac = mac.and_then(|mac| self.by_mac.get(&mac).copied());
+        let by_name = self.by_name.get(name).copied();
+        match (by_mac, by_name) {
+            (Some(id), None) => {
+                let entry = &self.entries[&id];
+                if entry.name.is_none() || entry.macs.len() == 1 {
+                    self.rename(id, name);
+                    return id;
+                }
+                // The other cards may be of a machine that keeps its name. What is remembered is of both.
+                let state = entry.state.clone();
+                let new = self.add(Some(name));
+                if let Some(entry) = self.entries.get_mut(&new) {
+                    entry.state = state;
+                }
+                new
+            }
+            (Some(id), Some(other)) if id != other => {
+                // Another card of a machine that is remembered: what it was by itself is over, unless it was
+                // known for longer.
+                if self.entries[&id].macs.len() == 1 {
+                    self.remove(id, gone);
+                }
+                other
+            }
+            (_, Some(id)) => id,
+            (None, None) => self.add(Some(name)),
+        }
+    }
+
+    fn add(&mut self, name: Option<&str>) -> Id {
+        self.last_id += 1;
+        let id = Id(self.last_id);
+        let entry = Entry {
+            id,
+            name: name.map(str::to_owned),
+            macs: Vec::new(),
+            state: MachineState::default(),
+            turn: 0,
+        };
+        self.entries.insert(id, entry);
+        if let Some(name) = name {
+            self.by_name.insert(name.to_owned(), id);
+        }
+        id
+    }
+
+    fn rename(&mut self, id: Id, name: &str) {
+        self.forget_name(id);
+        self.by_name.insert(name.to_owned(), id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.name = Some(name.to_owned());
+            self.strangers.remove(&entry.turn);
+        }
+    }
+
+    fn forget_name(&mut self, id: Id) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if let Some(name) = entry.name.take() {
+            self.known.remove(&entry.turn);
+            if self.by_name.get(&name) == Some(&id) {
+                self.by_name.remove(&name);
+            }
+        }
+    }
+
+    /// Has the card be this machine's, and no other's.
+    fn give(&mut self, mac: Mac, id: Id, gone: &mut Vec<Id>) {
+        let before = self.by_mac.insert(mac, id);
+        if let Some(before) = before.filter(|before| *before != id)
+            && let Some(entry) = self.entries.get_mut(&before)
+        {
+            entry.macs.retain(|own| *own != mac);
+            if entry.macs.is_empty() && entry.name.is_none() {
+                self.remove(before, gone);
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.macs.last() != Some(&mac)
+        {
+            entry.macs.retain(|own| *own != mac);
+            entry.macs.push(mac);
+        }
+    }
+
+    fn touch(&mut self, id: Id) {
+        self.turns += 1;
+        if let Some(entry) = self.entries.get_mut(&id) {
+            let lane = match entry.name {
+                Some(_) => &mut self.known,
+                None => &mut self.strangers,
+            };
+            lane.remove(&entry.turn);
+            entry.turn = self.turns;
+            lane.insert(self.turns, id);
+        }
+    }
+
+    fn bound(&mut self, kept: Id, gone: &mut Vec<Id>) {
+        for (is_known, most) in [(true, MOST_KNOWN), (false, MOST_STRANGERS)] {
+            loop {
+                let lane = if is_known { &self.known } else { &self.strangers };
+                let first = lane.values().next().copied();
+                match first.filter(|first| lane.len() > most && *first != kept) {
+                    Some(first) => self.remove(first, gone),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: Id, gone: &mut Vec<Id>) {
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
+        for mac in &entry.macs {
+            if self.by_mac.get(mac) == Some(&id) {
+                self.by_mac.remove(mac);
+            }
+        }
+        if let Some(name) = &entry.name
+            && self.by_name.get(name) == Some(&id)
+        {
+            self.by_name.remove(name);
+        }
+        self.known.remove(&entry.turn);
+        self.strangers.remove(&entry.turn);
+        gone.push(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(mac: u8, name: Option<&str>) -> Subject {
+        let mac = Some(Mac::new([2, 0, 0, 0, 0, mac]));
+        Subject { mac, name: name.map(str::to_owned), address: None }
+    }
+
+    fn boots(machines: &mut Machines, mac: u8, name: Option<&str>) -> u64 {
+        machines.of(&subject(mac, name), &mut Vec::new()).unwrap().state.boots
+    }
+
+    fn boot(machines: &mut Machines, mac: u8, name: Option<&str>) {
+        machines.of(&subject(mac, name), &mut Vec::new()).unwrap().state.boots += 1;
+    }
+
+    #[test]
+    fn two_cards_of_a_machine_are_one_machine() {
+        let mut machines = Machines::default();
+        boot(&mut machines, 1, Some("oden"));
+        assert_eq!(boots(&mut machines, 2, Some("oden")), 1);
+        assert_eq!(machines.iter().count(), 1);
+        assert_eq!(machines.find(&subject(2, None)).unwrap().macs.len(), 2);
+    }
+
+    #[test]
+    fn a_stranger_that_is_entered_into_the_config_keeps_what_is_remembered_of_it() {
+        let mut machines = Machines::default();
+        boot(&mut machines, 1, None);
+        boot(&mut machines, 2, None);
+        assert_eq!(boots(&mut machines, 1, Some("oden")), 1);
+        assert_eq!(boots(&mut machines, 2, Some("oden")), 1, "its second card is it");
+        assert_eq!(machines.iter().count(), 1);
+        assert_eq!(boots(&mut machines, 1, None), 1, "and taken out again");
+        assert_eq!(machines.strangers.len(), 1);
+        assert_eq!(machines.known.len(), 0);
+    }
+
+    #[test]
+    fn a_machine_that_is_named_otherwise_keeps_what_is_remembered_of_it_with_each_of_its_cards() {
+        let mut machines = Machines::default();
+        boot(&mut machines, 1, Some("oden"));
+        boot(&mut machines, 2, Some("oden"));
+        assert_eq!(boots(&mut machines, 1, Some("wotan")), 2);
+        assert_eq!(boots(&mut machines, 2, Some("wotan")), 2);
+        assert_eq!(machines.iter().count(), 1);
+        // A card that another machine has by now.
+        boot(&mut machines, 3, Some("balder"));
+        assert_eq!(boots(&mut machines, 1, Some("balder")), 1);
+        assert_eq!(boots(&mut machines, 2, Some("wotan")), 2);
+        assert_eq!(machines.iter().count(), 2);
+    }
+
+    #[test]
+    fn of_strangers_the_one_that_was_not_seen_for_the_longest_time_goes_first() {
+        let mut machines = Machines::default();
+        let mut gone = Vec::new();
+        let mut see = |machines: &mut Machines, n: u32, name: Option<&str>| {
+            let [a, b, c, d] = n.to_be_bytes();
+            let mac = Some(Mac::new([2, 0, a, b, c, d]));
+            let name = name.map(str::to_owned);
+            machines.of(&Subject { mac, name, address: None }, &mut gone).unwrap().id
+        };
+        let oden = see(&mut machines, 1, Some("oden"));
+        let first = see(&mut machines, 2, None);
+        let second = see(&mut machines, 3, None);
+        for n in 4..u32::try_from(MOST_STRANGERS).unwrap() + 2 {
+            see(&mut machines, n, None);
+        }
+        see(&mut machines, 2, None);
+        see(&mut machines, 1_000_000, None);
+        assert_eq!(machines.strangers.len(), MOST_STRANGERS);
+        assert!(machines.get(oden).is_some() && machines.get(first).is_some());
+        assert_eq!(gone, [second]);
+    }
+}

@@ -1,0 +1,236 @@
+//! Has what changed written to the disk, and then told: one thread, one transaction for all that waits.
+//!
+//! Nobody who answers a machine waits for the disk: what is remembered changes at once, and whoever asks next is
+//! answered by it. The event is told (log, journal) when the change is on the disk, so that what was told is
+//! never forgotten, whatever ends the daemon.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::machines::{Entry, Id};
+use super::store::{Store, StoreError};
+use super::{Remembered, locked};
+use crate::boot::Event;
+use crate::journal::Journal;
+
+/// How long a change waits that is not told of, as one of a flood of strangers.
+const LAZY: Duration = Duration::from_secs(5);
+/// How many of such are written at once.
+const MOST_LAZY: usize = 2000;
+/// How often a disk that cannot be written is tried again, and told of.
+const AGAIN: Duration = Duration::from_secs(5);
+/// See [`AGAIN`].
+const TOLD: Duration = Duration::from_mins(10);
+/// How long whoever gave an order waits until it is on the disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+struct Queue {
+    events: Vec<Event>,
+    changed: HashSet<Id>,
+    lazy: HashSet<Id>,
+    gone: HashSet<Id>,
+    /// How much has been put in.
+    put: u64,
+    /// How much of it is done.
+    done: u64,
+    /// Why the last attempt to write failed.
+    failed: Option<String>,
+    is_closed: bool,
+}
+
+/// The way to it.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    queue: Mutex<Queue>,
+    put: Condvar,
+    done: Condvar,
+}
+
+/// What changed, and how it is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// To be told once it is on the disk.
+    pub(super) events: Vec<Event>,
+    /// Whom it is about.
+    pub(super) changed: Option<Id>,
+    /// Who had to go for it.
+    pub(super) gone: Vec<Id>,
+}
+
+impl Writer {
+    /// Begins to write to a store.
+    pub(super) fn start(
+        store: Store,
+        state: PathBuf,
+        (remembered, journal): (Arc<Mutex<Remembered>>, Arc<Journal>),
+    ) -> std::io::Result<Arc<Self>> {
+        let writer = Arc::new(Self::default());
+        let pen = Pen { store, state, remembered, journal, told: None };
+        let own = Arc::clone(&writer);
+        thread::Builder::new().name("registry".to_owned()).spawn(move || own.run(pen))?;
+        Ok(writer)
+    }
+
+    /// Puts in what changed. What is told of nobody is written when there is time.
+    pub(super) fn put(&self, change: Change) {
+        let Change { events, changed, gone } = change;
+        let mut queue = self.queue();
+        let is_told = !events.is_empty();
+        if is_told {
+            queue.changed.extend(changed);
+        } else {
+            queue.lazy.extend(changed);
+        }
+        queue.events.extend(events);
+        queue.gone.extend(gone);
+        queue.put += 1;
+        if is_told {
+            self.put.notify_one();
+        }
+    }
+
+    /// Waits until what was put in is on the disk.
+    ///
+    /// # Errors
+    /// It is not, and why; it holds as long as the daemon runs.
+    pub(super) fn flush(&self) -> Result<(), String> {
+        let mut queue = self.queue();
+        let lazy = std::mem::take(&mut queue.lazy);
+        queue.changed.extend(lazy);
+        let mine = queue.put;
+        self.put.notify_one();
+        let until = Instant::now() + PATIENCE;
+        while queue.done < mine && !queue.is_closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("the disk does not answer".to_owned());
+            }
+            let waited = self.done.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Writes what waits, and ends.
+    pub(super) fn close(&self) {
+        // Why it cannot be written has been told.
+        self.flush().ok();
+        self.queue().is_closed = true;
+        self.put.notify_one();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut pen: Pen) {
+        let mut again = None;
+        loop {
+            let mut queue = self.queue();
+            loop {
+                let is_waiting = !queue.events.is_empty() || !queue.changed.is_empty();
+                if queue.is_closed || is_waiting && again.is_none() {
+                    break;
+                }
+                let waits = if again.is_some() { AGAIN } else { LAZY };
+                let waited = self.put.wait_timeout(queue, waits);
+                let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                queue = next;
+                if timeout.timed_out() || again.is_some() && !queue.events.is_empty() {
+                    break;
+                }
+            }
+            if queue.is_closed {
+                return;
+            }
+            let some: Vec<Id> = queue.lazy.iter().take(MOST_LAZY).copied().collect();
+            for id in &some {
+                queue.lazy.remove(id);
+            }
+            let mut changed = std::mem::take(&mut queue.changed);
+            changed.extend(some);
+            let gone = std::mem::take(&mut queue.gone);
+            let events = std::mem::take(&mut queue.events);
+            let put = queue.put;
+            drop(queue);
+
+            let written = pen.write(&changed, &gone);
+            // Also where it could not be written: it holds as long as the daemon runs.
+            events.iter().for_each(|event| pen.journal.write(event));
+            let mut queue = self.queue();
+            queue.done = put;
+            match written {
+                Ok(()) => {
+                    if again.take().is_some() {
+                        info!("registry: what is remembered is written again");
+                    }
+                    queue.failed = None;
+                }
+                Err(error) => {
+                    queue.changed.extend(changed);
+                    queue.gone.extend(gone);
+                    queue.failed = Some(error.to_string());
+                    again = Some(());
+                    pen.tell(&error);
+                }
+            }
+            self.done.notify_all();
+        }
+    }
+}
+
+/// What the thread has for itself.
+struct Pen {
+    store: Store,
+    state: PathBuf,
+    remembered: Arc<Mutex<Remembered>>,
+    journal: Arc<Journal>,
+    told: Option<Instant>,
+}
+
+impl Pen {
+    fn write(&mut self, changed: &HashSet<Id>, gone: &HashSet<Id>) -> Result<(), StoreError> {
+        if changed.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<Entry> = {
+            let remembered = locked(&self.remembered);
+            changed.iter().filter_map(|id| remembered.machines.get(*id).cloned()).collect()
+        };
+        let gone: Vec<Id> = gone.iter().copied().collect();
+        match self.store.write(&entries, &gone) {
+            Err(error @ StoreError::Damaged { .. }) => {
+                error!("registry: {error}");
+                self.begin_anew()
+            }
+            written => written,
+        }
+    }
+
+    /// The file is broken, and what is remembered is here: it is written into a new one.
+    fn begin_anew(&mut self) -> Result<(), StoreError> {
+        let aside = Store::set_aside(&self.state)?;
+        let (store, _) = Store::open(&self.state)?;
+        self.store = store;
+        let all: Vec<Entry> = locked(&self.remembered).machines.iter().cloned().collect();
+        self.store.write(&all, &[])?;
+        warn!("registry: it was put aside as {}, and all was written anew", aside.display());
+        Ok(())
+    }
+
+    fn tell(&mut self, error: &StoreError) {
+        if self.told.is_none_or(|told| told.elapsed() > TOLD) {
+            self.told = Some(Instant::now());
+            error!(
+                "registry: what is remembered cannot be written: {error}; machines boot on, and it holds until the daemon ends"
+            );
+        }
+    }
+}
