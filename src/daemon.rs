@@ -69,7 +69,7 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
-    let journal = Arc::new(Journal::default());
+    let journal = Arc::new(Journal::open(&server.state));
     journal.publish_problems(&config.problems);
     let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
@@ -104,7 +104,7 @@ pub async fn serve(source: Source) -> Result<()> {
     let operations = Operations {
         reloader: Arc::clone(&reloader),
         served: interfaces.subscribe(),
-        journal,
+        journal: Arc::clone(&journal),
         listeners: listeners(&server),
         transfers,
         images,
@@ -123,6 +123,7 @@ pub async fn serve(source: Source) -> Result<()> {
 
     until_the_end(&operations, &mut tasks).await?;
     registry.close();
+    journal.close();
     info!("stopped");
     Ok(())
 }

@@ -1,18 +1,29 @@
 //! Events as people see them: each step of a machine is one line of the log, and so is each thing that a
-//! new config changes.
+//! new config changes. The last of them are kept, and go on after a restart; they decide nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
+use self::ring::{Ring, Told};
+use self::store::Store;
+use self::writer::Writer;
+
 use crate::boot::event::Subject;
-use crate::boot::{Event, Step};
+use crate::boot::{Event, Mac, Step};
 use crate::budget::Budget;
 use crate::config::event::Reload;
 use crate::config::{Problem, Severity, problem};
 use crate::images::event::ImageEvent;
+
+pub mod ring;
+pub mod store;
+mod writer;
 
 /// How long a machine that is refused for one reason is not told of again: firmware asks every few
 /// seconds, for ever.
@@ -27,7 +38,7 @@ const STRANGERS: (u32, u32) = (300, 10);
 
 /// What is not told of a machine again for a while.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Told {
+struct Quieted {
     whom: Subject,
     what: String,
     is_advice: bool,
@@ -36,20 +47,96 @@ struct Told {
 /// The one place where events become visible.
 #[derive(Debug)]
 pub struct Journal {
-    told: Mutex<HashMap<Told, Instant>>,
+    told: Mutex<HashMap<Quieted, Instant>>,
     known: Mutex<Budget>,
     strangers: Mutex<Budget>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    ring: Mutex<Ring>,
+    /// None where nothing is kept after the end.
+    writer: Option<Arc<Writer>>,
+    /// The number of what was told last.
+    last: watch::Sender<u64>,
 }
 
 impl Default for Journal {
     fn default() -> Self {
         let [known, strangers] = [KNOWN, STRANGERS].map(|rate| Mutex::new(Budget::new(rate)));
-        Self { told: Mutex::default(), known, strangers, counts: Mutex::default() }
+        Self {
+            told: Mutex::default(),
+            known,
+            strangers,
+            counts: Mutex::default(),
+            ring: Mutex::default(),
+            writer: None,
+            last: watch::Sender::default(),
+        }
     }
 }
 
 impl Journal {
+    /// One that goes on with what is kept in a state folder. Where that cannot be, it is told.
+    pub fn open(state: &Path) -> Self {
+        let opened = Store::open(state).and_then(|(store, ring)| {
+            let writer = Writer::start(store);
+            let writer = writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
+            Ok((writer.ok(), ring))
+        });
+        match opened {
+            Ok((writer, ring)) => {
+                let last = watch::Sender::new(ring.last());
+                Self { ring: Mutex::new(ring), writer, last, ..Self::default() }
+            }
+            Err(error) => {
+                warn!("journal: {error}; what is told is in the log only, and not kept");
+                Self::default()
+            }
+        }
+    }
+
+    /// Writes what waits to be written; nothing is kept after that.
+    pub fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
+    }
+
+    /// What was told after this number, of these cards or of all: the last so many.
+    pub fn after(&self, id: u64, macs: Option<&[Mac]>, most: usize) -> Vec<Arc<Told>> {
+        self.ring().after(id, macs, most)
+    }
+
+    /// The number of what was told last, and each that comes.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, whose: &Subject, (kind, level): (&str, Level), text: String) {
+        let told = Told {
+            id: 0,
+            at: SystemTime::now().into(),
+            mac: whose.mac,
+            name: whose.name.clone(),
+            address: whose.address,
+            kind: kind.to_owned(),
+            level,
+            text,
+        };
+        let mut ring = self.ring();
+        let (told, gone) = ring.keep(told);
+        self.last.send_replace(told.id);
+        if let Some(writer) = &self.writer {
+            writer.put(told, gone);
+        }
+    }
+
+    fn keep_of_ours(&self, (kind, level): (&str, Level), text: String) {
+        self.keep(&Subject::default(), (kind, level), text);
+    }
+
     /// How many events of each kind there were since the start, in the log or not.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -63,6 +150,11 @@ impl Journal {
     /// Writes down what became of a config that was read again.
     pub fn publish_reload(&self, reload: &Reload) {
         self.count(reload.kind());
+        let level = match reload {
+            Reload::TakenUp { .. } => Level::Info,
+            Reload::Refused { .. } => Level::Warn,
+        };
+        self.keep_of_ours((reload.kind(), level), format!("config: {reload}"));
         match reload {
             Reload::TakenUp { source, changes, at_next_start, problems, .. } => {
                 match changes.as_slice() {
@@ -99,6 +191,13 @@ impl Journal {
     /// Writes down what became of an image.
     pub fn publish_image(&self, event: &ImageEvent) {
         self.count(event.kind());
+        let level = match event {
+            ImageEvent::Begun { .. } | ImageEvent::Here { .. } => Level::Info,
+            ImageEvent::Doubted { .. } | ImageEvent::Failed { .. } | ImageEvent::Damaged { .. } => {
+                Level::Warn
+            }
+        };
+        self.keep_of_ours((event.kind(), level), format!("image {event}"));
         match event {
             ImageEvent::Begun { .. } | ImageEvent::Here { .. } => info!("image {event}"),
             ImageEvent::Doubted { .. } | ImageEvent::Failed { .. } => warn!("image {event}"),
@@ -146,6 +245,7 @@ impl Journal {
 
     /// Writes down an event that was admitted.
     pub fn write(&self, Event { subject, step }: &Event) {
+        self.keep(subject, (step.kind(), level(step)), step.to_string());
         match level(step) {
             Level::Warn => warn!("{subject}: {step}"),
             Level::Info => info!("{subject}: {step}"),
@@ -177,7 +277,7 @@ impl Journal {
         self.told().retain(|told, _| told.whom != *subject || told.is_advice);
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<Told, Instant>> {
+    fn told(&self) -> MutexGuard<'_, HashMap<Quieted, Instant>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -185,7 +285,7 @@ impl Journal {
         let now = Instant::now();
         let mut told = self.told();
         let is_advice = matches!(step, Step::Advised { .. });
-        let key = Told { whom: subject.clone(), what: step.to_string(), is_advice };
+        let key = Quieted { whom: subject.clone(), what: step.to_string(), is_advice };
         if told.get(&key).is_some_and(|at| now.duration_since(*at) < QUIET) {
             return true;
         }
@@ -198,11 +298,31 @@ impl Journal {
 }
 
 /// How much an event matters to people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// It needs somebody.
     Warn,
+    /// It is as it should be.
+    #[default]
     Info,
+    /// It matters to who looks closely.
     Debug,
+}
+
+impl Level {
+    const WORDS: [(&str, Self); 3] =
+        [("warn", Self::Warn), ("info", Self::Info), ("debug", Self::Debug)];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, level)| *level == self).map_or("", |(word, _)| word)
+    }
+
+    /// From its word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(own, _)| *own == word).map(|(_, level)| *level)
+    }
 }
 
 fn level(step: &Step) -> Level {

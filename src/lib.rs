@@ -46,6 +46,7 @@ pub mod tftp;
 pub mod address;
 pub mod budget;
 pub mod control;
+pub mod database;
 pub mod discreet;
 pub mod explain;
 pub mod files;

@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 use tracing::{error, warn};
 
 use self::machines::{Entry, Id, Machines};
-use self::store::{Store, StoreError};
+use self::store::Store;
 use self::writer::{Change, Writer};
 use crate::boot::event::Subject;
 use crate::boot::{Event, MachineState};
+use crate::database::DatabaseError;
 use crate::journal::Journal;
 
 pub mod machines;
@@ -80,7 +81,7 @@ impl Registry {
     /// damaged one is put aside.
     pub fn open(state: &Path, journal: Arc<Journal>) -> Self {
         let opened = match Store::open(state) {
-            Err(error @ StoreError::Damaged { .. }) => begun_anew(state, &error),
+            Err(error @ DatabaseError::Damaged { .. }) => begun_anew(state, &error),
             opened => opened,
         };
         let (store, machines) = match opened {
@@ -196,7 +197,7 @@ impl Registry {
 }
 
 /// Puts a damaged one aside, and begins a new one.
-fn begun_anew(state: &Path, error: &StoreError) -> Result<(Store, Machines), StoreError> {
+fn begun_anew(state: &Path, error: &DatabaseError) -> Result<(Store, Machines), DatabaseError> {
     let aside = Store::set_aside(state)?;
     warn!(
         "registry: {error}; it is put aside as {}, and what was remembered of machines is not known any more: one with `boot: once` is booted by the network again (`reveille disarm` sends it to its disk)",

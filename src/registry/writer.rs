@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::machines::{Entry, Id};
-use super::store::{Store, StoreError};
+use super::store::Store;
 use super::{Remembered, locked};
 use crate::boot::Event;
+use crate::database::DatabaseError;
 use crate::journal::Journal;
 
 /// How long a change waits that is not told of, as one of a flood of strangers.
@@ -196,7 +197,7 @@ struct Pen {
 }
 
 impl Pen {
-    fn write(&mut self, changed: &HashSet<Id>, gone: &HashSet<Id>) -> Result<(), StoreError> {
+    fn write(&mut self, changed: &HashSet<Id>, gone: &HashSet<Id>) -> Result<(), DatabaseError> {
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
@@ -206,7 +207,7 @@ impl Pen {
         };
         let gone: Vec<Id> = gone.iter().copied().collect();
         match self.store.write(&entries, &gone) {
-            Err(error @ StoreError::Damaged { .. }) => {
+            Err(error @ DatabaseError::Damaged { .. }) => {
                 error!("registry: {error}");
                 self.begin_anew()
             }
@@ -215,7 +216,7 @@ impl Pen {
     }
 
     /// The file is broken, and what is remembered is here: it is written into a new one.
-    fn begin_anew(&mut self) -> Result<(), StoreError> {
+    fn begin_anew(&mut self) -> Result<(), DatabaseError> {
         let aside = Store::set_aside(&self.state)?;
         let (store, _) = Store::open(&self.state)?;
         self.store = store;
@@ -225,7 +226,7 @@ impl Pen {
         Ok(())
     }
 
-    fn tell(&mut self, error: &StoreError) {
+    fn tell(&mut self, error: &DatabaseError) {
         if self.told.is_none_or(|told| told.elapsed() > TOLD) {
             self.told = Some(Instant::now());
             error!(

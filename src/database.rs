@@ -1,0 +1,194 @@
+//! An SQLite file of ours: opened, known for what it is, and put aside where it is damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::files::unwritable;
+
+/// What tells it from other SQLite files: `revl`.
+const APPLICATION: i64 = 0x7265_766c;
+/// How long it is waited for another process that uses it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of what form a file is.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Its name in the state folder.
+    pub name: &'static str,
+    /// Its tables.
+    pub tables: &'static str,
+    /// A later one that can read this one has a greater number.
+    pub version: i64,
+    /// Whether a commit is on the disk when it returns; else it is a moment later, and never half.
+    pub is_synced: bool,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// It is none of ours, or broken.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// It is of a later version.
+    #[error(
+        "{} is of a later version of reveille (its form is {form}, this one knows {known}): it stays as it is", path.display()
+    )]
+    Later {
+        /// Which.
+        path: PathBuf,
+        /// Its form.
+        form: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// It cannot be opened or written.
+    #[error("{}: {reason}", path.display())]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An open one.
+#[derive(Debug)]
+pub struct Database {
+    /// To it.
+    pub connection: Connection,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens that of a state folder; a new one where there is none.
+    ///
+    /// # Errors
+    /// It is damaged, or cannot be used.
+    pub fn open(state: &Path, form: Form) -> Result<Self, DatabaseError> {
+        let path = state.join(form.name);
+        fs::create_dir_all(state).map_err(|error| DatabaseError::Unusable {
+            path: state.to_owned(),
+            reason: unwritable(&error),
+        })?;
+        let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
+        let database = Self { connection, path };
+        let prepared = database.prepare(form);
+        prepared.map_err(|error| database.explain(&error))??;
+        Ok(database)
+    }
+
+    /// Opens that of a state folder to be read only, while somebody else may write it.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn read(state: &Path, form: Form) -> Result<Self, DatabaseError> {
+        let path = state.join(form.name);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(&path, flags);
+        let connection = opened.map_err(|error| explain(&path, &error))?;
+        let database = Self { connection, path };
+        let looked = database.connection.busy_timeout(PATIENCE).and_then(|()| database.look(form));
+        looked.map_err(|error| database.explain(&error))??;
+        Ok(database)
+    }
+
+    /// Puts a damaged one out of the way; where it is now.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn set_aside(state: &Path, form: Form) -> Result<PathBuf, DatabaseError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let path = state.join(form.name);
+        let aside = |end: &str| state.join(format!("{}.damaged-{now}{end}", form.name));
+        fs::rename(&path, aside("")).map_err(|error| DatabaseError::Unusable {
+            path: path.clone(),
+            reason: format!("cannot be put aside: {}", unwritable(&error)),
+        })?;
+        // They belong to it, and would be taken for those of the new one.
+        for end in ["-wal", "-shm"] {
+            fs::rename(state.join(format!("{}{end}", form.name)), aside(end)).ok();
+        }
+        Ok(aside(""))
+    }
+
+    /// What an error of SQLite means for who runs this.
+    pub fn explain(&self, error: &rusqlite::Error) -> DatabaseError {
+        explain(&self.path, error)
+    }
+
+    fn prepare(&self, form: Form) -> rusqlite::Result<Result<(), DatabaseError>> {
+        self.connection.busy_timeout(PATIENCE)?;
+        let empty = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
+        let is_empty: bool = self.connection.query_row(empty, [], |row| row.get(0))?;
+        if !is_empty && let Err(other) = self.look(form)? {
+            return Ok(Err(other));
+        }
+        // Readers do not hold up the writer so, and a commit is one write.
+        self.connection.pragma_update(None, "journal_mode", "WAL")?;
+        let synchronous = if form.is_synced { "FULL" } else { "NORMAL" };
+        self.connection.pragma_update(None, "synchronous", synchronous)?;
+        if is_empty {
+            let Form { tables, version, .. } = form;
+            self.connection.execute_batch(&format!(
+                "BEGIN; {tables}; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {version}; COMMIT;"
+            ))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether it is of a form that can be read.
+    fn look(&self, form: Form) -> rusqlite::Result<Result<(), DatabaseError>> {
+        let number =
+            |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let path = self.path.clone();
+        if number("application_id")? != APPLICATION {
+            let reason = "it is no file of reveille's".to_owned();
+            return Ok(Err(DatabaseError::Damaged { path, reason }));
+        }
+        let (known, form) = (form.version, number("user_version")?);
+        Ok(if form > known { Err(DatabaseError::Later { path, form, known }) } else { Ok(()) })
+    }
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {
+    let path = path.to_owned();
+    let unusable = |path, reason: String| DatabaseError::Unusable { path, reason };
+    match error {
+        // What it holds is not what was put into it.
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..) => {
+            return DatabaseError::Damaged { path, reason: error.to_string() };
+        }
+        _ => {}
+    }
+    match error.sqlite_error_code() {
+        // That it has no such table is no matter of permissions.
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => {
+            DatabaseError::Damaged { path, reason: error.to_string() }
+        }
+        Some(ErrorCode::DiskFull) => {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            unusable(path, unwritable(&full))
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            let user = nix::unistd::geteuid();
+            let is_there = path.exists();
+            let what = if is_there { "may not use it" } else { "may not make it there" };
+            unusable(path, format!("user {user} {what} ({error})"))
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            unusable(path, "another process holds it".to_owned())
+        }
+        _ => unusable(path, error.to_string()),
+    }
+}
