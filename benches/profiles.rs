@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use reveille::boot::script::{self, Scene};
+use reveille::boot::state::orders::Orders;
 use reveille::boot::{Client, Mac, Shelf, Stage, decide_script};
 use reveille::config::Config;
 use reveille::config::load::Source;
@@ -105,7 +106,12 @@ fn scripts_a_second(config: &Config, machines: u32) -> f64 {
         for _ in 0..100 {
             let mac = mac(rendered.wrapping_mul(7919) % machines);
             let client = Client { mac: Some(mac), ..Client::at(Stage::Ipxe) };
-            let script = decide_script(&client, &config.catalog, &config.templates, &shelf);
+            let script = decide_script(
+                &client,
+                &config.catalog,
+                &config.templates,
+                (&shelf, &Orders::default()),
+            );
             let script = script.expect("every machine boots");
             let base = "http://192.168.1.2:8080";
             let scene = Scene { client: &client, mac, base, http: base, shelf: &shelf };

@@ -3,10 +3,13 @@
 mod check;
 mod completions;
 mod doctor;
+mod events;
 mod images;
 mod init;
+mod machines;
 mod man;
 mod nbps;
+mod orders;
 mod pull;
 mod render;
 mod running;
@@ -53,6 +56,18 @@ enum Command {
     Check(check::Arguments),
     /// Print what a machine gets, and why: which entries are for it, the offers in words, its exact script.
     Render(render::Arguments),
+    /// List the machines, those of the config and those that were only seen: what each is, when it was seen, how far it came, what it boots next.
+    Machines(machines::List),
+    /// Tell all of one machine: what it is, which entry is for it, what it boots next and why, and what became of its boots. It is named by its name, its MAC in any spelling, its serial number or its address.
+    Machine(machines::One),
+    /// Have the network boot a machine with `boot: once` or `boot: local` once more; the order is used up by a boot that fetches all that it boots.
+    Arm(orders::Arm),
+    /// Take back what was ordered for a machine: its disk boots it.
+    Disarm(orders::Disarm),
+    /// Have a machine boot this profile the next time, and then what the config says again.
+    Boot(orders::Boot),
+    /// Print what was told of the machines: each step of each boot, and what became of config and images.
+    Events(events::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
     Doctor(Doctor),
     /// Play a machine against the running daemon, step by step. Exit code 1 where a step fails.
@@ -102,6 +117,12 @@ impl Cli {
             Command::Render(arguments) => render::run(arguments),
             Command::Status(arguments) => status::run(arguments),
             Command::Reload(file) => status::reload(file.config),
+            Command::Machines(arguments) => machines::list(arguments),
+            Command::Machine(arguments) => machines::one(arguments),
+            Command::Arm(arguments) => orders::arm(arguments),
+            Command::Disarm(arguments) => orders::disarm(arguments),
+            Command::Boot(arguments) => orders::boot(arguments),
+            Command::Events(arguments) => events::run(arguments),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Pull(arguments) => pull::run(arguments),
             Command::Images(arguments) => images::run(arguments),

@@ -29,6 +29,7 @@ use crate::files::reason;
 use crate::images::inventory::IsMeant;
 use crate::images::pull::Ask;
 use crate::operations::Operations;
+use crate::operations::machines::Order;
 
 /// Its name in the state folder.
 pub const NAME: &str = "control.sock";
@@ -41,6 +42,8 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an operation may take, as a client waits for it.
 const OPERATION: Duration = Duration::from_secs(60);
+/// How long a client that follows what is told waits for something.
+const WAIT: Duration = Duration::from_secs(20);
 /// Connections at once.
 const MOST: usize = 64;
 
@@ -64,6 +67,38 @@ pub enum Request {
     Jobs {},
     /// List the images.
     Images {},
+    /// List the machines.
+    Machines {},
+    /// One machine, with what was told of it.
+    Machine {
+        /// Its name, MAC, serial number or address.
+        who: String,
+    },
+    /// Have the network boot a machine.
+    Arm {
+        /// Which.
+        who: String,
+        /// What it boots, where it is not what the config says.
+        profile: Option<String>,
+        /// How often.
+        times: u32,
+    },
+    /// Take back what was ordered for a machine.
+    Disarm {
+        /// Which.
+        who: String,
+    },
+    /// What was told.
+    Events {
+        /// After this number; 0 is the beginning.
+        after: u64,
+        /// Of this machine only.
+        who: Option<String>,
+        /// The last so many.
+        most: usize,
+        /// Whether to wait a while for something, where there is nothing.
+        wait: bool,
+    },
     /// Remove what no profile names.
     Prune {
         /// Whether that is only told.
@@ -236,6 +271,11 @@ async fn converse(mut connection: Connection, operations: Arc<Operations>) -> io
 
 async fn perform(request: Request, operations: &Arc<Operations>) -> Reply {
     let operations = Arc::clone(operations);
+    if let Request::Events { after, wait: true, .. } = &request {
+        let mut last = operations.journal.subscribe();
+        let (after, told) = (*after, WAIT);
+        timeout(told, last.wait_for(|last| *last > after)).await.ok();
+    }
     let performed = tokio::task::spawn_blocking(move || answer(request, &operations)).await;
     match performed {
         Ok(Ok(answer)) => Reply::Answer(answer),
@@ -253,6 +293,15 @@ fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
             let ask = if update { Ask::Newest } else { Ask::Missing };
             let jobs = operations.pull(&images, ask).map_err(|refusal| refusal.to_string())?;
             serde_json::to_value(jobs)
+        }
+        Request::Machines {} => serde_json::to_value(operations.machines()),
+        Request::Machine { who } => serde_json::to_value(operations.machine(&who)?),
+        Request::Arm { who, profile, times } => {
+            serde_json::to_value(operations.order(&who, Order::Arm { profile, times })?)
+        }
+        Request::Disarm { who } => serde_json::to_value(operations.order(&who, Order::Disarm)?),
+        Request::Events { after, who, most, wait: _ } => {
+            serde_json::to_value(operations.events(after, who.as_deref(), most)?)
         }
         Request::Jobs {} => serde_json::to_value(operations.jobs()),
         Request::Images {} => serde_json::to_value(operations.images()),
@@ -278,6 +327,9 @@ pub enum AskError {
         /// Why.
         reason: String,
     },
+    /// It does not do it.
+    #[error("{0}")]
+    Refused(String),
     /// It did not answer as it should.
     #[error("the daemon at {} {what}", path.display())]
     Silent {
@@ -318,6 +370,6 @@ pub fn ask<T: DeserializeOwned>(state: &Path, request: &Request) -> Result<(T, V
             let answer = serde_json::from_value(value.clone()).map_err(other)?;
             Ok((answer, value))
         }
-        Reply::Error(reason) => Err(silent(format!("does not do it: {reason}"))),
+        Reply::Error(reason) => Err(AskError::Refused(reason)),
     }
 }

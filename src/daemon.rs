@@ -105,6 +105,7 @@ pub async fn serve(source: Source) -> Result<()> {
         reloader: Arc::clone(&reloader),
         served: interfaces.subscribe(),
         journal: Arc::clone(&journal),
+        registry: registry.clone(),
         listeners: listeners(&server),
         transfers,
         images,

@@ -76,15 +76,13 @@ impl Default for Journal {
 impl Journal {
     /// One that goes on with what is kept in a state folder. Where that cannot be, it is told.
     pub fn open(state: &Path) -> Self {
-        let opened = Store::open(state).and_then(|(store, ring)| {
-            let writer = Writer::start(store);
-            let writer = writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
-            Ok((writer.ok(), ring))
-        });
-        match opened {
-            Ok((writer, ring)) => {
+        match Store::open(state) {
+            Ok((store, ring)) => {
+                let writer = Writer::start(store);
+                let writer =
+                    writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
                 let last = watch::Sender::new(ring.last());
-                Self { ring: Mutex::new(ring), writer, last, ..Self::default() }
+                Self { ring: Mutex::new(ring), writer: writer.ok(), last, ..Self::default() }
             }
             Err(error) => {
                 warn!("journal: {error}; what is told is in the log only, and not kept");

@@ -58,6 +58,7 @@ pub mod nbps;
 pub mod operations;
 pub mod ports;
 pub mod registry;
+pub mod roster;
 pub mod scripts;
 pub mod simulate;
 pub mod sum;

@@ -23,6 +23,13 @@ use crate::images::keeper::{self, Errand, NotFetched};
 use crate::images::pull::Ask;
 use crate::interfaces::Served;
 use crate::journal::Journal;
+use crate::journal::ring::Told;
+use crate::registry::Registry;
+use crate::roster::{self, Machine};
+
+pub mod machines;
+
+use machines::{Events, Order, Ordered, Story};
 
 /// How the daemon is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +184,8 @@ pub struct Operations {
     pub served: watch::Receiver<Arc<Served>>,
     /// The events.
     pub journal: Arc<Journal>,
+    /// What is remembered of machines.
+    pub registry: Registry,
     /// The ports.
     pub listeners: Vec<Listener>,
     /// The TFTP transfers under way.
@@ -192,7 +201,7 @@ pub struct Operations {
 impl Operations {
     /// How the daemon is doing.
     pub fn status(&self) -> Status {
-        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let config = self.running_config();
         let served = Arc::clone(&self.served.borrow());
         let interfaces = served.iter().map(|interface| ServedInterface {
             name: interface.name.clone(),
@@ -273,7 +282,7 @@ impl Operations {
     /// # Errors
     /// There is no such image, or it is the operator's own.
     pub fn pull(&self, images: &[String], ask: Ask) -> Result<Jobs, NotFetched> {
-        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let config = self.running_config();
         let errands = keeper::asked_for(&config, images)?;
         let shelf = self.images.shelf();
         let mut jobs = Jobs::default();
@@ -292,6 +301,54 @@ impl Operations {
         Ok(jobs)
     }
 
+    /// All machines, those of the config and those that were only seen.
+    pub fn machines(&self) -> Vec<Machine> {
+        machines::list(&self.running_config(), &self.registry.machines())
+    }
+
+    /// One of them, with what was told of it.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn machine(&self, who: &str) -> Result<Story, String> {
+        let entries = self.registry.machines();
+        machines::story(&self.running_config(), &entries, who, |found| {
+            machines::told_of(&self.journal, found)
+        })
+    }
+
+    /// Orders something for a machine.
+    ///
+    /// # Errors
+    /// There is no such machine, or it cannot be ordered.
+    pub fn order(&self, who: &str, order: Order) -> Result<Ordered, String> {
+        machines::order(&self.running_config(), &self.registry, who, order)
+    }
+
+    /// What was told after this number, of a machine or of all: the last so many.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn events(&self, after: u64, who: Option<&str>, most: usize) -> Result<Events, String> {
+        let last = *self.journal.subscribe().borrow();
+        let macs = match who {
+            Some(who) => {
+                let found = roster::find(&self.running_config(), &self.registry.machines(), who);
+                Some(found.map_err(|error| error.to_string())?.macs)
+            }
+            None => None,
+        };
+        let told = self.journal.after(after, macs.as_deref(), most);
+        let events: Vec<Told> = told.into_iter().map(|told| (*told).clone()).collect();
+        // What came in between is not passed over.
+        let last = events.last().map_or(last, |told| told.id.max(last));
+        Ok(Events { last, events })
+    }
+
+    fn running_config(&self) -> Arc<Config> {
+        Arc::clone(&self.reloader.subscribe().borrow())
+    }
+
     /// What is being fetched.
     pub fn jobs(&self) -> Jobs {
         let jobs = self.images.jobs().into_iter().map(|(set, job)| (set.to_string(), job));
@@ -300,13 +357,13 @@ impl Operations {
 
     /// All images.
     pub fn images(&self) -> Vec<Row> {
-        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let config = self.running_config();
         inventory::list(&config, self.images.store(), &self.images.jobs())
     }
 
     /// Removes what no profile names, or only says what that is.
     pub fn prune(&self, is_meant: IsMeant) -> Pruned {
-        let config = Arc::clone(&self.reloader.subscribe().borrow());
+        let config = self.running_config();
         let pruned = inventory::prune(&config, self.images.store(), is_meant);
         self.images.look();
         pruned

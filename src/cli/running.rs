@@ -1,11 +1,17 @@
 //! The running daemon, where there is one.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::config::Config;
 use crate::config::load::Source;
 use crate::control::{AskError, Request, ask};
+use crate::database::DatabaseError;
+use crate::journal;
+use crate::journal::ring::Ring;
+use crate::registry::machines::Entry;
+use crate::registry::store::Store;
 
 /// Asks the daemon of this config. None where there is none.
 ///
@@ -23,4 +29,38 @@ pub(super) fn ask_running<T: DeserializeOwned>(
         }
     }
     Ok(None)
+}
+
+/// What the last daemon of this config left behind.
+pub(super) struct Remembered {
+    /// The config as it is now.
+    pub(super) config: Config,
+    /// The machines.
+    pub(super) entries: Vec<Entry>,
+    /// What was told.
+    pub(super) ring: Ring,
+}
+
+/// Reads it where no daemon runs, and says so.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn remembered(source: &Source) -> Result<Remembered> {
+    let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
+    let state = &config.server.state;
+    eprintln!("reveille: no reveille runs; this is what is remembered in {}", state.display());
+    let is_new = |path: &str| !state.join(path).exists();
+    let entries = match Store::read(state) {
+        Ok(machines) => machines.iter().cloned().collect(),
+        Err(DatabaseError::Unusable { .. }) if is_new(Store::NAME) => Vec::new(),
+        Err(error) => bail!(error),
+    };
+    let ring = match journal::store::Store::read(state) {
+        Ok(ring) => ring,
+        Err(DatabaseError::Unusable { .. }) if is_new(journal::store::Store::NAME) => {
+            Ring::default()
+        }
+        Err(error) => bail!(error),
+    };
+    Ok(Remembered { config, entries, ring })
 }

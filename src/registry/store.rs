@@ -29,6 +29,9 @@ const FORM: Form = Form {
 pub struct Store(Database);
 
 impl Store {
+    /// Its name in the state folder.
+    pub const NAME: &str = FORM.name;
+
     /// Opens that of a state folder, and reads it; a new one where there is none.
     ///
     /// # Errors

@@ -274,7 +274,9 @@ fn a_bios_machine_reaches_its_disk_in_each_of_the_four_ways() {
         }
         let log = appliance.log();
         assert!(
-            log.contains("http-404 (52:54:00:77:00:04): not answered: it boots its local disk"),
+            log.contains(
+                "http-404 (52:54:00:77:00:04): left to its local disk: it boots its local disk"
+            ),
             "{log}"
         );
     });

@@ -1,0 +1,94 @@
+//! `reveille events`
+
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::ConfigFile;
+use super::nbps::print;
+use super::running::{Remembered, ask_running, remembered};
+use crate::boot::time::Time;
+use crate::config::load::Source;
+use crate::control::Request;
+use crate::journal::Level;
+use crate::journal::ring::Told;
+use crate::operations::machines::Events;
+use crate::roster;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Only this machine's: its name, MAC, serial number or address
+    machine: Option<String>,
+    /// Go on with what comes, until stopped
+    #[arg(long, short)]
+    follow: bool,
+    /// The last so many
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    lines: usize,
+    /// Print a line of JSON each
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { machine, follow, lines, json, file } = arguments;
+    let source = Source::find(file.config);
+    let mut request = Request::Events { after: 0, who: machine.clone(), most: lines, wait: false };
+    let asked = ask_running::<Events>(&source, &request)?;
+    let Some((Events { mut last, events }, _)) = asked else {
+        if follow {
+            bail!("no reveille runs: there is nothing to follow");
+        }
+        let Remembered { config, entries, ring } = remembered(&source)?;
+        let macs = match &machine {
+            Some(who) => Some(roster::find(&config, &entries, who)?.macs),
+            None => None,
+        };
+        let told = ring.after(0, macs.as_deref(), lines);
+        return tell(told.iter().map(AsRef::as_ref), json).map(|()| ExitCode::SUCCESS);
+    };
+    tell(events.iter(), json)?;
+    if !follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        request =
+            Request::Events { after: last, who: machine.clone(), most: usize::MAX, wait: true };
+        let asked = ask_running::<Events>(&source, &request)?;
+        let (events, _) = asked.ok_or_else(|| anyhow!("the daemon has ended"))?;
+        last = events.last;
+        tell(events.events.iter(), json)?;
+    }
+}
+
+fn tell<'a>(events: impl Iterator<Item = &'a Told>, json: bool) -> Result<()> {
+    let mut text = String::new();
+    for told in events {
+        text += &if json { serde_json::to_string(told)? } else { line(told) };
+        text.push('\n');
+    }
+    print(&text)
+}
+
+/// One event as people read it.
+pub(super) fn line(told: &Told) -> String {
+    let mark = match told.level {
+        Level::Warn => "! ",
+        Level::Info | Level::Debug => "",
+    };
+    let whose = told.whose();
+    let whose = if whose.is_empty() { whose } else { format!("{whose}  ") };
+    format!("{}  {whose}{mark}{}", moment(told.at), told.text)
+}
+
+/// When, on this host's clock.
+pub(super) fn moment(at: Time) -> String {
+    let millis = i64::try_from(at.millis()).unwrap_or_default();
+    let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH);
+    at.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}

@@ -1,0 +1,218 @@
+//! `reveille machines` and `reveille machine`
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use serde_json::Value;
+
+use super::ConfigFile;
+use super::events::{line, moment};
+use super::nbps::print;
+use super::running::{Remembered, ask_running, remembered};
+use super::status::{duration, now};
+use crate::boot::time::Time;
+use crate::config::load::Source;
+use crate::control::Request;
+use crate::operations::machines::{self, Story};
+use crate::roster::Machine;
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those that were seen and are not in the config
+    #[arg(long, conflicts_with = "known")]
+    unknown: bool,
+    /// Only those of the config
+    #[arg(long)]
+    known: bool,
+    /// Only those whose last boot came to nothing
+    #[arg(long)]
+    failed: bool,
+    /// Only those that are armed
+    #[arg(long)]
+    armed: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// The machine: its name, MAC, serial number or address
+    machine: String,
+    /// How much of what was told of it
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 30)]
+    lines: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub(super) fn list(arguments: List) -> Result<ExitCode> {
+    let source = Source::find(arguments.file.config.clone());
+    let asked = ask_running::<Vec<Machine>>(&source, &Request::Machines {})?;
+    let mut all = match asked {
+        Some((machines, _)) => machines,
+        None => {
+            let Remembered { config, entries, ring: _ } = remembered(&source)?;
+            machines::list(&config, &entries)
+        }
+    };
+    all.retain(|machine| arguments.takes(machine));
+    let text = if arguments.json {
+        format!("{:#}\n", serde_json::to_value(&all)?)
+    } else {
+        table(&all, now())
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl List {
+    fn takes(&self, machine: &Machine) -> bool {
+        (!self.unknown || machine.name.is_none())
+            && (!self.known || machine.name.is_some())
+            && (!self.failed || machine.failures > 0)
+            && (!self.armed || machine.armed > 0)
+    }
+}
+
+pub(super) fn one(arguments: One) -> Result<ExitCode> {
+    let source = Source::find(arguments.file.config);
+    let who = arguments.machine;
+    let asked = ask_running::<Story>(&source, &Request::Machine { who: who.clone() })?;
+    let (mut story, _): (Story, Value) = match asked {
+        Some(answer) => answer,
+        None => {
+            let Remembered { config, entries, ring } = remembered(&source)?;
+            let story = machines::story(&config, &entries, &who, |found| {
+                let told = ring.after(0, Some(&found.macs), usize::MAX);
+                told.into_iter().map(|told| (*told).clone()).collect()
+            });
+            (story.map_err(|reason| anyhow!(reason))?, Value::Null)
+        }
+    };
+    let first = story.events.len().saturating_sub(arguments.lines);
+    story.events.drain(..first);
+    let text = if arguments.json {
+        format!("{:#}\n", serde_json::to_value(&story)?)
+    } else {
+        told(&story, now())
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The machines as people read them, a line each.
+fn table(machines: &[Machine], now: u64) -> String {
+    if machines.is_empty() {
+        return "no machine\n".to_owned();
+    }
+    let heads = ["MACHINE", "MAC", "ADDRESS", "PRODUCT", "SEEN", "LAST BOOT", "BOOTS NEXT"];
+    let mut lines = vec![heads.map(str::to_owned)];
+    for machine in machines {
+        let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let reached = machine.reached.map(|reached| reached.words().to_owned());
+        let last = match (machine.failures, reached) {
+            (0, reached) => or(reached),
+            (1, reached) => format!("failed: {}", or(reached)),
+            (many, reached) => format!("failed {many} times: {}", or(reached)),
+        };
+        lines.push([
+            or(machine.name.clone()),
+            or(machine.macs.last().map(ToString::to_string)),
+            or(machine.address.map(|address| address.to_string())),
+            or(machine.product.clone()),
+            or(machine.last_seen.map(|at| format!("{} ago", duration(now.saturating_sub(at))))),
+            last,
+            machine.next.split(':').next().unwrap_or_default().to_owned(),
+        ]);
+    }
+    columns(&lines)
+}
+
+fn columns<const N: usize>(lines: &[[String; N]]) -> String {
+    let width = |at: usize| lines.iter().map(|cells| cells[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for cells in lines {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
+/// All of one machine.
+fn told(Story { machine, events }: &Story, now: u64) -> String {
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    let name = machine.name.clone().unwrap_or_else(|| "not in the config".to_owned());
+    rows.push(("machine", name));
+    let macs: Vec<String> = machine.macs.iter().map(ToString::to_string).collect();
+    rows.push(("mac", macs.join(", ")));
+    let facts = [
+        ("address", machine.address.map(|address| address.to_string())),
+        ("firmware", machine.firmware.clone()),
+        ("vendor", machine.vendor.clone()),
+        ("product", machine.product.clone()),
+        ("serial", machine.serial.clone()),
+        ("uuid", machine.uuid.clone()),
+        ("nic", machine.nic.clone()),
+    ];
+    rows.extend(facts.into_iter().filter_map(|(word, fact)| Some((word, fact?))));
+    let ago = |at: u64| {
+        format!(
+            "{} ({} ago)",
+            moment(Time::from_millis(at * 1000)),
+            duration(now.saturating_sub(at))
+        )
+    };
+    if let (Some(first), Some(last)) = (machine.first_seen, machine.last_seen) {
+        rows.push(("first seen", ago(first)));
+        rows.push(("last seen", ago(last)));
+    }
+    rows.push(("entry", machine.entry.clone()));
+    rows.push(("boots next", machine.next.clone()));
+    if machine.armed > 0 {
+        let times = if machine.armed == 1 { "" } else { "s" };
+        rows.push(("armed", format!("for {} boot{times}", machine.armed)));
+    }
+    rows.extend(machine.nbp.clone().map(|nbp| ("nbp", nbp)));
+    rows.push((
+        "boots",
+        match (machine.boots, machine.last_boot) {
+            (0, _) => "none completed".to_owned(),
+            (count, None) => format!("{count} completed"),
+            (count, Some(at)) => format!("{count} completed, the last {}", ago(at)),
+        },
+    ));
+    if let Some(reached) = machine.reached {
+        rows.push(("last boot", reached.words().to_owned()));
+    }
+    if machine.failures > 0 {
+        rows.push((
+            "failed",
+            match machine.failures {
+                1 => "once".to_owned(),
+                many => format!("{many} times in a row"),
+            },
+        ));
+    }
+    rows.extend(machine.verdict.clone().map(|verdict| ("verdict", verdict)));
+    let mut text = String::new();
+    for (word, what) in rows {
+        let _ = writeln!(text, "{word:<12}{what}");
+    }
+    if !events.is_empty() {
+        text.push('\n');
+        for told in events {
+            let _ = writeln!(text, "{}", line(told));
+        }
+    }
+    text
+}

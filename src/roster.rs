@@ -1,0 +1,335 @@
+//! The machines as people ask for them: those of the config and those that were only seen, by whatever name
+//! somebody has for one, and what each boots next.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::catalog::Catalog;
+use crate::boot::event::Subject;
+use crate::boot::names::nearest;
+use crate::boot::select::Boots;
+use crate::boot::settings::NbpLadder;
+use crate::boot::state::journey::Reached;
+use crate::boot::{Client, Mac, MachineState, Stage, select};
+use crate::config::Config;
+use crate::registry::machines::Entry;
+
+/// A machine, as it is told outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its name in the config.
+    pub name: Option<String>,
+    /// Its cards, as the config names them and as they were seen, the last one last.
+    pub macs: Vec<Mac>,
+    /// The address that it had last.
+    pub address: Option<Ipv4Addr>,
+    /// Its firmware, as DHCP told it.
+    pub firmware: Option<String>,
+    /// What iPXE told of it.
+    pub vendor: Option<String>,
+    /// See `vendor`.
+    pub product: Option<String>,
+    /// See `vendor`; else as the config says.
+    pub serial: Option<String>,
+    /// See `serial`.
+    pub uuid: Option<String>,
+    /// Its network card, as `lspci -n` would tell it.
+    pub nic: Option<String>,
+    /// When it was seen first, in seconds since 1970.
+    pub first_seen: Option<u64>,
+    /// When it was seen last.
+    pub last_seen: Option<u64>,
+    /// Which entry of the config is for it.
+    pub entry: String,
+    /// What it boots next, and why.
+    pub next: String,
+    /// For how many boots it is armed.
+    pub armed: u32,
+    /// Boots that fetched all that they boot.
+    pub boots: u64,
+    /// When the last of them was complete.
+    pub last_boot: Option<u64>,
+    /// Boots in a row that came to nothing since then.
+    pub failures: u32,
+    /// Where the last boot has stopped, and why.
+    pub verdict: Option<String>,
+    /// How far its last boot has come.
+    pub reached: Option<Reached>,
+    /// Which NBP its firmware gets, and why that one.
+    pub nbp: Option<String>,
+}
+
+/// Why there is no machine of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    /// Nobody has it.
+    #[error(
+        "there is no machine `{who}`: none in the config has this name, and none in it or seen so far this MAC, serial number or address{}", hint.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+    )]
+    Nobody {
+        /// What was asked for.
+        who: String,
+        /// What may have been meant.
+        hint: Option<String>,
+    },
+    /// Several have it.
+    #[error("`{who}` is the {what} of several machines: {}; name one by its MAC", machines.join(", "))]
+    Several {
+        /// What was asked for.
+        who: String,
+        /// What it is.
+        what: &'static str,
+        /// Whose it is.
+        machines: Vec<String>,
+    },
+}
+
+/// A machine that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// As events are about it.
+    pub subject: Subject,
+    /// What is remembered of it.
+    pub state: MachineState,
+    /// Its cards: those of the config, then those that were seen.
+    pub macs: Vec<Mac>,
+}
+
+/// All machines: those of the config by name, then the others, the one that was seen last first.
+pub fn list(config: &Config, entries: &[Entry]) -> Vec<Found> {
+    let catalog = &config.catalog;
+    let mut used = BTreeSet::new();
+    let named = catalog.machines().values().map(|machine| {
+        let is_its = |entry: &&Entry| {
+            let by_mac = entry.macs.iter().any(|mac| machine.macs.contains(mac));
+            by_mac || entry.name.as_deref() == Some(&machine.name)
+        };
+        let mut own: Vec<&Entry> = entries.iter().filter(is_its).collect();
+        used.extend(own.iter().map(|entry| entry.id));
+        // The rest of two that will be one, once it is seen again, comes behind.
+        own.sort_by_key(|entry| (entry.name.is_none(), std::cmp::Reverse(entry.state.last_seen)));
+        let mut macs = machine.macs.clone();
+        for mac in own.iter().flat_map(|entry| &entry.macs) {
+            macs.retain(|known| known != mac);
+            macs.push(*mac);
+        }
+        let state = own.first().map(|entry| entry.state.clone()).unwrap_or_default();
+        let subject = Subject {
+            mac: macs.last().copied(),
+            name: Some(machine.name.clone()),
+            address: state.address,
+        };
+        Found { subject, state, macs }
+    });
+    let mut all: Vec<Found> = named.collect();
+    let mut others: Vec<&Entry> =
+        entries.iter().filter(|entry| !used.contains(&entry.id)).collect();
+    others.sort_by_key(|entry| std::cmp::Reverse(entry.state.last_seen));
+    all.extend(others.into_iter().map(|entry| Found {
+        // What the config has no more has no name.
+        subject: Subject { name: None, ..entry.subject() },
+        state: entry.state.clone(),
+        macs: entry.macs.clone(),
+    }));
+    all
+}
+
+/// The machine that somebody means by its name, its MAC in any spelling, its serial number or its address.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn find(config: &Config, entries: &[Entry], who: &str) -> Result<Found, NotFound> {
+    let all = list(config, entries);
+    let serial = |found: &Found| {
+        let told =
+            found.state.client.as_ref().and_then(|client| client.facts.as_ref()?.serial.clone());
+        let name = found.subject.name.as_ref();
+        let said = name.and_then(|name| config.catalog.machines().get(name)?.serial.clone());
+        told.or(said)
+    };
+    let is_name = |found: &Found| found.subject.name.as_deref() == Some(who);
+    let mac = who.parse::<Mac>().ok();
+    let is_mac = |found: &Found| mac.is_some_and(|mac| found.macs.contains(&mac));
+    let is_serial =
+        |found: &Found| serial(found).is_some_and(|serial| serial.eq_ignore_ascii_case(who));
+    let address = who.parse::<Ipv4Addr>().ok();
+    let is_address = |found: &Found| address.is_some() && found.subject.address == address;
+    let is_named_so = |found: &Found| {
+        found.subject.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(who))
+    };
+    type Way<'a> = (&'static str, &'a dyn Fn(&Found) -> bool);
+    let ways: [Way<'_>; 5] = [
+        ("name", &is_name),
+        ("MAC address", &is_mac),
+        ("serial number", &is_serial),
+        ("address", &is_address),
+        ("name", &is_named_so),
+    ];
+    for (what, is_it) in ways {
+        let found: Vec<&Found> = all.iter().filter(|found| is_it(found)).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => return Ok((*one).clone()),
+            // An address goes from one machine to the next: it is that of the last.
+            several if what == "address" => {
+                let last = several.iter().max_by_key(|found| found.state.last_seen);
+                return Ok((**last.unwrap_or(&several[0])).clone());
+            }
+            several => {
+                let machines = several.iter().map(|found| found.subject.to_string()).collect();
+                return Err(NotFound::Several { who: who.to_owned(), what, machines });
+            }
+        }
+    }
+    let names = config.catalog.machines().keys().map(String::as_str);
+    let hint = nearest(who, names).map(str::to_owned);
+    Err(NotFound::Nobody { who: who.to_owned(), hint })
+}
+
+impl Found {
+    /// Who it is to the config: as its iPXE would ask.
+    fn client(&self, catalog: &Catalog) -> Client {
+        let machine = self.subject.name.as_ref().and_then(|name| catalog.machines().get(name));
+        let told = self.state.client.as_deref().cloned();
+        let mut client = told.unwrap_or_else(|| Client::at(Stage::Ipxe));
+        client.mac = self.subject.mac;
+        client.arch = client.arch.or(self.state.arch);
+        client.uuid = client.uuid.or_else(|| machine?.uuid);
+        client.address = self.subject.address;
+        client.choice = None;
+        client.has_no_disk = false;
+        let facts = client.facts.get_or_insert_default();
+        facts.serial = facts.serial.clone().or_else(|| machine?.serial.clone());
+        client
+    }
+
+    /// As it is told outside.
+    pub fn told(&self, config: &Config, now: SystemTime) -> Machine {
+        let catalog = &config.catalog;
+        let client = self.client(catalog);
+        let facts = client.facts.clone().unwrap_or_default();
+        let orders = self.state.orders(None, now);
+        let said = select(&client, catalog);
+        let by = match (&said.who.machine, &said.who.group) {
+            (Some(machine), _) if machine.profile.is_some() => format!("machine {}", machine.name),
+            (Some(machine), Some(group)) => {
+                format!("machine {}, group {}", machine.name, group.name)
+            }
+            (None, Some(group)) => format!("group {}", group.name),
+            (Some(machine), None) => format!("machine {}, `unknown`", machine.name),
+            (None, None) => "`unknown`".to_owned(),
+        };
+        let selection = said.now(catalog, &orders);
+        let next = match &selection.boots {
+            Boots::Profile(profile) => {
+                let because = orders.because(selection.policy, &profile.name);
+                format!("profile {}: {because}", profile.name)
+            }
+            Boots::Local(_, Some(because)) => format!("its local disk: {because}"),
+            Boots::Local(_, None) => "its local disk".to_owned(),
+            Boots::Menu => "the menu".to_owned(),
+            Boots::Ignore => "nothing: it is not answered".to_owned(),
+        };
+        let nbp = client.arch.and_then(|arch| {
+            let pinned = selection.first(|said| said.nbp.get(&arch).cloned());
+            let is_off = selection.first(|said| said.nbp_ladder) == Some(NbpLadder::Off);
+            let mode = match selection.first(|said| said.option_43) {
+                Some(mode) => format!("option_43 {}, as the config says", mode.word()),
+                None if is_off => "option_43 default".to_owned(),
+                None => format!("option_43 {}", self.state.option_43().word()),
+            };
+            let name = pinned.clone().or_else(|| {
+                let ladder = &self.state.ladder;
+                let nbps = &catalog.nbps;
+                let nbp = if is_off { nbps.for_arch(arch) } else { ladder.nbp(nbps, arch) };
+                nbp.map(|nbp| nbp.name.clone())
+            })?;
+            let why = match &self.state.ladder.worked {
+                _ if pinned.is_some() => "as the config says",
+                _ if is_off => "the usual one",
+                _ if self.state.ladder.has_climbed() => "the next one, after failures",
+                Some(worked) if worked.nbp == name => "it brought it to its script",
+                Some(_) | None => "the usual one",
+            };
+            Some(format!("{name} ({why}; {mode})"))
+        });
+        let seconds = |time: crate::boot::time::Time| time.millis() / 1000;
+        let journey = self.state.journey.as_deref();
+        Machine {
+            name: self.subject.name.clone(),
+            macs: self.macs.clone(),
+            address: self.subject.address,
+            firmware: client.arch.map(|arch| arch.to_string()),
+            vendor: facts.vendor,
+            product: facts.product,
+            serial: facts.serial,
+            uuid: client.uuid.map(|uuid| uuid.to_string()),
+            nic: facts.nic.map(|nic| nic.to_string()),
+            first_seen: self.state.first_seen.map(seconds),
+            last_seen: self.state.last_seen.map(seconds),
+            entry: by,
+            next,
+            armed: orders.armed.map_or(0, |armed| armed.times),
+            boots: self.state.boots,
+            last_boot: self.state.orders.completed.as_ref().map(|completed| seconds(completed.at)),
+            failures: self.state.failures,
+            verdict: self.state.verdict.clone().filter(|_| self.state.failures > 0),
+            reached: journey.map(|journey| journey.reached),
+            nbp,
+        }
+    }
+
+    /// What keeps an order to boot it from being given.
+    ///
+    /// # Errors
+    /// That.
+    pub fn may_be_armed(&self, config: &Config, profile: Option<&str>) -> Result<(), String> {
+        let catalog = &config.catalog;
+        if let Some(profile) = profile {
+            if catalog.profiles.contains_key(profile) {
+                return Ok(());
+            }
+            let near = nearest(profile, catalog.profiles.keys().map(String::as_str));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(format!("the config has no profile `{profile}`{hint}"));
+        }
+        let orders = crate::boot::state::orders::Orders::default();
+        let selection = select(&self.client(catalog), catalog).now(catalog, &orders);
+        match (&selection.boots, selection.policy) {
+            (Boots::Menu | Boots::Ignore | Boots::Local(None, _), _) => Err(format!(
+                "{} boots no profile by itself: say which one by --profile",
+                self.subject
+            )),
+            (Boots::Profile(_), crate::boot::settings::BootPolicy::Always) => Err(format!(
+                "{} boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one",
+                self.subject
+            )),
+            (Boots::Profile(_) | Boots::Local(Some(_), _), _) => Ok(()),
+        }
+    }
+}
+
+impl Reached {
+    /// In words, of a machine.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Offered => "offered an NBP",
+            Self::Asked => "asked for its NBP",
+            Self::PartOfNbp => "broke off its NBP",
+            Self::Nbp => "has its NBP",
+            Self::Led => "in iPXE",
+            Self::Ipxe => "in iPXE",
+            Self::Question => "asked what it is",
+            Self::Waiting => "waits for its image",
+            Self::Menu => "in the menu",
+            Self::Script => "has its script",
+            Self::Kernel => "has its kernel",
+            Self::All => "booted",
+            Self::Disk => "at its disk",
+        }
+    }
+}
