@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -208,11 +207,11 @@ impl Found {
     }
 
     /// As it is told outside.
-    pub fn told(&self, config: &Config, now: SystemTime) -> Machine {
+    pub fn told(&self, config: &Config) -> Machine {
         let catalog = &config.catalog;
         let client = self.client(catalog);
         let facts = client.facts.clone().unwrap_or_default();
-        let orders = self.state.orders(None, now);
+        let orders = self.state.orders.clone();
         let said = select(&client, catalog);
         let by = match (&said.who.machine, &said.who.group) {
             (Some(machine), _) if machine.profile.is_some() => format!("machine {}", machine.name),

@@ -217,14 +217,12 @@ impl MachineState {
         let Some(journey) = &mut self.journey else {
             return;
         };
-        match &journey.orders {
+        if let Some(before) = journey.orders.as_ref().filter(|_| had_all) {
             // It had all that it needs, and its kernel did not start: nothing is completed after all.
-            Some(before) if had_all => {
-                self.orders = self.orders.resumed(before);
-                self.boots = self.boots.saturating_sub(1);
-            }
-            Some(_) | None => journey.orders = Some(self.orders.clone()),
+            self.orders = self.orders.resumed(before);
+            self.boots = self.boots.saturating_sub(1);
         }
+        journey.orders = Some(self.orders.clone());
     }
 
     /// It has all that it needs.

@@ -1,7 +1,5 @@
 //! Machines: who there is, what becomes of one, what is ordered for one.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Event, Step};
@@ -60,8 +58,7 @@ pub struct Ordered {
 
 /// All machines.
 pub fn list(config: &Config, entries: &[Entry]) -> Vec<Machine> {
-    let now = SystemTime::now();
-    roster::list(config, entries).iter().map(|found| found.told(config, now)).collect()
+    roster::list(config, entries).iter().map(|found| found.told(config)).collect()
 }
 
 /// One machine, with what was told of it by `after`.
@@ -75,7 +72,7 @@ pub fn story(
     told_of: impl FnOnce(&Found) -> Vec<Told>,
 ) -> Result<Story, String> {
     let found = roster::find(config, entries, who).map_err(|error| error.to_string())?;
-    Ok(Story { machine: found.told(config, SystemTime::now()), events: told_of(&found) })
+    Ok(Story { machine: found.told(config), events: told_of(&found) })
 }
 
 /// What was told of a machine.
@@ -108,6 +105,6 @@ pub fn order(
     let not_kept = registry.flush().err();
     let after =
         roster::find(config, &registry.machines(), who).map_err(|error| error.to_string())?;
-    let next = after.told(config, SystemTime::now()).next;
+    let next = after.told(config).next;
     Ok(Ordered { done, next, not_kept })
 }

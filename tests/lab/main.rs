@@ -19,6 +19,7 @@ mod images;
 mod interfaces;
 mod journey;
 mod last_good;
+mod machines;
 mod option_43;
 mod reload;
 mod scripts;

@@ -218,7 +218,7 @@ unknown: netbootxyz
 }
 
 /// A disk whose boot sector prints a line on the first serial port.
-fn bios_disk(folder: &Folder) -> PathBuf {
+pub fn bios_disk(folder: &Folder) -> PathBuf {
     let mut sector = vec![
         0xfc, // cld
         0x31, 0xc0, 0x8e, 0xd8, // ds = 0
@@ -236,6 +236,17 @@ fn bios_disk(folder: &Folder) -> PathBuf {
     sector.extend([0x55, 0xaa]);
     sector.resize(1 << 20, 0);
     folder.write("disk.img", sector)
+}
+
+/// A folder that UEFI boots as a disk, and which prints the same line.
+pub fn uefi_disk(folder: &Folder) -> PathBuf {
+    let says = folder.write("grub.cfg", "echo lab: this is the disk\nhalt\n");
+    let program = folder.write("disk/EFI/BOOT/BOOTX64.EFI", "");
+    packaged("/usr/lib/grub/x86_64-efi/echo.mod", "grub-efi-amd64-bin");
+    packaged("/usr/bin/grub-mkimage", "grub-common");
+    let (says, made) = (says.display().to_string(), program.display().to_string());
+    run("grub-mkimage", &["-O", "x86_64-efi", "-p", "/", "-o", &made, "-c", &says, "echo", "halt"]);
+    folder.path().join("disk")
 }
 
 const LOCAL: &str = "
@@ -286,16 +297,7 @@ fn a_bios_machine_reaches_its_disk_in_each_of_the_four_ways() {
 fn a_uefi_machine_goes_on_to_its_disk_after_exit_and_after_a_404() {
     in_lab!(|lan| {
         let (folder, _router, _appliance) = serving(LOCAL);
-        let says = folder.write("grub.cfg", "echo lab: this is the disk\nhalt\n");
-        let program = folder.write("disk/EFI/BOOT/BOOTX64.EFI", "");
-        packaged("/usr/lib/grub/x86_64-efi/echo.mod", "grub-efi-amd64-bin");
-        packaged("/usr/bin/grub-mkimage", "grub-common");
-        let (says, made) = (says.display().to_string(), program.display().to_string());
-        run(
-            "grub-mkimage",
-            &["-O", "x86_64-efi", "-p", "/", "-o", &made, "-c", &says, "echo", "halt"],
-        );
-        let disk = folder.path().join("disk");
+        let disk = uefi_disk(&folder);
         for mac in [UEFI, "52:54:00:77:00:06"] {
             let hardware = Hardware { disk: Some(Disk::Folder(&disk)), ..Hardware::default() };
             let mut guest = Guest::power_on_with(&lan, (Machine::Uefi, mac), hardware);

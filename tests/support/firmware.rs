@@ -112,6 +112,30 @@ impl Firmware {
         offers + std::iter::from_fn(|| receive(&socket)).count()
     }
 
+    /// Broadcasts the first DISCOVER of a BIOS ROM, and takes no answer.
+    pub fn powers_on(&self) {
+        let options: [(u8, &[u8]); 2] = [(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])];
+        let datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, &options);
+        let socket = self.socket(0);
+        socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+    }
+
+    /// Broadcasts a DISCOVER from each of so many other machines, as fast as they are answered; how many are.
+    pub fn invent(&self, count: u32, options: &[(u8, &[u8])]) -> usize {
+        let socket = self.socket(68);
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("it is a socket");
+        let mut offers = 0;
+        for first in (0..count).step_by(100) {
+            for number in first..first + 100 {
+                let mut datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, options);
+                datagram[30..34].copy_from_slice(&number.to_be_bytes());
+                socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+            }
+            offers += (0..100).map_while(|_| receive(&socket)).count();
+        }
+        offers
+    }
+
     /// Broadcasts the REQUEST by which it takes its lease from another server.
     pub fn take_lease(&self, options: &[(u8, &[u8])]) {
         self.take_lease_from([10, 77, 0, 1], options);

@@ -166,7 +166,10 @@ impl Hardware<'_> {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.qemu.kill().ok();
+        // `timeout` hands it on; were it killed itself, the machine would run on, with its cable.
+        if self.qemu.try_wait().is_ok_and(|ended| ended.is_none()) {
+            run("kill", &["-TERM", &self.qemu.id().to_string()]);
+        }
         self.qemu.wait().ok();
     }
 }

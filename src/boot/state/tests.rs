@@ -232,7 +232,7 @@ fn an_order_given_while_a_kernel_does_not_start_holds() {
     machine.wait(30).arm(3);
     assert_eq!(machine.wait(30).script(), Because::Armed);
     machine.fetch_all();
-    assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(3));
+    assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(2));
     machine.take(Step::Disarmed {});
     assert_eq!(machine.wait(600).power_on(), Because::Disarmed);
 }

@@ -1,0 +1,377 @@
+//! Machines over time: booted once and then from their disk, armed, brought on by another NBP; and what is
+//! remembered of them, whatever ends the daemon.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::boots::appliance_with;
+use crate::in_lab;
+use crate::scripts::{bios_disk, uefi_disk};
+use crate::support::appliance::Folder;
+use crate::support::firmware::Firmware;
+use crate::support::guest::{Disk, Hardware};
+use crate::support::router::Ipv6;
+use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside};
+
+const BIOS: &str = "52:54:00:77:00:01";
+const UEFI: &str = "52:54:00:77:00:02";
+
+const ONCE: &str = "
+server: { nbps: [/usr/lib/ipxe] }
+images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
+profiles:
+  install: { script: linux, image: linux, boot: once, cmdline: [console=ttyS0, quiet, lab.once=1] }
+  rescue: { script: linux, image: linux, cmdline: [console=ttyS0, quiet, lab.rescue=1] }
+machines:
+  bios: { mac: 52:54:00:77:00:01, profile: install }
+  uefi: { mac: 52:54:00:77:00:02, profile: install }
+";
+
+/// Runs a command of the operator beside the daemon, or where it was.
+fn reveille(folder: &Folder, arguments: &[&str]) -> Output {
+    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+    command.args(arguments).current_dir(folder.path()).env_remove("REVEILLE_CONFIG");
+    command.output().unwrap()
+}
+
+fn done(folder: &Folder, arguments: &[&str]) -> String {
+    let output = reveille(folder, arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {text}{why}");
+    text
+}
+
+fn machine(folder: &Folder, who: &str) -> Value {
+    let story = done(folder, &["machine", who, "--json"]);
+    serde_json::from_str::<Value>(&story).unwrap()["machine"].clone()
+}
+
+#[test]
+fn a_machine_installs_once_lands_on_its_disk_and_boots_the_network_again_when_it_is_armed() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let (folder, mut appliance) = appliance_with(ONCE);
+        let (bios, uefi) = (bios_disk(&folder), uefi_disk(&folder));
+        for (name, kind, mac, disk) in [
+            ("bios", Machine::Bios, BIOS, Disk::Image(&bios)),
+            ("uefi", Machine::Uefi, UEFI, Disk::Folder(&uefi)),
+        ] {
+            let hardware = Hardware { disk: Some(disk), ..Hardware::default() };
+            let on = || Guest::power_on_with(&lan, (kind, mac), hardware);
+            let line = on().command_line();
+            assert!(line.ends_with("console=ttyS0 quiet lab.once=1"), "{line}");
+            let told = machine(&folder, name);
+            assert_eq!((&told["boots"], &told["failures"]), (&1.into(), &0.into()), "{told}");
+            assert!(told["next"].as_str().unwrap().starts_with("its local disk: "), "{told}");
+
+            let mut guest = on();
+            guest.wait_for("goes to its local disk (exit)");
+            guest.wait_for("lab: this is the disk");
+            drop(guest);
+
+            // By its MAC, as a switch writes it.
+            let armed = done(&folder, &["arm", &mac.replace(':', "-").to_uppercase()]);
+            assert!(armed.contains("next boot: profile install: it is armed"), "{armed}");
+            let line = on().command_line();
+            assert!(line.ends_with("lab.once=1"), "{line}");
+            done(&folder, &["boot", name, "--profile", "rescue"]);
+            let line = on().command_line();
+            assert!(line.ends_with("lab.rescue=1"), "{line}");
+            let mut guest = on();
+            guest.wait_for("lab: this is the disk");
+            drop(guest);
+            let told = machine(&folder, name);
+            assert_eq!((&told["boots"], &told["armed"]), (&3.into(), &0.into()), "{told}");
+        }
+        assert!(!appliance.log().contains("panicked"));
+    });
+}
+
+#[test]
+fn a_machine_whose_disk_does_not_boot_is_booted_by_the_network_again_and_that_is_told() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let (folder, mut appliance) = appliance_with(ONCE);
+        let empty = folder.write("empty.img", vec![0; 1 << 20]);
+        let hardware = Hardware { disk: Some(Disk::Image(&empty)), ..Hardware::default() };
+        let on = || Guest::power_on_with(&lan, (Machine::Bios, BIOS), hardware);
+        on().command_line();
+        let mut guest = on();
+        guest.wait_for("goes to its local disk (exit)");
+        drop(guest);
+        assert!(on().command_line().ends_with("lab.once=1"));
+        let line = appliance.wait_for("stopped: it was sent to its local disk and was back in PXE");
+        assert!(line.contains("bios (52:54:00:77:00:01)"), "{line}");
+        let told = done(&folder, &["machine", "bios"]);
+        assert!(told.contains("! stopped: it was sent to its local disk"), "{told}");
+
+        // By sanboot iPXE itself finds out, and nobody has to power-cycle it.
+        let sanboot = ONCE.replace("boot: once", "boot: once, local_boot: sanboot");
+        folder.write("config.yaml", sanboot);
+        appliance.wait_for("local_boot");
+        let line = on().command_line();
+        assert!(line.ends_with("lab.once=1"), "{line}");
+        appliance.wait_for("stopped: iPXE could not start its local disk");
+    });
+}
+
+#[test]
+fn a_uefi_machine_whose_nbp_is_damaged_reaches_its_script_by_the_next_one() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);
+        let config = ONCE.replace("nbps: [/usr/lib/ipxe]", "nbps: [./own]");
+        let folder = Folder::new();
+        let mut damaged = fs::read("/usr/lib/ipxe/snponly.efi").unwrap();
+        // Its header says what it is; behind it there is nothing that runs.
+        damaged[4096..].fill(0);
+        folder.write("own/snponly.efi", damaged);
+        fs::copy("/usr/lib/ipxe/ipxe.efi", folder.path().join("own/ipxe.efi")).unwrap();
+        folder.write("config.yaml", config);
+        fs::create_dir_all(folder.path().join("images")).unwrap();
+        fs::copy(crate::support::guest::kernel(), folder.path().join("images/linux")).unwrap();
+        crate::support::guest::initramfs(&folder.path().join("images"));
+        let mut appliance = Appliance::start(&folder);
+        for _ in 0..2 {
+            let guest = Guest::power_on(&lan, Machine::Uefi, UEFI);
+            appliance.wait_for("fetched snponly.efi over TFTP");
+            drop(guest);
+        }
+        let line = Guest::power_on(&lan, Machine::Uefi, UEFI).command_line();
+        assert!(line.ends_with("lab.once=1"), "{line}");
+        let log = appliance.log();
+        assert_eq!(log.matches("stopped: it has fetched snponly.efi").count(), 2, "{log}");
+        assert!(log.contains("fetched ipxe.efi over TFTP"), "{log}");
+        let nbp = machine(&folder, "uefi")["nbp"].to_string();
+        assert!(nbp.contains("ipxe.efi (it brought it to its script"), "{nbp}");
+        // And so it is after a restart.
+        appliance.signal("TERM");
+        assert_eq!(appliance.ended().0, Some(0));
+        let _appliance = Appliance::start(&folder);
+        let nbp = machine(&folder, "uefi")["nbp"].to_string();
+        assert!(nbp.contains("ipxe.efi (it brought it to its script"), "{nbp}");
+    });
+}
+
+const MACHINES: u8 = 50;
+
+fn rack() -> String {
+    let mut config = "
+server: { nbps: [./nbps] }
+images: { linux: { kernel: ./linux, initrd: ./first } }
+profiles: { install: { script: linux, image: linux, boot: once, local_boot: sanboot } }
+machines:
+"
+    .to_owned();
+    for n in 0..MACHINES {
+        config += &format!("  m{n}: {{ mac: '52:54:00:78:00:{n:02x}', profile: install }}\n");
+    }
+    config
+}
+
+/// What a simulated machine has come to know.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// It has fetched all.
+    fetched: u64,
+    /// It was sent to its disk.
+    at_disk: bool,
+    /// That was before it had fetched anything.
+    is_unbooted: bool,
+}
+
+#[test]
+fn a_daemon_that_is_killed_again_and_again_forgets_no_boot_that_it_has_told_and_no_order() {
+    in_lab!(|lan| {
+        lan.attach("rack", "10.77.0.50/24");
+        let folder = Folder::new();
+        folder.write("config.yaml", rack());
+        folder.write("nbps/undionly.kpxe", vec![0xea; 70_000]);
+        folder.write("linux", vec![1; 200_000]);
+        folder.write("first", vec![2; 500_000]);
+        let seen = Arc::new(Mutex::new(BTreeMap::<u8, Seen>::new()));
+        // How often each was told to have fetched its last part, over all lives of the daemon.
+        let mut told = BTreeMap::<u8, u64>::new();
+        let mut armed = BTreeMap::<u8, u64>::new();
+        for round in 0..8_u64 {
+            let appliance = Appliance::start(&folder);
+            let is_over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for part in 0..5 {
+                    let (seen, is_over) = (Arc::clone(&seen), &is_over);
+                    scope.spawn(move || {
+                        for n in (0..MACHINES).filter(|n| n % 5 == part) {
+                            if is_over.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            boot(n, &seen);
+                        }
+                    });
+                }
+                // Orders, while all this goes on.
+                for n in [round as u8, 20 + round as u8] {
+                    if reveille(&folder, &["arm", &format!("m{n}")]).status.success() {
+                        *armed.entry(n).or_default() += 1;
+                        seen.lock().unwrap().entry(n).or_default().at_disk = false;
+                    }
+                }
+                thread::sleep(Duration::from_millis(300 + 350 * round));
+                appliance.signal("KILL");
+                is_over.store(true, Ordering::Relaxed);
+            });
+            for line in appliance.ended().1.lines() {
+                let of = (0..MACHINES).find(|n| line.contains(&format!(" m{n} (")));
+                if let Some(n) = of.filter(|_| line.contains("fetched linux/initrd over")) {
+                    *told.entry(n).or_default() += 1;
+                }
+            }
+        }
+        let _appliance = Appliance::start(&folder);
+        let machines: Vec<Value> =
+            serde_json::from_str(&done(&folder, &["machines", "--json"])).unwrap();
+        assert_eq!(machines.len(), usize::from(MACHINES));
+        let seen = seen.lock().unwrap();
+        let mut completed = 0;
+        for told_of in machines {
+            let n: u8 = told_of["name"].as_str().unwrap()[1..].parse().unwrap();
+            let boots = told_of["boots"].as_u64().unwrap();
+            let fetched = seen.get(&n).copied().unwrap_or_default().fetched;
+            let told = told.get(&n).copied().unwrap_or_default();
+            assert!(boots >= told, "m{n}: {told} boots were told, and {boots} are remembered");
+            // What was sent to the last byte when the daemon was killed may not have arrived.
+            let most = fetched.max(told);
+            assert!(boots <= most, "m{n} has fetched all {fetched} times, and booted {boots}");
+            let is_unbooted = seen.get(&n).is_some_and(|seen| seen.is_unbooted);
+            assert!(!is_unbooted || told > 0, "m{n} went to its disk unbooted");
+            let armed = armed.get(&n).copied().unwrap_or_default();
+            let is_disk = told_of["next"].as_str().unwrap().starts_with("its local disk");
+            // One boot for itself, and one for each order that was given when it had none.
+            assert_eq!(is_disk, boots > 0 && told_of["armed"] == 0, "{told_of}");
+            assert!(boots <= 1 + armed, "{told_of}");
+            completed += boots;
+        }
+        assert!(completed > u64::from(MACHINES) / 2, "the test has tested little: {completed}");
+    });
+}
+
+/// One boot of a machine, as far as the daemon lives.
+fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>) {
+    let firmware = Firmware::new("rack", [0x52, 0x54, 0, 0x78, 0, n], Ipv4Addr::new(10, 77, 0, 50));
+    let mac = firmware.hyphenated();
+    if seen.lock().unwrap().get(&n).is_some_and(|seen| seen.at_disk) {
+        return;
+    }
+    firmware.powers_on();
+    let get = |path: &str| {
+        let url = format!("http://10.77.0.2:8080{path}");
+        let output = firmware.curl(&["--fail", "--max-time", "5", &url]);
+        output.status.success().then_some(output.stdout)
+    };
+    let Some(script) = get(&format!("/boot/{mac}.ipxe")) else {
+        return;
+    };
+    let script = String::from_utf8(script).unwrap();
+    if script.contains("goes to its local disk") {
+        let mut seen = seen.lock().unwrap();
+        let own = seen.entry(n).or_default();
+        own.at_disk = true;
+        own.is_unbooted |= own.fetched == 0;
+        return;
+    }
+    // A part of a file, and its head, are no boot.
+    let url = format!("http://10.77.0.2:8080/images/linux/initrd?mac={mac}");
+    firmware.curl(&["--head", "--max-time", "5", &url]);
+    firmware.curl(&["--range", "0-99", "--max-time", "5", &url]);
+    let all = get(&format!("/images/linux/kernel?mac={mac}"))
+        .and_then(|_| get(&format!("/images/linux/initrd?mac={mac}")));
+    if all.is_some() {
+        seen.lock().unwrap().entry(n).or_default().fetched += 1;
+    }
+}
+
+#[test]
+fn a_registry_that_is_damaged_is_put_aside_and_the_daemon_serves_on() {
+    in_lab!(|lan| {
+        lan.attach("rack", "10.77.0.50/24");
+        let folder = Folder::new();
+        folder.write("config.yaml", rack());
+        folder.write("nbps/undionly.kpxe", vec![0xea; 70_000]);
+        folder.write("linux", vec![1; 1000]);
+        folder.write("first", vec![2; 1000]);
+        let seen = Mutex::default();
+        let mut appliance = Appliance::start(&folder);
+        boot(7, &seen);
+        appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
+        appliance.signal("TERM");
+        assert_eq!(appliance.ended().0, Some(0));
+
+        // Without a daemon the commands read what it left, say so, and write orders down.
+        let output = reveille(&folder, &["machine", "m7"]);
+        let (text, why) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(why.contains("no reveille runs; this is what is remembered in "), "{why}");
+        assert!(text.contains("1 completed"), "{text}");
+        assert!(text.contains("fetched linux/initrd over HTTP: 1000 bytes"), "{text}");
+        let output = reveille(&folder, &["events", "m7"]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("m7  runs its script"));
+        done(&folder, &["arm", "m7"]);
+        let appliance = Appliance::start(&folder);
+        assert_eq!(machine(&folder, "m7")["armed"], 1);
+        appliance.signal("KILL");
+        appliance.ended();
+
+        let registry = folder.path().join("state/registry.db");
+        let mut bytes = fs::read(&registry).unwrap();
+        let len = bytes.len();
+        bytes[100..len.min(5000)].fill(0x5a);
+        fs::write(&registry, bytes).unwrap();
+        for end in ["-wal", "-shm"] {
+            fs::remove_file(folder.path().join(format!("state/registry.db{end}"))).ok();
+        }
+        let mut appliance = Appliance::launch(&folder);
+        let line = appliance.wait_for("is damaged");
+        assert!(line.contains("put aside as ") && line.contains("registry.db.damaged-"), "{line}");
+        appliance.wait_for("ready");
+        boot(7, &seen);
+        appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
+        assert_eq!(machine(&folder, "m7")["boots"], 1);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_invented_machines_take_little_memory_and_push_out_no_machine_of_the_config() {
+    in_lab!(|lan| {
+        lan.attach("rack", "10.77.0.50/24");
+        let folder = Folder::new();
+        folder.write("config.yaml", rack());
+        folder.write("nbps/undionly.kpxe", vec![0xea; 70_000]);
+        folder.write("linux", vec![1; 1000]);
+        folder.write("first", vec![2; 1000]);
+        let mut appliance = Appliance::start(&folder);
+        boot(7, &Mutex::default());
+        appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
+        let firmware = Firmware::new("rack", [2; 6], Ipv4Addr::new(10, 77, 0, 50));
+        let options: [(u8, &[u8]); 2] = [(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])];
+        let invented = firmware.invent(100_000, &options);
+        assert!(invented > 20_000, "the test has tested little: {invented} were answered");
+        let status = fs::read_to_string(format!("/proc/{}/status", appliance.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(peak < 128 << 10, "its memory peaked at {peak} KiB");
+        let machines: Vec<Value> =
+            serde_json::from_str(&done(&folder, &["machines", "--json"])).unwrap();
+        assert!(machines.len() <= 10_000 + usize::from(MACHINES), "{}", machines.len());
+        assert_eq!(machine(&folder, "m7")["boots"], 1);
+        let told = done(&folder, &["events", "m7"]);
+        assert!(told.contains("m7  fetched linux/initrd"), "{told}");
+    });
+}
