@@ -50,6 +50,7 @@ bench:
 	cargo bench --locked --bench offers
 	cargo bench --locked --bench scripts
 	cargo bench --locked --bench profiles
+	cargo bench --locked --bench registry
 
 clean:
 	cargo clean

@@ -85,16 +85,22 @@ impl fmt::Display for Cpu {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The system serial number, without surrounding blanks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// The product name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub product: Option<String>,
     /// The manufacturer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<String>,
     /// What the CPU can run, where the firmware does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
     /// Whether it is of the level x86-64-v2, as those since 2009 are; nothing where it is no x86.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub has_v2: Option<bool>,
     /// The network card that it booted from.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nic: Option<PciId>,
 }
 
@@ -103,8 +109,10 @@ pub struct Facts {
 pub struct Client {
     /// The hardware address, unless the client put something else into `chaddr`
     /// (UEFI may send its system GUID there).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
     /// The architecture, where the stage tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
     /// How far the boot has come.
     pub stage: Stage,
@@ -113,12 +121,16 @@ pub struct Client {
     /// Whether it can be asked for more than it must be: whoever fetches a script by hand wants to see it.
     pub may_be_asked: bool,
     /// The client machine identifier: option 97, or iPXE's `${uuid}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<Uuid>,
     /// Where it is: its own address, or while it has none that of its relay, or ours on its LAN.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
     /// What iPXE told of the machine; `None` until it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
     /// The profile that somebody chose from the menu.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub choice: Option<String>,
     /// Whether its iPXE tells that it could not start the local disk.
     pub has_no_disk: bool,

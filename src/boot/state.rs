@@ -40,31 +40,46 @@ const MOST_CARDS: usize = 16;
 #[serde(default)]
 pub struct MachineState {
     /// When it was seen first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Time>,
     /// When it was seen last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
     /// The address that it had then.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
     /// What its firmware is, as DHCP told it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
     /// Whom the last script was for, with what iPXE told of the machine: what fetches the machine's own
     /// files later tells nothing of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Box<Client>>,
     /// Boots that fetched all that they boot.
     pub boots: u64,
     /// Boots that came to nothing since then.
     pub failures: u32,
     /// Why the last of them did.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
     /// Whether the network boots it, or its disk.
     pub orders: Orders,
     /// Which NBP its firmware gets.
+    #[serde(skip_serializing_if = "is_default")]
     pub ladder: Ladder,
     /// The boot that is under way, or was the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub journey: Option<Box<Journey>>,
+    #[serde(skip_serializing_if = "is_default")]
     chain: Chain,
     /// Which of its cards were sent to the disk, and when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     at_disk: Vec<AtDisk>,
+}
+
+/// What need not be written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A card that was sent to the disk: where a machine has two, its firmware tries one after the other before

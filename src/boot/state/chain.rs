@@ -34,10 +34,13 @@ pub(super) struct Chain {
     /// The NBP that was fetched last.
     nbp: String,
     /// When it was fetched without a script after it, the last time last, no more than [`MOST_FETCHES`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     fetched: Vec<Time>,
     /// Whether it was shown the way to its script.
     was_led: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     nbp_offered: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_xid: Option<u32>,
     transactions: u32,
 }

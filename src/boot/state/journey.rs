@@ -109,24 +109,32 @@ pub struct Journey {
     /// When something was heard of it the last time.
     pub last: Time,
     /// By what it was seen to begin; nothing where DHCP was not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
     /// How far it has come.
     pub reached: Reached,
     /// The NBP that it was offered, or has fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nbp: Option<String>,
     /// What option 43 said with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub option_43: Option<Option43>,
     /// What was broken off last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub broken_off: Option<Part>,
     /// Why it was refused something, the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// What its script boots.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
     /// What it has fetched whole of its image.
     pub fetched: BTreeSet<String>,
     /// How it was sent to its disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to_disk: Option<LocalBoot>,
     /// What was ordered when it got its script.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) orders: Option<Orders>,
     /// Whether it was told that it has stopped.
     pub is_told: bool,

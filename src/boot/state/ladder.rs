@@ -35,14 +35,17 @@ pub struct Worked {
 #[serde(default)]
 pub struct Ladder {
     /// The firmware that this is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
     arch: Option<Arch>,
     /// At which step it failed the last time, and how often in a row there.
+    #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<(Reached, u32)>,
     /// How often another NBP was taken.
     nbps: u32,
     /// How often another option 43 was taken.
     modes: u32,
     /// What brought it to its script the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub worked: Option<Worked>,
 }
 

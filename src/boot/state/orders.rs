@@ -37,12 +37,15 @@ pub struct Completed {
 #[serde(default)]
 pub struct Orders {
     /// The order to boot it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub armed: Option<Arming>,
     /// Whether it was disarmed: its disk boots it, come what may.
     pub is_disarmed: bool,
     /// The last boot that was completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub completed: Option<Completed>,
     /// When its disk turned out not to boot, since then.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_failed: Option<Time>,
 }
 
