@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod adopt;
 mod check;
 mod completions;
 mod doctor;
@@ -11,6 +12,7 @@ mod man;
 mod nbps;
 mod orders;
 mod pull;
+mod put;
 mod render;
 mod running;
 mod schematic;
@@ -66,6 +68,8 @@ enum Command {
     Disarm(orders::Disarm),
     /// Have a machine boot this profile the next time, and then what the config says again.
     Boot(orders::Boot),
+    /// Enter a machine that was seen into the config file, as it stands: comments and order stay. The running daemon takes it up by itself.
+    Adopt(adopt::Arguments),
     /// Print what was told of the machines: each step of each boot, and what became of config and images.
     Events(events::Arguments),
     /// Find out what stands in the way of a boot. Exit code 1 where something does.
@@ -122,6 +126,7 @@ impl Cli {
             Command::Arm(arguments) => orders::arm(arguments),
             Command::Disarm(arguments) => orders::disarm(arguments),
             Command::Boot(arguments) => orders::boot(arguments),
+            Command::Adopt(arguments) => adopt::run(arguments),
             Command::Events(arguments) => events::run(arguments),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),
             Command::Pull(arguments) => pull::run(arguments),

@@ -23,6 +23,7 @@ use crate::boot::decide::Naming;
 use crate::boot::templates::Templates;
 use crate::boot::{Catalog, Shelf};
 
+pub mod adopt;
 pub mod changes;
 pub mod event;
 pub mod fields;

@@ -19,13 +19,12 @@ use crate::interfaces::{self, Choice};
 
 mod ask;
 mod plan;
-mod put;
 mod steps;
 mod text;
 
+use super::put::{Existing, Piece, put};
 use ask::Terminal;
 use plan::{Extension, Name, NewMachine, Plan, Release, System};
-use put::{Existing, Piece, put};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -98,7 +98,7 @@ impl Made {
             self.folders.push(folder.to_owned());
         }
         let mut file = tempfile::Builder::new()
-            .prefix(".reveille-init-")
+            .prefix(".reveille-new-")
             .permissions(Permissions::from_mode(piece.mode))
             .tempfile_in(folder)?;
         file.write_all(piece.content.as_bytes())?;
@@ -114,6 +114,10 @@ impl Made {
             }
             Existing::IsReplaced => {
                 let old = beside(path)?;
+                // It stays the file of whose it was, where whoever replaces it may say so.
+                if let Ok(owner) = path.metadata() {
+                    chown(file.path(), Some(owner.uid()), Some(owner.gid())).ok();
+                }
                 file.persist(path)?;
                 old
             }
@@ -134,7 +138,7 @@ fn beside(path: &Path) -> io::Result<Option<TempPath>> {
         return Ok(None);
     }
     let link = tempfile::Builder::new()
-        .prefix(".reveille-init-")
+        .prefix(".reveille-new-")
         .make_in(folder(path), |name| fs::hard_link(path, name))?;
     Ok(Some(link.into_temp_path()))
 }
@@ -156,8 +160,6 @@ impl Drop for Made {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     fn pieces<'a>(config: &'a Path, token: &'a Path) -> [Piece<'a>; 2] {
