@@ -400,3 +400,54 @@ fn a_folder_that_may_not_be_written_is_named() {
         "reveille: cannot write …/state/nbps: Not a directory (os error 20)"
     );
 }
+
+#[test]
+fn a_machine_is_entered_into_the_config_as_it_stands_and_ordered_without_a_daemon() {
+    let folder = folder();
+    let config = folder.path().join("config.yaml");
+    let old = "\
+server: { state: state, nbps: [] }   # here
+profiles: { disk: { script: local-disk, boot: once } }
+machines:
+    # the first
+    oden: { mac: '52:54:00:00:00:01', profile: disk }
+
+# the end
+unknown: local
+";
+    fs::write(&config, old).unwrap();
+    let adopt = |mac: &str, more: &[&str]| {
+        reveille(folder.path(), &[&["adopt", mac, "--name", "balder"], more].concat())
+    };
+    let entry = "  balder:\n    mac: \"52:54:00:00:00:09\"\n    profile: disk\n";
+    let printed = adopt("5254.0000.0009", &["--profile", "disk", "--print"]);
+    assert_eq!((printed.stdout.as_str(), printed.code), (entry, Some(0)), "{printed:?}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), old);
+    let wrong = adopt("5254.0000.0009", &["--profile", "dusk"]);
+    assert!(
+        wrong.stderr.contains("there is no profile named `dusk`; did you mean `disk`?"),
+        "{wrong:?}"
+    );
+    assert_eq!(fs::read_to_string(&config).unwrap(), old);
+
+    let entered = adopt("52-54-00-00-00-09", &["--profile", "disk"]);
+    assert_eq!(entered.code, Some(0), "{entered:?}");
+    let new = old.replace(
+        "profile: disk }\n\n",
+        "profile: disk }\n    balder:\n        mac: \"52:54:00:00:00:09\"\n        profile: disk\n\n",
+    );
+    assert_eq!(fs::read_to_string(&config).unwrap(), new);
+    let again = adopt("52:54:00:00:00:09", &[]);
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("is in the config already, as machine balder"), "{again:?}");
+
+    let armed = reveille(folder.path(), &["boot", "balder", "--profile", "disk"]);
+    assert_eq!(armed.code, Some(0), "{armed:?}");
+    assert!(armed.stderr.contains("no reveille runs; it is written down in "), "{armed:?}");
+    let listed = reveille(folder.path(), &["machines", "--armed"]);
+    assert_eq!(listed.stdout.lines().count(), 2, "{listed:?}");
+    assert!(listed.stdout.contains("balder   52:54:00:00:00:09"), "{listed:?}");
+    let nobody = reveille(folder.path(), &["machine", "baldur"]);
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.stderr.contains("did you mean `balder`?"), "{nobody:?}");
+}
