@@ -79,7 +79,7 @@ pub fn explain(
 }
 
 /// Which machine, group and profile.
-fn entries(
+pub fn entries(
     selection: &Selection,
     client: &Client,
     catalog: &Catalog,

@@ -16,7 +16,7 @@ use self::machines::{Entry, Id, Machines};
 use self::store::Store;
 use self::writer::{Change, Writer};
 use crate::boot::event::Subject;
-use crate::boot::{Event, MachineState};
+use crate::boot::{Catalog, Event, Mac, MachineState};
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
@@ -183,6 +183,17 @@ impl Registry {
         known.cloned().unwrap_or_default()
     }
 
+    /// Who has this card: as the config says, or, where that names it otherwise, as it was seen.
+    pub fn whose(&self, mac: Mac, catalog: &Catalog) -> Subject {
+        let named = catalog.machine(mac).map(|machine| machine.name.clone());
+        let seen = || {
+            let subject = Subject { mac: Some(mac), ..Subject::default() };
+            let name = locked(&self.remembered).machines.find(&subject)?.name.clone()?;
+            catalog.machines().contains_key(&name).then_some(name)
+        };
+        Subject { mac: Some(mac), name: named.or_else(seen), address: None }
+    }
+
     /// All machines that are remembered.
     pub fn machines(&self) -> Vec<Entry> {
         locked(&self.remembered).machines.iter().cloned().collect()
@@ -316,7 +327,7 @@ fn is_fresh(seen: SystemTime, now: SystemTime) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{Mac, Step};
+    use crate::boot::Step;
 
     fn leased(mac: Mac, address: Ipv4Addr) -> Event {
         Event {
@@ -334,6 +345,84 @@ mod tests {
         registry.record(leased(old, address));
         registry.record(leased(new, address));
         assert_eq!(registry.subject_at(address).mac, Some(new));
+    }
+
+    #[test]
+    fn a_card_that_the_config_does_not_name_is_its_machines_as_long_as_that_is_there() {
+        use crate::boot::catalog::{Machine, Network};
+        use crate::boot::settings::Settings;
+        let registry = Registry::default();
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        let mut seen = leased(mac, Ipv4Addr::new(10, 0, 0, 100));
+        seen.subject.name = Some("oden".into());
+        registry.record(seen);
+        let mut catalog = Catalog::default();
+        assert_eq!(registry.whose(mac, &catalog).name, None);
+        catalog.add(Machine {
+            name: "oden".into(),
+            macs: vec![],
+            uuid: Some(uuid::Uuid::max()),
+            serial: None,
+            profile: None,
+            network: Network::default(),
+            settings: Settings::default(),
+        });
+        assert_eq!(registry.whose(mac, &catalog).name.as_deref(), Some("oden"));
+    }
+
+    #[test]
+    fn what_was_recorded_is_there_again_whatever_ended_the_daemon() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Registry::open(folder.path(), Arc::new(Journal::open(folder.path())));
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        let address = Ipv4Addr::new(10, 0, 0, 100);
+        let mut event = leased(mac, address);
+        event.subject.name = Some("oden".into());
+        let state = {
+            let registry = open();
+            registry.record(event.clone());
+            registry
+                .record(Event { step: Step::Armed { profile: None, times: 2 }, ..event.clone() });
+            registry.flush().unwrap();
+            registry.state(&event.subject)
+        };
+        // Nothing was closed.
+        let registry = open();
+        assert_eq!(registry.state(&event.subject), state);
+        assert_eq!(state.orders.armed.as_ref().map(|armed| armed.times), Some(2));
+        registry.close();
+        for end in ["-wal", "-shm"] {
+            std::fs::remove_file(folder.path().join(format!("{}{end}", Store::NAME))).ok();
+        }
+        std::fs::write(
+            folder.path().join(Store::NAME),
+            "no database, but long enough for one".repeat(99),
+        )
+        .unwrap();
+        let registry = open();
+        assert_eq!(registry.state(&event.subject), MachineState::default());
+        registry.record(event.clone());
+        registry.flush().unwrap();
+        let aside = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let is_aside = |name: String| name.starts_with("registry.db.damaged-");
+        assert!(aside.into_iter().any(|entry| is_aside(entry.file_name().into_string().unwrap())));
+    }
+
+    #[test]
+    fn one_of_a_later_version_stays_as_it_is_and_machines_boot_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Registry::open(folder.path(), Arc::default());
+        open().close();
+        let path = folder.path().join(Store::NAME);
+        let later = rusqlite::Connection::open(&path).unwrap();
+        later.pragma_update(None, "user_version", 99).unwrap();
+        drop(later);
+        let before = std::fs::read(&path).unwrap();
+        let registry = open();
+        registry.record(leased(Mac::new([2; 6]), Ipv4Addr::new(10, 0, 0, 100)));
+        assert!(registry.flush().is_err());
+        assert_eq!(registry.machines().len(), 1);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
     #[test]

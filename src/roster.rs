@@ -15,6 +15,7 @@ use crate::boot::settings::NbpLadder;
 use crate::boot::state::journey::Reached;
 use crate::boot::{Client, Mac, MachineState, Stage, select};
 use crate::config::Config;
+use crate::explain::entries;
 use crate::registry::machines::Entry;
 
 /// A machine, as it is told outside.
@@ -42,8 +43,8 @@ pub struct Machine {
     pub first_seen: Option<u64>,
     /// When it was seen last.
     pub last_seen: Option<u64>,
-    /// Which entry of the config is for it.
-    pub entry: String,
+    /// Which entries of the config are for it, and why: a word, and what there is to it.
+    pub why: Vec<(String, String)>,
     /// What it boots next, and why.
     pub next: String,
     /// For how many boots it is armed.
@@ -213,15 +214,8 @@ impl Found {
         let facts = client.facts.clone().unwrap_or_default();
         let orders = self.state.orders.clone();
         let said = select(&client, catalog);
-        let by = match (&said.who.machine, &said.who.group) {
-            (Some(machine), _) if machine.profile.is_some() => format!("machine {}", machine.name),
-            (Some(machine), Some(group)) => {
-                format!("machine {}, group {}", machine.name, group.name)
-            }
-            (None, Some(group)) => format!("group {}", group.name),
-            (Some(machine), None) => format!("machine {}, `unknown`", machine.name),
-            (None, None) => "`unknown`".to_owned(),
-        };
+        let why = entries(&said, &client, catalog);
+        let why = why.into_iter().map(|(word, what)| (word.to_owned(), what)).collect();
         let selection = said.now(catalog, &orders);
         let next = match &selection.boots {
             Boots::Profile(profile) => {
@@ -270,7 +264,7 @@ impl Found {
             nic: facts.nic.map(|nic| nic.to_string()),
             first_seen: self.state.first_seen.map(seconds),
             last_seen: self.state.last_seen.map(seconds),
-            entry: by,
+            why,
             next,
             armed: orders.armed.map_or(0, |armed| armed.times),
             boots: self.state.boots,

@@ -176,7 +176,11 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
         rows.push(("first seen", ago(first)));
         rows.push(("last seen", ago(last)));
     }
-    rows.push(("entry", machine.entry.clone()));
+    rows.extend(machine.why.iter().map(|(word, what)| match word.as_str() {
+        "machine" => ("entry", what.clone()),
+        "group" => ("group", what.clone()),
+        _ => ("config", what.clone()),
+    }));
     rows.push(("boots next", machine.next.clone()));
     if machine.armed > 0 {
         let times = if machine.armed == 1 { "" } else { "s" };

@@ -299,6 +299,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_boot_that_can_never_be_completed_is_told_of_one_that_is_to_be_completed_once() {
+        let yaml = "profiles:\n  a: { script: netbootxyz, boot: once }\n  b: { script: menu }\n";
+        assert_eq!(
+            complaints(yaml),
+            [
+                "config.yaml:2:34: profiles.a.boot: a boot counts once the kernel and all initrds are fetched, and this profile has no `image`: the network boots its machines whenever they ask"
+            ]
+        );
+    }
+
+    #[test]
     fn every_problem_is_told_at_once_each_with_its_place() {
         let yaml = "\
 server:

@@ -50,26 +50,31 @@ pub async fn script(
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
     };
     let config = Arc::clone(&server.config.borrow());
-    let known = config.catalog.machine(mac).map(|machine| machine.name.clone());
-    let arch = server.registry.state(&Subject { mac: Some(mac), name: known, address: None }).arch;
+    let known = server.registry.whose(mac, &config.catalog);
+    let mut state = server.registry.state(&known);
     let told = links::told(query.as_deref().unwrap_or_default());
     let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
     let may_be_asked = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
-    let client = Client { may_be_asked, ..client(mac, arrival.from, &told, arch) };
+    let client = Client { may_be_asked, ..client(mac, arrival.from, &told, state.arch) };
+    let identified = config.catalog.identify(&client).map(|machine| machine.name.clone());
     let subject = Subject {
         mac: Some(mac),
-        name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
+        name: identified.or_else(|| known.name.clone()),
         address: (!arrival.from.is_loopback()).then_some(arrival.from),
     };
+    if subject.name != known.name {
+        state = server.registry.state(&subject);
+    }
     let shelf = server.images.shelf();
     let now = SystemTime::now();
     if client.has_no_disk
         && method != Method::HEAD
-        && let Some(step) = server.registry.state(&subject).disk_failed(now)
+        && let Some(step) = state.disk_failed(now)
     {
         server.registry.record(Event { subject: subject.clone(), step });
+        state = server.registry.state(&subject);
     }
-    let orders = server.registry.state(&subject).orders(None, now);
+    let orders = state.orders(None, now);
     let remembered = (&*shelf, &orders);
     let (text, does) = match decide_script(&client, &config.catalog, &config.templates, remembered)
     {
@@ -138,16 +143,13 @@ pub async fn file(
     };
     let config = Arc::clone(&server.config.borrow());
     // An installer tells nothing of its machine; what its iPXE told is remembered.
-    let known = config.catalog.machine(mac).map(|machine| machine.name.clone());
-    let state = server.registry.state(&Subject { mac: Some(mac), name: known, address: None });
+    let known = server.registry.whose(mac, &config.catalog);
+    let state = server.registry.state(&known);
     let nothing = Client { mac: Some(mac), arch: state.arch, ..Client::at(Stage::Ipxe) };
     let client = state.client.as_deref().cloned().unwrap_or(nothing);
     let client = Client { address: Some(arrival.from), ..client };
-    let subject = Subject {
-        mac: Some(mac),
-        name: config.catalog.identify(&client).map(|machine| machine.name.clone()),
-        address: (!arrival.from.is_loopback()).then_some(arrival.from),
-    };
+    let subject =
+        Subject { address: (!arrival.from.is_loopback()).then_some(arrival.from), ..known };
     let base = links::base(address, config.server.http_port);
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     match scripts::render_file((now, &state.orders_under_way()), &name, (mac, &client), &base) {
@@ -214,11 +216,7 @@ pub async fn image(
     let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
     let subject = match whose.get("mac").and_then(|mac| mac.parse::<Mac>().ok()) {
-        Some(mac) => Subject {
-            mac: Some(mac),
-            name: config.catalog.machine(mac).map(|machine| machine.name.clone()),
-            address: None,
-        },
+        Some(mac) => server.registry.whose(mac, &config.catalog),
         None => server.registry.subject_at(arrival.from),
     };
     let name = format!("{image}/{part}");

@@ -41,6 +41,8 @@ struct Queue {
     put: u64,
     /// How much of it is done.
     done: u64,
+    /// Whether somebody waits for all of it.
+    is_urgent: bool,
     /// Why the last attempt to write failed.
     failed: Option<String>,
     is_closed: bool,
@@ -106,6 +108,7 @@ impl Writer {
         let lazy = std::mem::take(&mut queue.lazy);
         queue.changed.extend(lazy);
         let mine = queue.put;
+        queue.is_urgent = true;
         self.put.notify_one();
         let until = Instant::now() + PATIENCE;
         while queue.done < mine && !queue.is_closed {
@@ -137,7 +140,7 @@ impl Writer {
             let mut queue = self.queue();
             loop {
                 let is_waiting = !queue.events.is_empty() || !queue.changed.is_empty();
-                if queue.is_closed || is_waiting && again.is_none() {
+                if queue.is_closed || queue.is_urgent || is_waiting && again.is_none() {
                     break;
                 }
                 let waits = if again.is_some() { AGAIN } else { LAZY };
@@ -160,6 +163,7 @@ impl Writer {
             let gone = std::mem::take(&mut queue.gone);
             let events = std::mem::take(&mut queue.events);
             let put = queue.put;
+            queue.is_urgent = false;
             drop(queue);
 
             let written = pen.write(&changed, &gone);

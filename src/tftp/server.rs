@@ -257,8 +257,8 @@ impl Server {
             }
         };
         if let Asked::Script(mac) = wanted {
-            let name = config.catalog.machine(mac).map(|machine| machine.name.clone());
-            subject = Subject { mac: Some(mac), name, address: Some(*peer.ip()) };
+            let known = self.registry.whose(mac, &config.catalog);
+            subject = Subject { address: Some(*peer.ip()), ..known };
         }
         // A request from the same port for something else ends what was running there.
         let outcome = match self.sessions.get_mut(peer) {

@@ -8,7 +8,7 @@ use crate::boot::cmdline::Flaw;
 use crate::boot::settings::{BootPolicy, LocalBoot, NbpLadder, Option43, Settings, Var};
 use crate::config::fields::{Fields, Keys, Located};
 use crate::config::problem::Problems;
-use crate::config::yaml::{Node, Value};
+use crate::config::yaml::{Node, Place, Value};
 
 /// Their keys.
 pub(super) const SETTINGS: &[&str] = &[
@@ -36,6 +36,8 @@ pub struct Said {
     pub nbps: Vec<(Arch, Located<String>)>,
     /// `files`: name, and path.
     pub files: Vec<(String, Located<String>)>,
+    /// Where `boot` stands.
+    pub boot_at: Option<(String, Place)>,
     /// Those that say how DHCP answers, where each stands.
     pub at_dhcp: Vec<Located<&'static str>>,
 }
@@ -81,7 +83,9 @@ impl Said {
             vars: vars(fields, problems),
         };
         let at_dhcp = at_dhcp(fields, settings.local_boot);
-        Self { settings, nbps: nbps(fields, problems), files: files(fields, problems), at_dhcp }
+        let boot_at = fields.node("boot").map(|node| (fields.path("boot"), node.place));
+        let nbps = nbps(fields, problems);
+        Self { settings, nbps, files: files(fields, problems), boot_at, at_dhcp }
     }
 }
 

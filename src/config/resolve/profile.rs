@@ -11,7 +11,7 @@ use crate::boot::Arch;
 use crate::boot::catalog::{Image, Profile};
 use crate::boot::omni::Omni;
 use crate::boot::select::Who;
-use crate::boot::settings::Settings;
+use crate::boot::settings::{BootPolicy, Settings};
 use crate::config::fields::{Located, no_such};
 use crate::config::file;
 
@@ -49,6 +49,7 @@ impl Linker<'_> {
             self.problems.error(&name.key, name.place, message);
         }
         let without_image = profile.lacks_image;
+        let boot_at = profile.said.boot_at.clone();
         let profile = Profile {
             name: name.value.clone(),
             script: script.value,
@@ -59,6 +60,13 @@ impl Linker<'_> {
         if without_image && profile.needs_image() {
             let message = format!("script `{}` needs an `image`", profile.script);
             self.problems.error(&name.key, name.place, message);
+        }
+        if profile.settings.boot == Some(BootPolicy::Once)
+            && profile.image.is_none()
+            && let Some((key, place)) = boot_at
+        {
+            let message = "a boot counts once the kernel and all initrds are fetched, and this profile has no `image`: the network boots its machines whenever they ask";
+            self.problems.warning(&key, place, message);
         }
         self.measure_kernel_line(name, &profile, &Who::default());
         Some(profile)
