@@ -22,6 +22,11 @@
 //! comes from one snapshot of the [`config`], and each step leaves an [`boot::Event`] in the
 //! [`journal`].
 //!
+//! What decides the next boot of a machine is its [`boot::MachineState`], which those events change and the
+//! [`registry`] keeps: the boot that is under way ([`boot::state::journey`]), what was ordered
+//! ([`boot::state::orders`]), which NBP it gets ([`boot::state::ladder`]). It is on the disk before the event is
+//! told. Where a boot comes to nothing, [`boot::verdict`] says where and why. [`roster`] tells of the machines.
+//!
 //! The images come from elsewhere: [`images`] sees to it that what the config names is here, whole and
 //! undamaged, [`talos`] knows what they are made of and asks the factory that makes them, [`web`] fetches. What
 //! is here is on the [`boot::Shelf`], which a decision looks at.
