@@ -50,6 +50,8 @@ pub struct Status {
     pub missing_interfaces: Vec<String>,
     /// What is not here of the images that profiles name, a line each.
     pub missing_images: Vec<String>,
+    /// Why what is remembered of machines is not kept, where it is not.
+    pub not_kept: Option<String>,
     /// How many of what there are.
     pub counts: Counts,
     /// How many events of each kind there were since the start.
@@ -218,6 +220,7 @@ impl Operations {
             interfaces: interfaces.collect(),
             missing_interfaces: served.missing().to_vec(),
             missing_images: self.missing_images(&config),
+            not_kept: self.registry.trouble(),
             counts: self.counts(&config),
             events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
         }

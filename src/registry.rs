@@ -140,6 +140,14 @@ impl Registry {
         }
     }
 
+    /// Why what is remembered is not kept, where it is not.
+    pub fn trouble(&self) -> Option<String> {
+        match &self.writer {
+            Some(writer) => writer.failed(),
+            None => Some("the registry could not be opened, see the log".to_owned()),
+        }
+    }
+
     /// Looks for boots that have come no further, for ever.
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(LOOK);

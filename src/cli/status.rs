@@ -125,6 +125,10 @@ fn told(status: &Status, now: u64) -> String {
     if !missing_images.is_empty() {
         rows.push(("waits for", missing_images.join("\n")));
     }
+    if let Some(reason) = &status.not_kept {
+        let until = "what is remembered of machines holds until this daemon ends";
+        rows.push(("not kept", format!("{until}: {reason}")));
+    }
     rows.push(("sends", counted(counts.tftp_transfers, "file") + " over TFTP"));
     let events = joined(events.iter().map(|(kind, count)| format!("{kind} {count}")));
     rows.push(("since then", if events.is_empty() { "nothing".to_owned() } else { events }));
@@ -258,6 +262,7 @@ mod tests {
             }],
             missing_interfaces: vec!["interface eth7 has no IPv4 address".into()],
             missing_images: vec!["talos: 43 % of 99 MiB are here".into()],
+            not_kept: Some("state/registry.db: the disk is full".into()),
             counts: Counts {
                 machines: 16,
                 groups: 2,
@@ -282,6 +287,7 @@ boots on      eth0 (192.168.1.2)
               interface eth7 has no IPv4 address
 knows         16 machines, 2 groups, 1 profile, 2 images, 4 NBPs
 waits for     talos: 43 % of 99 MiB are here
+not kept      what is remembered of machines holds until this daemon ends: state/registry.db: the disk is full
 sends         0 files over TFTP
 since then    offered 12, refused 1
 "

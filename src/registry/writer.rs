@@ -122,6 +122,11 @@ impl Writer {
         queue.failed.clone().map_or(Ok(()), Err)
     }
 
+    /// Why the last attempt to write failed.
+    pub(super) fn failed(&self) -> Option<String> {
+        self.queue().failed.clone()
+    }
+
     /// Writes what waits, and ends.
     pub(super) fn close(&self) {
         // Why it cannot be written has been told.
