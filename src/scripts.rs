@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::boot::advice::Advice;
 use crate::boot::client::Facts;
-use crate::boot::decide::Script;
+use crate::boot::decide::{Ignored, Script};
 use crate::boot::event::{Sent, Starts};
 use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::state::orders::Orders;
@@ -108,7 +108,7 @@ pub fn render_for_tftp(
     mac: Mac,
     at: SocketAddrV4,
     from: Ipv4Addr,
-) -> Result<(String, Does), String> {
+) -> Result<(String, Does), Ignored> {
     let Snapshot { config, shelf } = now;
     let client = Client {
         mac: Some(mac),
@@ -118,7 +118,7 @@ pub fn render_for_tftp(
         ..Client::at(Stage::Ipxe)
     };
     let script = decide_script(&client, &config.catalog, &config.templates, (shelf, orders));
-    let script = script.map_err(|reason| reason.to_string())?;
+    let script = script?;
     let http = links::base(*at.ip(), config.server.http_port);
     Ok(render(now, &script, (mac, &client), (&links::tftp_base(at), &http)))
 }

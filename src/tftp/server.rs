@@ -18,6 +18,7 @@ use super::packet::{self, ErrorCode, Packet, Rrq};
 use super::ports::{Inbox, Outgoing, PortId, Ports};
 use super::sessions::{Kind, Running, Session, Sessions};
 use super::transfer::{Action, Outcome, Transfer};
+use crate::boot::decide::Ignored;
 use crate::boot::event::Subject;
 use crate::boot::state::orders::Orders;
 use crate::boot::{Event, Step, links, script};
@@ -64,7 +65,32 @@ struct Read {
     number: u64,
     /// Its name.
     file: String,
-    read: Result<(Content, Kind), String>,
+    read: Result<(Content, Kind), Unserved>,
+}
+
+/// Why a file is not sent.
+#[derive(Debug)]
+enum Unserved {
+    /// It cannot be read.
+    Unreadable(String),
+    /// The machine gets no script.
+    Decided(Ignored),
+}
+
+impl Unserved {
+    /// The step that it is to have asked for the file.
+    fn step(self, what: String) -> Step {
+        match self {
+            Self::Unreadable(reason) => Step::Refused { what, reason },
+            Self::Decided(reason) => reason.step(),
+        }
+    }
+}
+
+impl From<String> for Unserved {
+    fn from(reason: String) -> Self {
+        Self::Unreadable(reason)
+    }
 }
 
 impl Server {
@@ -311,7 +337,7 @@ impl Server {
                 let (port, subject) = (session.port, session.subject.clone());
                 self.sessions.remove(peer, now);
                 self.ports.give_back(port);
-                self.record_refusal(subject, file, reason);
+                self.registry.record(Event { subject, step: reason.step(file) });
                 let text = "the file cannot be read; the server's log says why";
                 self.send_error((port, peer), ErrorCode::AccessViolation, text, now);
                 return;
@@ -457,7 +483,7 @@ async fn read(
     (files, images): (&Shared, &Images),
     (now, orders): (Snapshot<'_>, &Orders),
     (at, from): (SocketAddrV4, Ipv4Addr),
-) -> Result<(Content, Kind), String> {
+) -> Result<(Content, Kind), Unserved> {
     let read = async |path: &Path| {
         files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
     };
@@ -469,7 +495,8 @@ async fn read(
         }
         Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp((now, orders), *mac, at, from)?;
+            let (text, does) = scripts::render_for_tftp((now, orders), *mac, at, from)
+                .map_err(Unserved::Decided)?;
             (Arc::new(text.into_bytes()), Kind::Script(does))
         }
         Asked::Autoexec(_) => {
