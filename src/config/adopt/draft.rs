@@ -171,7 +171,8 @@ impl<'a> Opening<'a> {
             .into_iter()
             .find_map(|key| own.strip_prefix(key)?.trim_start().strip_prefix(':'))?;
         let key = &line[..line.len() - behind.len()];
-        let comment = behind.find(" #").or_else(|| behind.find("\t#")).unwrap_or(behind.len());
+        let comment = [" #", "\t#"].into_iter().filter_map(|begin| behind.find(begin)).min();
+        let comment = comment.unwrap_or(behind.len());
         let value = behind[..comment].trim();
         let before = behind.len() - behind.trim_start().len();
         let rest = if value.is_empty() { behind } else { &behind[before + value.len()..] };

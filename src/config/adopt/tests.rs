@@ -85,6 +85,7 @@ fn machines_with_nothing_under_it_gets_its_first() {
         ("machines: null   # none", "machines:   # none"),
         ("machines: {}", "machines:"),
         ("machines: { } # {}", "machines: # {}"),
+        ("machines: ~\t# a # b", "machines:\t# a # b"),
         ("\"machines\" : ~", "\"machines\" :"),
         ("'machines': {}", "'machines':"),
     ] {
@@ -377,6 +378,25 @@ fn the_example_takes_one_more() {
         grown = with_machine(&grown, &Entry { name, mac, ..new.clone() }).unwrap();
     }
     assert_eq!(grown.lines().count(), text.lines().count() + 20 * 4);
+}
+
+#[test]
+fn a_file_that_is_cut_or_garbled_is_refused_or_keeps_its_lines() {
+    let text = "# ä\nserver: { a: [b] }\nmachines: # ö\n  a: &a\n    n: |\n      x: y\n  # z\n  b: { <<: *a }\n\n# c\nunknown: menu\n...\n";
+    let mut entered = 0;
+    for (at, was) in text.char_indices() {
+        let (before, behind) = (&text[..at], &text[at + was.len_utf8()..]);
+        let mut garbled = vec![before.to_owned(), format!("{before}{behind}")];
+        let odd = ["\r", "\n", "\t", "{", "}", "*", "#", ":", " ", "\u{feff}", "ä"];
+        garbled.extend(odd.map(|odd| format!("{before}{odd}{behind}")));
+        for old in garbled {
+            if let Ok(new) = with_machine(&old, &oden()) {
+                entered += 1;
+                assert!(keeps_every_line(&old, &new), "{old:?}\n{new:?}");
+            }
+        }
+    }
+    assert!(entered > 500, "{entered}");
 }
 
 /// Whether the old text's lines are all in the new one, in their order, with one block between them.
