@@ -24,6 +24,9 @@ const ONE_ATTEMPT: Duration = Duration::from_secs(35);
 /// How long a repeated DISCOVER, with the same transaction, is of the same attempt. Some firmware makes its
 /// transaction of its MAC, and has the same after each power-on.
 const SAME_TRANSACTION: Duration = Duration::from_mins(2);
+/// How soon after a fetch no machine can have been started anew: an offer that is told of then went out before
+/// the fetch, by a thread that had to wait.
+const LATE: Duration = Duration::from_secs(2);
 /// How long iPXE, once loaded, may take to ask DHCP for its script.
 const LOADED: Duration = Duration::from_mins(10);
 /// How soon who fetches its script anew, and was never seen at DHCP, only tries again.
@@ -198,6 +201,11 @@ impl Journey {
 
     /// Whether who asks DHCP so now has been started anew.
     fn is_over_by(&self, by: Start, at: Time) -> bool {
+        let is_its = self.start.is_none_or(|start| start.mac == by.mac);
+        let is_fetching = self.reached.is_scripted() && self.reached != Reached::Disk;
+        if is_its && is_fetching && at.is_within(LATE, self.last) {
+            return false;
+        }
         let has_loaded = match self.reached {
             Reached::PartOfNbp | Reached::Nbp | Reached::Led => true,
             Reached::Offered
@@ -276,10 +284,12 @@ impl Journey {
                         self.option_43 = *option_43;
                     }
                 }
-                if let Some(start) = &mut self.start
-                    && start.stage == *stage
-                {
-                    start.xid = *xid;
+                match (&mut self.start, event.subject.mac) {
+                    (Some(start), _) if start.stage == *stage => start.xid = *xid,
+                    (None, Some(mac)) if *stage != Stage::Ipxe => {
+                        self.start = Some(Start { mac, stage: *stage, xid: *xid });
+                    }
+                    (Some(_) | None, _) => {}
                 }
             }
             Step::Acknowledged { .. } | Step::Probed { .. } => reached(Reached::Asked),

@@ -348,6 +348,17 @@ fn a_machine_whose_dhcp_is_not_seen_completes_its_boots_all_the_same() {
 }
 
 #[test]
+fn an_offer_that_is_told_of_late_does_not_begin_its_boot_anew() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.take(script(machine.boot()));
+    machine.discover(Stage::Pxe, LocalBoot::Exit);
+    machine.discover(Stage::Ipxe, LocalBoot::Exit);
+    machine.fetch_all();
+    assert_eq!(machine.state.boots, 1);
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+}
+
+#[test]
 fn after_two_failures_at_the_same_step_another_nbp_is_tried_and_what_works_stays() {
     use crate::boot::nbp::{Nbp, Nbps};
     let mut nbps = Nbps::default();
