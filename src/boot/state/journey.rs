@@ -202,7 +202,7 @@ impl Journey {
     /// Whether who asks DHCP so now has been started anew.
     fn is_over_by(&self, by: Start, at: Time) -> bool {
         let is_its = self.start.is_none_or(|start| start.mac == by.mac);
-        let is_fetching = self.reached.is_scripted() && self.reached != Reached::Disk;
+        let is_fetching = self.reached.is_scripted() && self.reached < Reached::All;
         if is_its && is_fetching && at.is_within(LATE, self.last) {
             return false;
         }
