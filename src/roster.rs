@@ -13,6 +13,7 @@ use crate::boot::names::nearest;
 use crate::boot::select::Boots;
 use crate::boot::settings::NbpLadder;
 use crate::boot::state::journey::Reached;
+use crate::boot::verdict::Verdict;
 use crate::boot::{Client, Mac, MachineState, Stage, select};
 use crate::config::Config;
 use crate::explain::entries;
@@ -56,7 +57,7 @@ pub struct Machine {
     /// Boots in a row that came to nothing since then.
     pub failures: u32,
     /// Where the last boot has stopped, and why.
-    pub verdict: Option<String>,
+    pub verdict: Option<Box<Verdict>>,
     /// How far its last boot has come.
     pub reached: Option<Reached>,
     /// Which NBP its firmware gets, and why that one.

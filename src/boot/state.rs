@@ -61,7 +61,7 @@ pub struct MachineState {
     pub failures: u32,
     /// Why the last of them did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<String>,
+    pub verdict: Option<Box<Verdict>>,
     /// Whether the network boots it, or its disk.
     pub orders: Orders,
     /// Which NBP its firmware gets.
@@ -272,7 +272,7 @@ impl MachineState {
 
     fn stop(&mut self, verdict: &Verdict, at: Time) {
         self.failures = self.failures.saturating_add(1);
-        self.verdict = Some(verdict.to_string());
+        self.verdict = Some(Box::new(verdict.clone()));
         if verdict.reached == Reached::Disk {
             self.orders.disk_failed = Some(at);
             self.at_disk.clear();

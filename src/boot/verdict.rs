@@ -4,8 +4,11 @@
 //! The rules are data: at which step, on what firmware, what is said, and who saw it. The first that fits counts.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::Arch;
 use super::client::Stage;
@@ -17,16 +20,16 @@ use super::state::journey::{Journey, Reached};
 const SOON: Duration = Duration::from_mins(5);
 
 /// Where a boot has stopped, and the likely causes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// How far it had come.
     pub reached: Reached,
-    /// The rule that says so.
-    pub rule: &'static str,
+    /// The rule that says so, by its name.
+    pub rule: Cow<'static, str>,
     /// One sentence.
     pub words: String,
     /// Who saw it.
-    pub source: &'static str,
+    pub source: Cow<'static, str>,
 }
 
 impl fmt::Display for Verdict {
@@ -81,7 +84,7 @@ const RULES: &[Rule] = &[
         source: "reveille's own answer",
     },
     Rule {
-        name: "no fetch over HTTP Boot",
+        name: "no-fetch-http-boot",
         at: &[Reached::Offered, Reached::Asked],
         when: When::HttpBoot,
         seen: "it was offered {nbp} by UEFI HTTP Boot and has not fetched it",
@@ -89,7 +92,7 @@ const RULES: &[Rule] = &[
         source: "edk2 NetworkPkg/HttpBootDxe; github.com/tinkerbell/smee/issues/210",
     },
     Rule {
-        name: "no fetch, UEFI",
+        name: "no-fetch-uefi",
         at: &[Reached::Offered],
         when: When::Uefi,
         seen: "it was offered {nbp} and has done nothing more",
@@ -97,7 +100,7 @@ const RULES: &[Rule] = &[
         source: "github.com/siderolabs/booter/issues/10, tianocore/edk2#8149",
     },
     Rule {
-        name: "no fetch, BIOS",
+        name: "no-fetch-bios",
         at: &[Reached::Offered],
         when: When::Always,
         seen: "it was offered {nbp} and has done nothing more",
@@ -105,7 +108,7 @@ const RULES: &[Rule] = &[
         source: "github.com/siderolabs/booter/issues/4, danderson/pixiecore#21",
     },
     Rule {
-        name: "no fetch after port 4011",
+        name: "no-fetch-after-4011",
         at: &[Reached::Asked],
         when: When::Always,
         seen: "it has asked for {nbp} and has not fetched it",
@@ -113,7 +116,7 @@ const RULES: &[Rule] = &[
         source: "PXE 2.1 section 2.2; edk2 PxeBcBoot.c",
     },
     Rule {
-        name: "NBP broken off, BIOS",
+        name: "nbp-broken-off-bios",
         at: &[Reached::PartOfNbp],
         when: When::Bios,
         seen: "it broke off {nbp} at {percent} % of {size} bytes",
@@ -121,7 +124,7 @@ const RULES: &[Rule] = &[
         source: "github.com/danderson/netboot/issues/63",
     },
     Rule {
-        name: "NBP broken off, UEFI",
+        name: "nbp-broken-off-uefi",
         at: &[Reached::PartOfNbp],
         when: When::Always,
         seen: "it broke off {nbp} at {percent} % of {size} bytes",
@@ -129,7 +132,7 @@ const RULES: &[Rule] = &[
         source: "github.com/netbootxyz/netboot.xyz/issues/1302",
     },
     Rule {
-        name: "NBP without iPXE, BIOS",
+        name: "nbp-without-ipxe-bios",
         at: &[Reached::Nbp],
         when: When::Bios,
         seen: "it has fetched {nbp}, and no iPXE has asked since",
@@ -137,7 +140,7 @@ const RULES: &[Rule] = &[
         source: "github.com/danderson/netboot/issues/63, netbootxyz/netboot.xyz#839",
     },
     Rule {
-        name: "NBP without iPXE, UEFI",
+        name: "nbp-without-ipxe-uefi",
         at: &[Reached::Nbp],
         when: When::Always,
         seen: "it has fetched {nbp}, and no iPXE has asked since",
@@ -145,7 +148,7 @@ const RULES: &[Rule] = &[
         source: "github.com/netbootxyz/netboot.xyz/issues/1246, 1833",
     },
     Rule {
-        name: "iPXE without our offer",
+        name: "ipxe-without-our-offer",
         at: &[Reached::Ipxe],
         when: When::Always,
         seen: "its iPXE was offered its script and has not fetched it",
@@ -153,7 +156,7 @@ const RULES: &[Rule] = &[
         source: "ipxe core/settings.c; github.com/netbootxyz/netboot.xyz/issues/736",
     },
     Rule {
-        name: "led without script",
+        name: "led-without-script",
         at: &[Reached::Led],
         when: When::Always,
         seen: "its iPXE has asked for autoexec.ipxe over TFTP and has not fetched its script since",
@@ -161,7 +164,7 @@ const RULES: &[Rule] = &[
         source: "github.com/tinkerbell/tinkerbell/issues/424",
     },
     Rule {
-        name: "no answer to what it was asked",
+        name: "no-facts",
         at: &[Reached::Question],
         when: When::Always,
         seen: "its iPXE was asked what machine it is and has not answered",
@@ -169,7 +172,7 @@ const RULES: &[Rule] = &[
         source: "ipxe's `chain`",
     },
     Rule {
-        name: "waiting broken off",
+        name: "waiting-broken-off",
         at: &[Reached::Waiting],
         when: When::Always,
         seen: "it waited for its image and asks no more",
@@ -177,7 +180,7 @@ const RULES: &[Rule] = &[
         source: "waiting.ipxe",
     },
     Rule {
-        name: "download broken off",
+        name: "download-broken-off",
         at: &[Reached::Script, Reached::Kernel],
         when: When::BrokenOff,
         seen: "it broke off {file} at {percent} % of {size} bytes",
@@ -185,7 +188,7 @@ const RULES: &[Rule] = &[
         source: "github.com/warewulf/warewulf/issues/497",
     },
     Rule {
-        name: "script without kernel",
+        name: "script-without-kernel",
         at: &[Reached::Script],
         when: When::Always,
         seen: "it has its script and has not fetched the kernel",
@@ -193,7 +196,7 @@ const RULES: &[Rule] = &[
         source: "github.com/siderolabs/talos/issues/7091",
     },
     Rule {
-        name: "kernel without initrd",
+        name: "kernel-without-initrd",
         at: &[Reached::Kernel],
         when: When::Always,
         seen: "it has fetched {fetched} of {image}, and not the rest",
@@ -201,7 +204,7 @@ const RULES: &[Rule] = &[
         source: "github.com/warewulf/warewulf/issues/582",
     },
     Rule {
-        name: "back in PXE",
+        name: "back-in-pxe",
         at: &[Reached::All],
         when: When::Always,
         seen: "it had fetched all of {image} and was back in PXE after {after}",
@@ -209,7 +212,7 @@ const RULES: &[Rule] = &[
         source: "github.com/siderolabs/talos/issues/12619, poseidon/matchbox#429",
     },
     Rule {
-        name: "sanboot failed",
+        name: "sanboot-failed",
         at: &[Reached::Disk],
         when: When::Sanboot,
         seen: "iPXE could not start its local disk",
@@ -217,7 +220,7 @@ const RULES: &[Rule] = &[
         source: "ipxe.org/cmd/sanboot",
     },
     Rule {
-        name: "disk does not boot",
+        name: "disk-does-not-boot",
         at: &[Reached::Disk],
         when: When::Always,
         seen: "it was sent to its local disk and was back in PXE after {after}",
@@ -268,13 +271,13 @@ pub fn verdict(journey: &Journey, arch: Option<Arch>, after: Duration) -> Option
         .find(|rule| rule.at.contains(&journey.reached) && is_so(rule.when, journey, arch))?;
     Some(Verdict {
         reached: journey.reached,
-        rule: rule.name,
+        rule: rule.name.into(),
         words: format!(
             "{}: {}",
             filled(rule.seen, journey, after),
             filled(rule.causes, journey, after)
         ),
-        source: rule.source,
+        source: rule.source.into(),
     })
 }
 

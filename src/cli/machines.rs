@@ -207,7 +207,7 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
             },
         ));
     }
-    rows.extend(machine.verdict.clone().map(|verdict| ("verdict", verdict)));
+    rows.extend(machine.verdict.iter().map(|verdict| ("verdict", verdict.to_string())));
     let mut text = String::new();
     for (word, what) in rows {
         let _ = writeln!(text, "{word:<12}{what}");

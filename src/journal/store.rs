@@ -38,8 +38,12 @@ impl Store {
     /// It cannot be used.
     pub fn open(state: &Path) -> Result<(Self, Ring), DatabaseError> {
         let open = || {
-            let store = Self(Database::open(state, FORM)?);
-            let ring = store.load()?;
+            let mut store = Self(Database::open(state, FORM)?);
+            let (ring, gone) = store.load()?;
+            // What had to go while the disk could not be written.
+            if !gone.is_empty() {
+                store.write(std::iter::empty(), &gone)?;
+            }
             Ok((store, ring))
         };
         match open() {
@@ -57,19 +61,19 @@ impl Store {
     /// # Errors
     /// There is none, or it cannot be read.
     pub fn read(state: &Path) -> Result<Ring, DatabaseError> {
-        Self(Database::read(state, FORM)?).load()
+        Ok(Self(Database::read(state, FORM)?).load()?.0)
     }
 
-    fn load(&self) -> Result<Ring, DatabaseError> {
-        let read = || -> rusqlite::Result<Ring> {
-            let mut ring = Ring::default();
+    fn load(&self) -> Result<(Ring, Vec<u64>), DatabaseError> {
+        let read = || -> rusqlite::Result<_> {
+            let (mut ring, mut gone) = (Ring::default(), Vec::new());
             let all =
                 "SELECT id, at, mac, name, address, kind, level, text FROM events ORDER BY id";
             let mut statement = self.0.connection.prepare(all)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| row.get::<_, Option<String>>(column);
-                ring.keep(Told {
+                let (_, went) = ring.keep(Told {
                     id: row.get(0)?,
                     at: Time::from_millis(row.get(1)?),
                     mac: text(2)?.and_then(|mac| mac.parse().ok()),
@@ -79,8 +83,9 @@ impl Store {
                     level: text(6)?.as_deref().and_then(super::Level::of).unwrap_or_default(),
                     text: row.get(7)?,
                 });
+                gone.extend(went);
             }
-            Ok(ring)
+            Ok((ring, gone))
         };
         read().map_err(|error| self.0.explain(&error))
     }

@@ -37,6 +37,8 @@ struct Queue {
     changed: HashSet<Id>,
     lazy: HashSet<Id>,
     gone: HashSet<Id>,
+    /// Who has a row in the file, or is about to get one: only that needs to be removed.
+    rows: HashSet<Id>,
     /// How much has been put in.
     put: u64,
     /// How much of it is done.
@@ -67,6 +69,49 @@ pub(super) struct Change {
     pub(super) gone: Vec<Id>,
 }
 
+impl Queue {
+    /// Has its row removed, if it has one.
+    fn forget(&mut self, id: Id) {
+        self.changed.remove(&id);
+        self.lazy.remove(&id);
+        if self.rows.remove(&id) {
+            self.gone.insert(id);
+        }
+    }
+
+    /// Who is to be written now, and whose row is to be removed.
+    fn take(&mut self) -> Batch {
+        let mut changed = std::mem::take(&mut self.changed);
+        let some: Vec<Id> = self.lazy.iter().take(MOST_LAZY).copied().collect();
+        for id in &some {
+            self.lazy.remove(id);
+        }
+        changed.extend(some);
+        let new = changed.iter().copied().filter(|id| self.rows.insert(*id)).collect();
+        Batch { changed, new, gone: std::mem::take(&mut self.gone) }
+    }
+
+    /// Has it written another time. Who had to go meanwhile and has no row is forgotten.
+    fn put_back(&mut self, Batch { changed, new, gone }: Batch) {
+        let is_there = |id: &Id| !self.gone.contains(id);
+        self.changed.extend(changed.into_iter().filter(is_there));
+        for id in new {
+            self.rows.remove(&id);
+            self.gone.remove(&id);
+        }
+        self.gone.extend(gone);
+    }
+}
+
+/// What is written at once.
+#[derive(Debug)]
+struct Batch {
+    changed: HashSet<Id>,
+    /// Who of them has no row yet.
+    new: Vec<Id>,
+    gone: HashSet<Id>,
+}
+
 impl Writer {
     /// Begins to write to a store.
     pub(super) fn start(
@@ -74,7 +119,9 @@ impl Writer {
         state: PathBuf,
         (remembered, journal): (Arc<Mutex<Remembered>>, Arc<Journal>),
     ) -> std::io::Result<Arc<Self>> {
-        let writer = Arc::new(Self::default());
+        let rows = locked(&remembered).machines.iter().map(|entry| entry.id).collect();
+        let queue = Mutex::new(Queue { rows, ..Queue::default() });
+        let writer = Arc::new(Self { queue, ..Self::default() });
         let pen = Pen { store, state, remembered, journal, told: None };
         let own = Arc::clone(&writer);
         thread::Builder::new().name("registry".to_owned()).spawn(move || own.run(pen))?;
@@ -92,7 +139,9 @@ impl Writer {
             queue.lazy.extend(changed);
         }
         queue.events.extend(events);
-        queue.gone.extend(gone);
+        for id in gone {
+            queue.forget(id);
+        }
         queue.put += 1;
         if is_told {
             self.put.notify_one();
@@ -159,19 +208,13 @@ impl Writer {
             if queue.is_closed {
                 return;
             }
-            let some: Vec<Id> = queue.lazy.iter().take(MOST_LAZY).copied().collect();
-            for id in &some {
-                queue.lazy.remove(id);
-            }
-            let mut changed = std::mem::take(&mut queue.changed);
-            changed.extend(some);
-            let gone = std::mem::take(&mut queue.gone);
+            let batch = queue.take();
             let events = std::mem::take(&mut queue.events);
             let put = queue.put;
             queue.is_urgent = false;
             drop(queue);
 
-            let written = pen.write(&changed, &gone);
+            let written = pen.write(&batch);
             // Also where it could not be written: it holds as long as the daemon runs.
             events.iter().for_each(|event| pen.journal.write(event));
             let mut queue = self.queue();
@@ -184,8 +227,7 @@ impl Writer {
                     queue.failed = None;
                 }
                 Err(error) => {
-                    queue.changed.extend(changed);
-                    queue.gone.extend(gone);
+                    queue.put_back(batch);
                     queue.failed = Some(error.to_string());
                     again = Some(());
                     pen.tell(&error);
@@ -206,7 +248,7 @@ struct Pen {
 }
 
 impl Pen {
-    fn write(&mut self, changed: &HashSet<Id>, gone: &HashSet<Id>) -> Result<(), DatabaseError> {
+    fn write(&mut self, Batch { changed, gone, new: _ }: &Batch) -> Result<(), DatabaseError> {
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
@@ -242,5 +284,37 @@ impl Pen {
                 "registry: what is remembered cannot be written: {error}; machines boot on, and it holds until the daemon ends"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_invented_machines_nothing_piles_up_where_the_disk_cannot_be_written() {
+        let mut queue = Queue { rows: (0..10).map(Id).collect(), ..Queue::default() };
+        for n in 0..100_000 {
+            queue.lazy.insert(Id(n));
+            if n % 1000 == 0 {
+                let batch = queue.take();
+                // One of them has to go while it is written in vain.
+                queue.forget(Id(n));
+                queue.put_back(batch);
+            }
+            queue.forget(Id(n - 100));
+        }
+        assert!(queue.changed.len() + queue.lazy.len() <= 200, "{queue:?}");
+        assert_eq!(queue.gone, (0..10).map(Id).collect(), "those that the file has");
+        assert!(queue.rows.is_empty());
+    }
+
+    #[test]
+    fn a_row_goes_that_was_written_while_its_machine_had_to_go() {
+        let mut queue = Queue::default();
+        queue.changed.insert(Id(1));
+        queue.take();
+        queue.forget(Id(1));
+        assert_eq!(queue.take().gone, HashSet::from([Id(1)]));
     }
 }

@@ -304,8 +304,13 @@ impl Journey {
                 reached(Reached::Nbp);
                 self.nbp = Some(file.clone());
                 self.broken_off = None;
+                // It has gone on without what it was refused.
+                self.refused = None;
             }
-            Step::AutoexecSent { .. } => reached(Reached::Led),
+            Step::AutoexecSent { .. } => {
+                reached(Reached::Led);
+                self.refused = None;
+            }
             Step::WaitServed { .. } => self.reached = Reached::Waiting,
             Step::ScriptServed { starts, .. } => {
                 self.fetched.clear();

@@ -16,7 +16,7 @@ fn after(seconds: u64) -> SystemTime {
 struct Machine {
     state: MachineState,
     /// The verdicts, by their rules.
-    stopped: Vec<&'static str>,
+    stopped: Vec<String>,
     card: Mac,
     now: u64,
     xid: u32,
@@ -42,7 +42,7 @@ impl Machine {
 
     fn stop(&mut self, step: &Step) {
         if let Step::Stopped { verdict } = step {
-            self.stopped.push(verdict.rule);
+            self.stopped.push(verdict.rule.to_string());
         }
     }
 
@@ -244,7 +244,7 @@ fn a_disk_that_does_not_boot_leads_back_to_the_network_and_one_that_does_stays()
     machine.fetch_all();
     assert_eq!(machine.wait(600).power_on(), Because::Done);
     assert_eq!(machine.wait(60).power_on(), Because::DiskFailed);
-    assert_eq!(machine.stopped, ["disk does not boot"]);
+    assert_eq!(machine.stopped, ["disk-does-not-boot"]);
     assert_eq!(machine.script(), Because::DiskFailed, "also the next fetch");
     machine.fetch_all();
     assert_eq!(machine.wait(600).power_on(), Because::Done);
@@ -303,7 +303,7 @@ fn silence_is_the_disk_as_long_as_firmware_asks_on_and_no_longer() {
     }
     machine.wait(60);
     assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::DiskFailed);
-    assert_eq!(machine.stopped, ["disk does not boot"]);
+    assert_eq!(machine.stopped, ["disk-does-not-boot"]);
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn an_ipxe_that_cannot_start_the_disk_says_so() {
     machine.stop(&step);
     machine.take(step);
     assert_eq!(machine.script(), Because::DiskFailed);
-    assert_eq!(machine.stopped, ["sanboot failed"]);
+    assert_eq!(machine.stopped, ["sanboot-failed"]);
     machine.fetch_all();
     assert_eq!(machine.wait(600).power_on(), Because::Done);
 }
@@ -376,7 +376,7 @@ fn after_two_failures_at_the_same_step_another_nbp_is_tried_and_what_works_stays
         machine.wait(3).take(nbp("snponly.efi"));
         machine.wait(130);
     }
-    assert_eq!(machine.stopped, ["NBP without iPXE, UEFI"; 2]);
+    assert_eq!(machine.stopped, ["nbp-without-ipxe-uefi"; 2]);
     assert_eq!(turn(&machine), "ipxe.efi");
     machine.discover(Stage::Pxe, LocalBoot::Exit);
     machine.wait(3).take(nbp("ipxe.efi"));
@@ -408,7 +408,7 @@ fn uefi_that_never_fetches_is_told_another_option_43() {
     }
     let [default, bios, skip] = [Option43::Default, Option43::Bios, Option43::SkipPrompt];
     assert_eq!(said, [default, default, bios, bios, skip, skip, default]);
-    assert_eq!(machine.stopped, ["no fetch, UEFI"; 7]);
+    assert_eq!(machine.stopped, ["no-fetch-uefi"; 7]);
 }
 
 #[test]
@@ -435,40 +435,40 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
         other => other,
     };
     let table: [(&str, Walk<'_>); 17] = [
-        ("no fetch, UEFI", &|machine| {
+        ("no-fetch-uefi", &|machine| {
             machine.discover(Stage::Pxe, LocalBoot::Exit);
         }),
-        ("no fetch, BIOS", &|machine| machine.take(bios(offer()))),
-        ("no fetch over HTTP Boot", &|machine| {
+        ("no-fetch-bios", &|machine| machine.take(bios(offer()))),
+        ("no-fetch-http-boot", &|machine| {
             machine.discover(Stage::HttpBoot, LocalBoot::Exit);
         }),
-        ("no fetch after port 4011", asked),
-        ("NBP broken off, UEFI", &|machine| {
+        ("no-fetch-after-4011", asked),
+        ("nbp-broken-off-uefi", &|machine| {
             asked(machine);
             machine.take(broken_off(File::Nbp));
         }),
-        ("NBP broken off, BIOS", &|machine| {
+        ("nbp-broken-off-bios", &|machine| {
             machine.take(bios(offer()));
             machine.take(broken_off(File::Nbp));
         }),
-        ("NBP without iPXE, UEFI", fetched),
-        ("NBP without iPXE, BIOS", &|machine| {
+        ("nbp-without-ipxe-uefi", fetched),
+        ("nbp-without-ipxe-bios", &|machine| {
             machine.take(bios(offer()));
             machine.take(nbp("undionly.kpxe"));
         }),
-        ("led without script", &|machine| {
+        ("led-without-script", &|machine| {
             fetched(machine);
             machine.take(autoexec());
         }),
-        ("iPXE without our offer", &|machine| {
+        ("ipxe-without-our-offer", &|machine| {
             fetched(machine);
             machine.discover(Stage::Ipxe, LocalBoot::Exit);
         }),
-        ("no answer to what it was asked", &|machine| {
+        ("no-facts", &|machine| {
             fetched(machine);
             machine.take(script(Starts::Question));
         }),
-        ("waiting broken off", &|machine| {
+        ("waiting-broken-off", &|machine| {
             fetched(machine);
             let client = Box::new(Client::at(Stage::Ipxe));
             machine.take(Step::WaitServed { image: "talos".into(), client, sent: sent() });
@@ -477,18 +477,18 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
             fetched(machine);
             machine.take(Step::Refused { what: "its boot".into(), reason: "no file".into() });
         }),
-        ("script without kernel", &|machine| {
+        ("script-without-kernel", &|machine| {
             machine.power_on();
         }),
-        ("download broken off", &|machine| {
+        ("download-broken-off", &|machine| {
             machine.power_on();
             machine.take(broken_off(File::Image));
         }),
-        ("kernel without initrd", &|machine| {
+        ("kernel-without-initrd", &|machine| {
             machine.power_on();
             machine.fetch("kernel");
         }),
-        ("back in PXE", &|machine| {
+        ("back-in-pxe", &|machine| {
             machine.power_on();
             machine.fetch_all();
             machine.wait(100).power_on();
@@ -499,7 +499,8 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
         walk(&mut machine);
         let by_then = machine.stopped.len();
         machine.wait(700);
-        assert_eq!(machine.stopped.first(), Some(&rule), "{:?}", machine.stopped);
+        let first = machine.stopped.first().map(String::as_str);
+        assert_eq!(first, Some(rule), "{:?}", machine.stopped);
         assert!(machine.state.failures > 0, "{rule}");
         // And it is told once, also where the machine is started anew.
         if by_then == 0 {
