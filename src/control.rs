@@ -365,6 +365,9 @@ pub fn ask<T: DeserializeOwned>(state: &Path, request: &Request) -> Result<(T, V
     let mut answer = Vec::new();
     BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer).map_err(failed)?;
     let other = |error| silent(format!("answers as another version does: {error}"));
+    if answer.is_empty() {
+        return Err(silent("has ended, or closed the connection".to_owned()));
+    }
     match serde_json::from_slice(&answer).map_err(other)? {
         Reply::Answer(value) => {
             let answer = serde_json::from_value(value.clone()).map_err(other)?;

@@ -41,10 +41,23 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Registry {
     remembered: Arc<Mutex<Remembered>>,
     journal: Arc<Journal>,
-    /// None where nothing is kept.
-    writer: Option<Arc<Writer>>,
+    kept: Kept,
     closed: Arc<AtomicBool>,
     of: Of,
+}
+
+/// How what is remembered is kept.
+#[derive(Clone, Debug)]
+enum Kept {
+    On(Arc<Writer>),
+    /// It is not, and why.
+    Not(Arc<str>),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::Not("no state folder is used".into())
+    }
 }
 
 /// Whose steps are recorded.
@@ -90,17 +103,24 @@ impl Registry {
                 error!(
                     "registry: {error}; machines boot, but what becomes of them is forgotten when the daemon ends"
                 );
-                return Self::new(journal);
+                let kept = Kept::Not(error.to_string().into());
+                return Self { kept, ..Self::new(journal) };
             }
         };
         let under_way = machines.iter().filter(|entry| entry.state.is_under_way());
         let under_way = under_way.map(|entry| entry.id).collect();
         let remembered = Remembered { machines, under_way, ..Remembered::default() };
         let remembered = Arc::new(Mutex::new(remembered));
-        let kept = (Arc::clone(&remembered), Arc::clone(&journal));
-        let writer = Writer::start(store, state.to_owned(), kept);
-        let writer = writer.map_err(|error| error!("registry: cannot start a thread: {error}"));
-        Self { remembered, writer: writer.ok(), ..Self::new(journal) }
+        let told = (Arc::clone(&remembered), Arc::clone(&journal));
+        let kept = match Writer::start(store, state.to_owned(), told) {
+            Ok(writer) => Kept::On(writer),
+            Err(error) => {
+                let reason = format!("cannot start a thread: {error}");
+                error!("registry: {reason}");
+                Kept::Not(reason.into())
+            }
+        };
+        Self { remembered, kept, ..Self::new(journal) }
     }
 
     /// Takes up an event, and publishes it.
@@ -122,9 +142,9 @@ impl Registry {
             if self.journal.admits(&event) {
                 change.events.push(event);
             }
-            match &self.writer {
-                Some(writer) => writer.put(change),
-                None => change.events.iter().for_each(|event| self.journal.write(event)),
+            match &self.kept {
+                Kept::On(writer) => writer.put(change),
+                Kept::Not(_) => change.events.iter().for_each(|event| self.journal.write(event)),
             }
         }
     }
@@ -134,17 +154,17 @@ impl Registry {
     /// # Errors
     /// It is not, and why.
     pub fn flush(&self) -> Result<(), String> {
-        match &self.writer {
-            Some(writer) => writer.flush(),
-            None => Err("the registry could not be opened, see the log".to_owned()),
+        match &self.kept {
+            Kept::On(writer) => writer.flush(),
+            Kept::Not(reason) => Err(reason.to_string()),
         }
     }
 
     /// Why what is remembered is not kept, where it is not.
     pub fn trouble(&self) -> Option<String> {
-        match &self.writer {
-            Some(writer) => writer.failed(),
-            None => Some("the registry could not be opened, see the log".to_owned()),
+        match &self.kept {
+            Kept::On(writer) => writer.failed(),
+            Kept::Not(reason) => Some(reason.to_string()),
         }
     }
 
@@ -174,7 +194,7 @@ impl Registry {
     /// Takes up nothing more: what breaks off while the daemon stops is no client's doing.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        if let Some(writer) = &self.writer {
+        if let Kept::On(writer) = &self.kept {
             writer.close();
         }
     }

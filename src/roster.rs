@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::boot::names::nearest;
 use crate::boot::select::Boots;
 use crate::boot::settings::NbpLadder;
 use crate::boot::state::journey::Reached;
+use crate::boot::state::orders::{Because, Orders};
 use crate::boot::verdict::Verdict;
 use crate::boot::{Client, Mac, MachineState, Stage, select};
 use crate::config::Config;
@@ -47,7 +49,7 @@ pub struct Machine {
     /// Which entries of the config are for it, and why: a word, and what there is to it.
     pub why: Vec<(String, String)>,
     /// What it boots next, and why.
-    pub next: String,
+    pub next: Next,
     /// For how many boots it is armed.
     pub armed: u32,
     /// Boots that fetched all that they boot.
@@ -60,8 +62,58 @@ pub struct Machine {
     pub verdict: Option<Box<Verdict>>,
     /// How far its last boot has come.
     pub reached: Option<Reached>,
+    /// Whether it has stopped there.
+    pub has_stopped: bool,
     /// Which NBP its firmware gets, and why that one.
     pub nbp: Option<String>,
+}
+
+/// What a machine boots next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// What.
+    pub boots: What,
+    /// The profile, where it is one.
+    pub profile: Option<String>,
+    /// Why, where that is no matter of the config alone.
+    pub because: Option<Because>,
+}
+
+/// What a machine can boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// A profile, by the network.
+    Profile,
+    /// Its local disk.
+    Disk,
+    /// What somebody chooses.
+    Menu,
+    /// It is not answered.
+    Nothing,
+}
+
+impl Next {
+    /// What, in a few words.
+    pub fn what(&self) -> String {
+        match self.boots {
+            What::Profile => format!("profile {}", self.profile.as_deref().unwrap_or_default()),
+            What::Disk => "its local disk".to_owned(),
+            What::Menu => "the menu".to_owned(),
+            What::Nothing => "nothing".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())?;
+        match self.because {
+            Some(because) => write!(f, ": {because}"),
+            None if self.boots == What::Nothing => f.write_str(": it is not answered"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why there is no machine of this name.
@@ -218,16 +270,16 @@ impl Found {
         let why = entries(&said, &client, catalog);
         let why = why.into_iter().map(|(word, what)| (word.to_owned(), what)).collect();
         let selection = said.now(catalog, &orders);
-        let next = match &selection.boots {
+        let (boots, profile, because) = match &selection.boots {
             Boots::Profile(profile) => {
                 let because = orders.because(selection.policy, &profile.name);
-                format!("profile {}: {because}", profile.name)
+                (What::Profile, Some(profile.name.clone()), Some(because))
             }
-            Boots::Local(_, Some(because)) => format!("its local disk: {because}"),
-            Boots::Local(_, None) => "its local disk".to_owned(),
-            Boots::Menu => "the menu".to_owned(),
-            Boots::Ignore => "nothing: it is not answered".to_owned(),
+            Boots::Local(_, because) => (What::Disk, None, *because),
+            Boots::Menu => (What::Menu, None, None),
+            Boots::Ignore => (What::Nothing, None, None),
         };
+        let next = Next { boots, profile, because };
         let nbp = client.arch.and_then(|arch| {
             let pinned = selection.first(|said| said.nbp.get(&arch).cloned());
             let is_off = selection.first(|said| said.nbp_ladder) == Some(NbpLadder::Off);
@@ -273,6 +325,7 @@ impl Found {
             failures: self.state.failures,
             verdict: self.state.verdict.clone().filter(|_| self.state.failures > 0),
             reached: journey.map(|journey| journey.reached),
+            has_stopped: self.state.failures > 0 && journey.is_some_and(|journey| journey.is_told),
             nbp,
         }
     }
@@ -291,7 +344,7 @@ impl Found {
             let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             return Err(format!("the config has no profile `{profile}`{hint}"));
         }
-        let orders = crate::boot::state::orders::Orders::default();
+        let orders = Orders::default();
         let selection = select(&self.client(catalog), catalog).now(catalog, &orders);
         match (&selection.boots, selection.policy) {
             (Boots::Menu | Boots::Ignore | Boots::Local(None, _), _) => Err(format!(

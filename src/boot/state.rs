@@ -190,6 +190,7 @@ impl MachineState {
             Step::Armed { profile, times } => {
                 self.orders.is_disarmed = false;
                 self.orders.disk_failed = None;
+                self.expect_back();
                 self.orders.armed =
                     Some(orders::Arming { since: at, profile: profile.clone(), times: *times });
             }
@@ -283,6 +284,15 @@ impl MachineState {
             .is_some_and(|journey| journey.start.is_none_or(|start| start.stage != Stage::Ipxe));
         if is_firmware && !verdict.reached.is_scripted() {
             self.ladder.fail(verdict.reached);
+        }
+    }
+
+    /// Somebody has ordered that it boots anew: that it comes back from its disk shows nothing.
+    fn expect_back(&mut self) {
+        self.at_disk.clear();
+        let at_disk = self.journey.as_mut().filter(|journey| journey.reached == Reached::Disk);
+        if let Some(journey) = at_disk {
+            journey.is_told = true;
         }
     }
 

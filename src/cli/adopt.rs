@@ -16,6 +16,7 @@ use crate::config::adopt::{Entry, entry, with_machine};
 use crate::config::load::Source;
 use crate::control::Request;
 use crate::files::read_text;
+use crate::operations::Reloaded;
 use crate::operations::machines::{self, Story};
 use crate::roster::Machine;
 
@@ -68,7 +69,14 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         format!("{} is not changed; the entry would be\n\n{text}", path.display())
     })?;
     print(&format!("{}: entered\n{text}", path.display()))?;
-    Ok(ExitCode::SUCCESS)
+    // Whoever orders something for it next means the name.
+    match ask_running::<Reloaded>(&source, &Request::Reload {})? {
+        Some((Reloaded { refused: Some(refused), .. }, _)) => {
+            eprintln!("reveille: the daemon does not take it up:\n{refused}");
+            Ok(ExitCode::FAILURE)
+        }
+        Some(_) | None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// What is known of it, where it was seen.
@@ -114,7 +122,14 @@ fn enter(path: &Path, new: &Entry) -> Result<()> {
         match (errors(path), errors(written)) {
             // What was wrong before is no reason.
             (Some(_), _) | (_, None) => Ok(()),
-            (None, Some(error)) => bail!("the config would have errors with it:\n{error}"),
+            (None, Some(error)) => {
+                // What was looked at goes by another name until it is in its place.
+                let name =
+                    |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+                let [written, name] = [written, path].map(|path| name(path).unwrap_or_default());
+                let error = error.to_string().replace(&written, &name);
+                bail!("the config would have errors with it:\n{error}")
+            }
         }
     })
 }

@@ -118,10 +118,10 @@ fn table(machines: &[Machine], now: u64) -> String {
     for machine in machines {
         let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let reached = machine.reached.map(|reached| reached.words().to_owned());
-        let last = match (machine.failures, reached) {
-            (0, reached) => or(reached),
-            (1, reached) => format!("failed: {}", or(reached)),
-            (many, reached) => format!("failed {many} times: {}", or(reached)),
+        let last = match machine.failures {
+            0 => or(reached),
+            many if machine.has_stopped => format!("failed {}: {}", times(many), or(reached)),
+            many => format!("{}, failed {} before", or(reached), times(many)),
         };
         lines.push([
             or(machine.name.clone()),
@@ -130,7 +130,7 @@ fn table(machines: &[Machine], now: u64) -> String {
             or(machine.product.clone()),
             or(machine.last_seen.map(|at| format!("{} ago", duration(now.saturating_sub(at))))),
             last,
-            machine.next.split(':').next().unwrap_or_default().to_owned(),
+            machine.next.what(),
         ]);
     }
     columns(&lines)
@@ -146,6 +146,10 @@ fn columns<const N: usize>(lines: &[[String; N]]) -> String {
         let _ = writeln!(text, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     }
     text
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// All of one machine.
@@ -181,7 +185,7 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
         "group" => ("group", what.clone()),
         _ => ("config", what.clone()),
     }));
-    rows.push(("boots next", machine.next.clone()));
+    rows.push(("boots next", machine.next.to_string()));
     if machine.armed > 0 {
         let times = if machine.armed == 1 { "" } else { "s" };
         rows.push(("armed", format!("for {} boot{times}", machine.armed)));
@@ -199,13 +203,8 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
         rows.push(("last boot", reached.words().to_owned()));
     }
     if machine.failures > 0 {
-        rows.push((
-            "failed",
-            match machine.failures {
-                1 => "once".to_owned(),
-                many => format!("{many} times in a row"),
-            },
-        ));
+        let before = if machine.has_stopped { "" } else { " before that" };
+        rows.push(("failed", format!("{}{before}", times(machine.failures))));
     }
     rows.extend(machine.verdict.iter().map(|verdict| ("verdict", verdict.to_string())));
     let mut text = String::new();

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
 
 use super::ConfigFile;
 use super::nbps::print;
-use super::running::ask_running;
+use super::running::{Remembered, ask_running, read_remembered};
 use crate::config::load::Source;
 use crate::control::Request;
 use crate::journal::Journal;
@@ -69,8 +69,8 @@ fn give(source: &Source, request: &Request, who: &str, ordered: Order) -> Result
     let Ordered { done, next, not_kept } = match ask_running::<Ordered>(source, request)? {
         Some((ordered, _)) => ordered,
         None => {
-            let config =
-                source.load().with_context(|| format!("config: {source} cannot be used"))?;
+            // A damaged registry is the daemon's to put aside, and to tell of.
+            let Remembered { config, .. } = read_remembered(source)?;
             let state = &config.server.state;
             eprintln!(
                 "reveille: no reveille runs; it is written down in {} for the next one",

@@ -46,13 +46,26 @@ pub(super) struct Remembered {
 /// # Errors
 /// It cannot be read.
 pub(super) fn remembered(source: &Source) -> Result<Remembered> {
+    let remembered = read_remembered(source)?;
+    let state = remembered.config.server.state.display();
+    eprintln!("reveille: no reveille runs; this is what is remembered in {state}");
+    Ok(remembered)
+}
+
+/// Reads it.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let state = &config.server.state;
-    eprintln!("reveille: no reveille runs; this is what is remembered in {}", state.display());
     let is_new = |path: &str| !state.join(path).exists();
     let entries = match Store::read(state) {
         Ok(machines) => machines.iter().cloned().collect(),
         Err(DatabaseError::Unusable { .. }) if is_new(Store::NAME) => Vec::new(),
+        Err(error @ DatabaseError::Damaged { .. }) => {
+            bail!("{error}; `reveille serve` puts it aside when it starts, and begins a new one")
+        }
         Err(error) => bail!(error),
     };
     let ring = match journal::store::Store::read(state) {
@@ -60,7 +73,11 @@ pub(super) fn remembered(source: &Source) -> Result<Remembered> {
         Err(DatabaseError::Unusable { .. }) if is_new(journal::store::Store::NAME) => {
             Ring::default()
         }
-        Err(error) => bail!(error),
+        // The machines are what matters.
+        Err(error) => {
+            eprintln!("reveille: what was told of them cannot be read: {error}");
+            Ring::default()
+        }
     };
     Ok(Remembered { config, entries, ring })
 }

@@ -105,6 +105,6 @@ pub fn order(
     let not_kept = registry.flush().err();
     let after =
         roster::find(config, &registry.machines(), who).map_err(|error| error.to_string())?;
-    let next = after.told(config).next;
+    let next = after.told(config).next.to_string();
     Ok(Ordered { done, next, not_kept })
 }

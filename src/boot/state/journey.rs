@@ -139,7 +139,7 @@ pub struct Journey {
     /// What was ordered when it got its script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) orders: Option<Orders>,
-    /// Whether it was told that it has stopped.
+    /// Whether nothing more is to be told of its end: that it has stopped, or that it comes back.
     pub is_told: bool,
 }
 
@@ -393,7 +393,7 @@ impl Journey {
 
     /// Whether who asks for its script now, and is not seen at DHCP, has come back from its disk.
     pub(super) fn is_back_unseen(&self, now: Time) -> bool {
-        let is_at_its_disk = self.start.is_none() && self.reached == Reached::Disk;
+        let is_at_its_disk = self.start.is_none() && self.reached == Reached::Disk && !self.is_told;
         is_at_its_disk && now.is_within(BACK, self.last) && !now.is_within(ONE_FETCH, self.last)
     }
 

@@ -252,6 +252,26 @@ fn a_disk_that_does_not_boot_leads_back_to_the_network_and_one_that_does_stays()
 }
 
 #[test]
+fn who_is_armed_and_started_anew_has_no_disk_that_failed() {
+    for sees_dhcp in [true, false] {
+        let mut machine = Machine::new(BootPolicy::Once);
+        let boot = |machine: &mut Machine| match sees_dhcp {
+            true => machine.power_on(),
+            false => machine.script(),
+        };
+        boot(&mut machine);
+        machine.fetch_all();
+        assert_eq!(boot(machine.wait(600)), Because::Done);
+        machine.arm(1);
+        assert_eq!(boot(machine.wait(40)), Because::Armed);
+        assert!(machine.stopped.is_empty(), "{:?}", machine.stopped);
+        machine.fetch_all();
+        assert_eq!(boot(machine.wait(600)), Because::Done);
+        assert_eq!(boot(machine.wait(60)), Because::DiskFailed, "as before");
+    }
+}
+
+#[test]
 fn the_second_card_of_a_machine_is_no_disk_that_failed() {
     let mut machine = Machine::new(BootPolicy::Once);
     machine.power_on();
