@@ -128,10 +128,12 @@ pub fn entries(
             None => format!("profile {}: {by}", profile.name),
         },
         Boots::Menu => format!("the menu: {by}"),
-        Boots::Local(Some(profile), Some(because)) => {
-            format!("its local disk, and profile {} where it is armed: {because}", profile.name)
+        Boots::Local(Some(profile)) => {
+            let because = selection.because.map(|because| format!(": {because}"));
+            let because = because.unwrap_or_default();
+            format!("its local disk, and profile {} where it is armed{because}", profile.name)
         }
-        Boots::Local(..) => format!("its local disk: {by}"),
+        Boots::Local(None) => format!("its local disk: {by}"),
         Boots::Ignore => format!("nothing, it is not answered: {by}"),
     };
     let mut entries = vec![("machine", machine)];

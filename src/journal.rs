@@ -220,6 +220,8 @@ impl Journal {
                 | Step::Refused { .. }
                 | Step::WaitServed { .. }
                 | Step::LeftToItsDisk { .. }
+                | Step::ScriptShown { .. }
+                | Step::Stopped { .. }
                 | Step::Advised { .. }
         );
         if is_reason && self.was_told(subject, step) {
@@ -342,6 +344,7 @@ fn level(step: &Step) -> Level {
         | Step::ImageSent { .. }
         | Step::FileSent { .. }
         | Step::LeftToItsDisk { .. }
+        | Step::ScriptShown { .. }
         | Step::Armed { .. }
         | Step::Disarmed {} => Level::Info,
     }
@@ -369,6 +372,7 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::Advised { .. }
         | Step::ImageSent { .. }
         | Step::FileSent { .. }
+        | Step::ScriptShown { .. }
         | Step::Armed { .. }
         | Step::Disarmed {} => false,
     }

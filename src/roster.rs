@@ -270,16 +270,13 @@ impl Found {
         let why = entries(&said, &client, catalog);
         let why = why.into_iter().map(|(word, what)| (word.to_owned(), what)).collect();
         let selection = said.now(catalog, &orders);
-        let (boots, profile, because) = match &selection.boots {
-            Boots::Profile(profile) => {
-                let because = orders.because(selection.policy, &profile.name);
-                (What::Profile, Some(profile.name.clone()), Some(because))
-            }
-            Boots::Local(_, because) => (What::Disk, None, *because),
-            Boots::Menu => (What::Menu, None, None),
-            Boots::Ignore => (What::Nothing, None, None),
+        let (boots, profile) = match &selection.boots {
+            Boots::Profile(profile) => (What::Profile, Some(profile.name.clone())),
+            Boots::Local(_) => (What::Disk, None),
+            Boots::Menu => (What::Menu, None),
+            Boots::Ignore => (What::Nothing, None),
         };
-        let next = Next { boots, profile, because };
+        let next = Next { boots, profile, because: selection.because };
         let nbp = client.arch.and_then(|arch| {
             let pinned = selection.first(|said| said.nbp.get(&arch).cloned());
             let is_off = selection.first(|said| said.nbp_ladder) == Some(NbpLadder::Off);
@@ -347,7 +344,7 @@ impl Found {
         let orders = Orders::default();
         let selection = select(&self.client(catalog), catalog).now(catalog, &orders);
         match (&selection.boots, selection.policy) {
-            (Boots::Menu | Boots::Ignore | Boots::Local(None, _), _) => Err(format!(
+            (Boots::Menu | Boots::Ignore | Boots::Local(None), _) => Err(format!(
                 "{} boots no profile by itself: say which one by --profile",
                 self.subject
             )),
@@ -355,7 +352,7 @@ impl Found {
                 "{} boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one",
                 self.subject
             )),
-            (Boots::Profile(_) | Boots::Local(Some(_), _), _) => Ok(()),
+            (Boots::Profile(_) | Boots::Local(Some(_)), _) => Ok(()),
         }
     }
 }

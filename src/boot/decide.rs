@@ -237,14 +237,11 @@ pub fn decide_script(
         return Ok(Script { kind: Kind::AskFacts, who: selection.who, policy, because: None });
     }
     let who = selection.who;
-    let mut because = None;
+    let because = selection.because.filter(|because| !because.is_network());
     let kind = match selection.boots {
         Boots::Ignore => return Err(Ignored::UnknownMachine),
         Boots::Menu => Kind::Menu(who.local_boot(None)),
-        Boots::Local(profile, why) => {
-            because = why;
-            Kind::LocalDisk(who.local_boot(profile.as_deref()))
-        }
+        Boots::Local(profile) => Kind::LocalDisk(who.local_boot(profile.as_deref())),
         Boots::Profile(profile) => Kind::of(&profile, &who),
     };
     let kind = choose(kind, &who, client, catalog);
@@ -323,9 +320,9 @@ fn not_answered(selection: &Selection) -> Option<Ignored> {
             | Kind::Menu(_)
             | Kind::AskFacts => None,
         },
-        Boots::Local(profile, because) => {
+        Boots::Local(profile) => {
             let method = selection.who.local_boot(profile.as_deref());
-            if method == LocalBoot::Silent { silent(*because) } else { None }
+            if method == LocalBoot::Silent { silent(selection.because) } else { None }
         }
         Boots::Menu => None,
     }

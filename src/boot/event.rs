@@ -263,6 +263,11 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
+    /// Somebody has looked at its script, who is not the machine.
+    ScriptShown {
+        /// From where.
+        from: Ipv4Addr,
+    },
     /// A transfer ended before its end.
     BrokenOff {
         /// Of what kind the file is.
@@ -380,7 +385,8 @@ impl Step {
             | Self::LeftToItsDisk { .. }
             | Self::Stopped { .. }
             | Self::Armed { .. }
-            | Self::Disarmed {}) => return other,
+            | Self::Disarmed {}
+            | Self::ScriptShown { .. }) => return other,
         };
         Self::BrokenOff { kind, file, sent, of, why }
     }
@@ -409,6 +415,7 @@ impl Step {
             Self::Stopped { .. } => "stopped",
             Self::Armed { .. } => "armed",
             Self::Disarmed {} => "disarmed",
+            Self::ScriptShown { .. } => "looked at",
         }
     }
 }
@@ -467,6 +474,9 @@ impl fmt::Display for Step {
                 };
                 let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
                 write!(f, "armed: the network boots it {times}, {what}")
+            }
+            Self::ScriptShown { from } => {
+                write!(f, "{from} has looked at its script, which is no step of its boot")
             }
             Self::Disarmed {} => f.write_str("disarmed: nothing is ordered for it any more"),
         }

@@ -64,6 +64,8 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
 
 /// What iPXE adds to that address once it could not start the local disk.
 pub const NO_DISK: (&str, &str) = ("disk", "failed");
+/// What it adds once it has all that it boots, and the kernel did not start.
+pub const NOT_STARTED: (&str, &str) = ("boot", "failed");
 
 /// What a script's address tells behind its `?`, as [`script_again`] and iPXE write it.
 ///
@@ -113,9 +115,20 @@ fn from_hex(digits: &str) -> Option<String> {
 }
 
 /// The names in a script's address.
-const TOLD: [&str; 12] = [
-    "mac", "uuid", "serial", "product", "vendor", "platform", "arch", "cpu", "v2", "nic",
-    "profile", NO_DISK.0,
+const TOLD: [&str; 13] = [
+    "mac",
+    "uuid",
+    "serial",
+    "product",
+    "vendor",
+    "platform",
+    "arch",
+    "cpu",
+    "v2",
+    "nic",
+    "profile",
+    NO_DISK.0,
+    NOT_STARTED.0,
 ];
 
 /// What a CPU of the level x86-64-v2 is told as.

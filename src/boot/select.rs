@@ -34,6 +34,8 @@ pub struct Selection {
     pub is_open: bool,
     /// When the network boots it, and when its disk.
     pub policy: BootPolicy,
+    /// Why it is the network, or the disk, where that is no matter of the config alone.
+    pub because: Option<Because>,
 }
 
 /// What a client boots.
@@ -43,8 +45,8 @@ pub enum Boots {
     Profile(Arc<Profile>),
     /// The menu.
     Menu,
-    /// Its local disk, instead of this profile where it has one; and why, where that is remembered.
-    Local(Option<Arc<Profile>>, Option<Because>),
+    /// Its local disk, instead of this profile where it has one.
+    Local(Option<Arc<Profile>>),
     /// Nothing: it is not answered.
     Ignore,
 }
@@ -75,8 +77,8 @@ impl Selection {
     /// The profile, where it boots one.
     pub fn profile(&self) -> Option<&Profile> {
         match &self.boots {
-            Boots::Profile(profile) | Boots::Local(Some(profile), _) => Some(profile),
-            Boots::Menu | Boots::Local(None, _) | Boots::Ignore => None,
+            Boots::Profile(profile) | Boots::Local(Some(profile)) => Some(profile),
+            Boots::Menu | Boots::Local(None) | Boots::Ignore => None,
         }
     }
 
@@ -97,8 +99,7 @@ pub fn select(client: &Client, catalog: &Catalog) -> Selection {
     let may_be_another = machine.is_none() && catalog.needs_smbios() && client.facts.is_none();
     if let Some(profile) = machine.as_ref().and_then(|machine| machine.profile.clone()) {
         let who = Who { machine, group: None };
-        let policy = BootPolicy::default();
-        return Selection { who, boots: Boots::Profile(profile), is_open: false, policy };
+        return Selection::of_the_config(who, Boots::Profile(profile), false);
     }
     let mut is_open = may_be_another;
     let mut group = None;
@@ -116,28 +117,43 @@ pub fn select(client: &Client, catalog: &Catalog) -> Selection {
         (Some(group), _) => Boots::Profile(Arc::clone(&group.profile)),
         (None, Unknown::Profile(profile)) => Boots::Profile(Arc::clone(profile)),
         (None, Unknown::Menu) => Boots::Menu,
-        (None, Unknown::Local) => Boots::Local(None, None),
+        (None, Unknown::Local) => Boots::Local(None),
         (None, Unknown::Ignore) => Boots::Ignore,
     };
-    let policy = BootPolicy::default();
-    Selection { who: Who { machine, group }, boots, is_open, policy }
+    Selection::of_the_config(Who { machine, group }, boots, is_open)
 }
 
 impl Selection {
+    fn of_the_config(who: Who, boots: Boots, is_open: bool) -> Self {
+        Self { who, boots, is_open, policy: BootPolicy::default(), because: None }
+    }
+
     /// What the client boots now, given what was ordered for it and has become of it.
     pub fn now(mut self, catalog: &Catalog, orders: &Orders) -> Self {
         self.policy = self.first(|said| said.boot).unwrap_or_default();
-        let armed = orders.armed.as_ref().and_then(|armed| armed.profile.as_ref());
-        // A profile that the config has no more was ordered in vain.
-        if let Some(profile) = armed.and_then(|name| catalog.profiles.get(name)) {
-            self.boots = Boots::Profile(Arc::clone(profile));
-            self.is_open = false;
-            return self;
-        }
+        let own = self.profile().map(|profile| profile.name.as_str());
+        let ordered = orders.armed.as_ref().and_then(|armed| armed.profile.as_deref());
+        let Some(other) = ordered.filter(|name| own != Some(*name)) else {
+            return self.by(orders);
+        };
+        let Some(profile) = catalog.profiles.get(other) else {
+            // The config has it no more: that order waits, and has nothing else booted.
+            return self.by(&Orders { armed: None, ..orders.clone() });
+        };
+        // How often its own profile is booted is no matter of this one.
+        self.policy = profile.settings.boot.unwrap_or_default();
+        self.boots = Boots::Profile(Arc::clone(profile));
+        self.because = Some(Because::Armed);
+        self.is_open = false;
+        self
+    }
+
+    fn by(mut self, orders: &Orders) -> Self {
         if let Boots::Profile(profile) = &self.boots {
             let because = orders.because(self.policy, &profile.name);
+            self.because = Some(because);
             if !because.is_network() {
-                self.boots = Boots::Local(Some(Arc::clone(profile)), Some(because));
+                self.boots = Boots::Local(Some(Arc::clone(profile)));
             }
         }
         self

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use self::chain::Chain;
-use self::journey::{Journey, Reached, Start};
+use self::journey::{Journey, ONE_ATTEMPT, Reached, Start};
 use self::ladder::Ladder;
 use self::orders::Orders;
 use super::client::{Client, Stage};
@@ -29,9 +29,6 @@ pub mod orders;
 
 /// How soon a machine that was sent to its disk, and is back in PXE, has no disk that boots.
 const BACK: Duration = Duration::from_mins(3);
-/// How soon it cannot be, where it was left to its disk by silence: its firmware still asks, with pauses of up
-/// to 32 seconds.
-const STILL_ASKING: Duration = Duration::from_secs(35);
 /// How many cards are remembered that were sent to the disk.
 const MOST_CARDS: usize = 16;
 
@@ -95,8 +92,8 @@ impl AtDisk {
     /// Whether who starts so now has come back from there.
     fn is_back(&self, start: Start, now: Time) -> bool {
         let is_it = (self.start.mac, self.start.stage) == (start.mac, start.stage);
-        let asks_still =
-            self.is_silent && (self.start.xid == start.xid || now.is_within(STILL_ASKING, self.at));
+        // Who was left to its disk by silence asks on for a while.
+        let asks_still = self.is_silent && now.is_within(ONE_ATTEMPT, self.at);
         is_it && !asks_still && now.is_within(BACK, self.at)
     }
 }
@@ -115,8 +112,6 @@ impl MachineState {
         let verdict = if is_back {
             let mut at_disk = before.clone();
             at_disk.reached = Reached::Disk;
-            // That would have told itself.
-            at_disk.to_disk = at_disk.to_disk.filter(|method| *method != LocalBoot::Sanboot);
             verdict::verdict(&at_disk, self.arch, after)
         } else if before.is_told || before.reached == Reached::Disk {
             None
@@ -129,7 +124,7 @@ impl MachineState {
     /// What is to be said where nothing was heard of its boot for too long.
     pub fn stalls(&self, now: SystemTime) -> Option<Step> {
         let journey = self.journey.as_deref().filter(|journey| !journey.is_told)?;
-        let after = Time::from(now).since(journey.last)?;
+        let after = Time::from(now).since(journey.further)?;
         let verdict = (after >= verdict::patience(journey)?)
             .then(|| verdict::verdict(journey, self.arch, after));
         verdict.flatten().map(|verdict| Step::Stopped { verdict })
@@ -142,8 +137,15 @@ impl MachineState {
     }
 
     /// What is to be said where iPXE tells that it could not start the disk.
-    pub fn disk_failed(&self, now: SystemTime) -> Option<Step> {
-        let verdict = verdict::sanboot_failed(self.journey.as_deref(), self.arch, now.into());
+    pub fn disk_failed(&self) -> Option<Step> {
+        let verdict = verdict::told(verdict::SANBOOT_FAILED, self.journey.as_ref()?);
+        verdict.map(|verdict| Step::Stopped { verdict })
+    }
+
+    /// What is to be said where iPXE tells that it has all that it boots, and could not start it.
+    pub fn kernel_failed(&self) -> Option<Step> {
+        let journey = self.journey.as_ref().filter(|journey| journey.reached == Reached::All)?;
+        let verdict = verdict::told(verdict::KERNEL_DOES_NOT_START, journey);
         verdict.map(|verdict| Step::Stopped { verdict })
     }
 
@@ -176,7 +178,7 @@ impl MachineState {
                 self.come_to_script();
                 match starts {
                     Starts::Disk(_) => self.send_to_disk(at),
-                    Starts::Boot(_) => self.begin(had_all),
+                    Starts::Boot(_) => self.begin(),
                     Starts::Menu | Starts::Question => {}
                 }
             }
@@ -202,6 +204,7 @@ impl MachineState {
             | Step::Advised { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
+            | Step::ScriptShown { .. }
             | Step::NbpSent { .. }
             | Step::AutoexecSent { .. }
             | Step::CompanionSent { .. }
@@ -229,16 +232,21 @@ impl MachineState {
     }
 
     /// Its script boots something.
-    fn begin(&mut self, had_all: bool) {
-        let Some(journey) = &mut self.journey else {
-            return;
-        };
-        if let Some(before) = journey.orders.as_ref().filter(|_| had_all) {
-            // It had all that it needs, and its kernel did not start: nothing is completed after all.
-            self.orders = self.orders.resumed(before);
-            self.boots = self.boots.saturating_sub(1);
+    fn begin(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.orders = Some(self.orders.clone());
         }
-        journey.orders = Some(self.orders.clone());
+    }
+
+    /// It had all that it needs, and its kernel did not start: nothing is completed after all.
+    fn undo(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.undo();
+            if let Some(before) = &journey.orders {
+                self.orders = self.orders.resumed(before);
+                self.boots = self.boots.saturating_sub(1);
+            }
+        }
     }
 
     /// It has all that it needs.
@@ -256,6 +264,7 @@ impl MachineState {
     }
 
     fn send_to_disk(&mut self, at: Time) {
+        self.forgive();
         let Some((start, is_silent)) = self
             .journey
             .as_ref()
@@ -271,9 +280,20 @@ impl MachineState {
         self.at_disk.push(AtDisk { start, is_silent, at });
     }
 
+    /// What came to nothing before is over, unless it is that disk.
+    fn forgive(&mut self) {
+        if self.verdict.as_ref().is_some_and(|verdict| verdict.reached != Reached::Disk) {
+            self.failures = 0;
+            self.verdict = None;
+        }
+    }
+
     fn stop(&mut self, verdict: &Verdict, at: Time) {
         self.failures = self.failures.saturating_add(1);
         self.verdict = Some(Box::new(verdict.clone()));
+        if verdict.rule == verdict::KERNEL_DOES_NOT_START {
+            self.undo();
+        }
         if verdict.reached == Reached::Disk {
             self.orders.disk_failed = Some(at);
             self.at_disk.clear();
@@ -313,10 +333,6 @@ impl MachineState {
             None => {
                 if self.journey.as_ref().is_some_and(|journey| journey.is_back_unseen(now)) {
                     orders.disk_failed = Some(now);
-                }
-                let journey = self.journey.as_ref().filter(|journey| journey.is_starting(now));
-                if let Some(before) = journey.and_then(|journey| journey.orders.as_ref()) {
-                    orders = orders.resumed(before);
                 }
             }
         }
@@ -360,7 +376,10 @@ impl MachineState {
 /// Whether an event is something that the machine did, and not we.
 fn is_of_the_machine(step: &Step) -> bool {
     match step {
-        Step::Stopped { .. } | Step::Armed { .. } | Step::Disarmed {} => false,
+        Step::Stopped { .. }
+        | Step::Armed { .. }
+        | Step::Disarmed {}
+        | Step::ScriptShown { .. } => false,
         Step::Offered { .. }
         | Step::Leased { .. }
         | Step::Acknowledged { .. }

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Arch;
 use super::client::Stage;
-use super::settings::LocalBoot;
 use super::state::journey::{Journey, Reached};
 
 /// How soon a machine that has all that it boots, and is back in PXE, has not really booted. Talos that has
@@ -49,8 +48,8 @@ enum When {
     Refused,
     /// A kernel or an initrd was broken off.
     BrokenOff,
-    /// iPXE was to start the disk by itself.
-    Sanboot,
+    /// iPXE says so.
+    Told,
 }
 
 /// One rule.
@@ -66,6 +65,11 @@ struct Rule {
     source: &'static str,
 }
 
+/// That iPXE could not start the disk.
+pub const SANBOOT_FAILED: &str = "sanboot-failed";
+/// That iPXE could not start the kernel.
+pub const KERNEL_DOES_NOT_START: &str = "kernel-does-not-start";
+
 const RULES: &[Rule] = &[
     Rule {
         name: "refused",
@@ -77,6 +81,7 @@ const RULES: &[Rule] = &[
             Reached::Ipxe,
             Reached::Question,
             Reached::Script,
+            Reached::Kernel,
         ],
         when: When::Refused,
         seen: "it was refused",
@@ -204,6 +209,14 @@ const RULES: &[Rule] = &[
         source: "github.com/warewulf/warewulf/issues/582",
     },
     Rule {
+        name: KERNEL_DOES_NOT_START,
+        at: &[Reached::All],
+        when: When::Told,
+        seen: "it has all of {image}, and iPXE could not start the kernel",
+        causes: "the image is for another CPU or another firmware, it is no kernel, or there is not enough memory",
+        source: "ipxe.org/cmd/boot",
+    },
+    Rule {
         name: "back-in-pxe",
         at: &[Reached::All],
         when: When::Always,
@@ -212,9 +225,9 @@ const RULES: &[Rule] = &[
         source: "github.com/siderolabs/talos/issues/12619, poseidon/matchbox#429",
     },
     Rule {
-        name: "sanboot-failed",
+        name: SANBOOT_FAILED,
         at: &[Reached::Disk],
-        when: When::Sanboot,
+        when: When::Told,
         seen: "iPXE could not start its local disk",
         causes: "there is no disk that BIOS shows to iPXE, or nothing bootable on it; with UEFI use `local_boot: exit`",
         source: "ipxe.org/cmd/sanboot",
@@ -248,7 +261,7 @@ pub fn patience(journey: &Journey) -> Option<Duration> {
 pub fn verdict(journey: &Journey, arch: Option<Arch>, after: Duration) -> Option<Verdict> {
     match journey.reached {
         Reached::Menu => return None,
-        Reached::All if after > SOON => return None,
+        Reached::All if after > SOON || journey.is_expected_back() => return None,
         // A script without an image boots what is not seen.
         Reached::Script if journey.boot.as_ref().is_some_and(|boot| boot.image.is_none()) => {
             return None;
@@ -269,29 +282,25 @@ pub fn verdict(journey: &Journey, arch: Option<Arch>, after: Duration) -> Option
     let rule = RULES
         .iter()
         .find(|rule| rule.at.contains(&journey.reached) && is_so(rule.when, journey, arch))?;
-    Some(Verdict {
-        reached: journey.reached,
-        rule: rule.name.into(),
-        words: format!(
-            "{}: {}",
-            filled(rule.seen, journey, after),
-            filled(rule.causes, journey, after)
-        ),
-        source: rule.source.into(),
-    })
+    Some(rule.of(journey, journey.reached, after))
 }
 
-/// iPXE has told that it could not start the disk.
-pub fn sanboot_failed(
-    journey: Option<&Journey>,
-    arch: Option<Arch>,
-    at: super::time::Time,
-) -> Option<Verdict> {
-    let mut journey = journey?.clone();
-    journey.reached = Reached::Disk;
-    journey.to_disk = Some(LocalBoot::Sanboot);
-    journey.last = at;
-    verdict(&journey, arch, Duration::ZERO)
+/// What iPXE has told, by the rule's name.
+pub fn told(name: &str, journey: &Journey) -> Option<Verdict> {
+    let rule = RULES.iter().find(|rule| rule.name == name && rule.when == When::Told)?;
+    Some(rule.of(journey, *rule.at.first()?, Duration::ZERO))
+}
+
+impl Rule {
+    fn of(&self, journey: &Journey, reached: Reached, after: Duration) -> Verdict {
+        let [seen, causes] = [self.seen, self.causes].map(|text| filled(text, journey, after));
+        Verdict {
+            reached,
+            rule: self.name.into(),
+            words: format!("{seen}: {causes}"),
+            source: self.source.into(),
+        }
+    }
 }
 
 fn is_so(when: When, journey: &Journey, arch: Option<Arch>) -> bool {
@@ -303,7 +312,7 @@ fn is_so(when: When, journey: &Journey, arch: Option<Arch>) -> bool {
         When::HttpBoot => journey.start.is_some_and(|start| start.stage == Stage::HttpBoot),
         When::Refused => journey.refused.is_some(),
         When::BrokenOff => journey.broken_off.is_some(),
-        When::Sanboot => journey.to_disk == Some(LocalBoot::Sanboot),
+        When::Told => false,
     }
 }
 

@@ -22,7 +22,7 @@ use super::tracked::{Progress, tracked};
 use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
-use crate::boot::links::NO_DISK;
+use crate::boot::links::{NO_DISK, NOT_STARTED};
 use crate::boot::script;
 use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, decide_script, links};
 use crate::config::Snapshot;
@@ -66,15 +66,22 @@ pub async fn script(
         state = server.registry.state(&subject);
     }
     let shelf = server.images.shelf();
-    let now = SystemTime::now();
-    if client.has_no_disk
-        && method != Method::HEAD
-        && let Some(step) = state.disk_failed(now)
-    {
+    // Whoever looks at a script with a browser, or with curl, boots nothing.
+    let is_elsewhere = state.address.is_some() && state.address != subject.address;
+    let is_shown = is_elsewhere && !may_be_asked && client.facts.is_none();
+    let is_its = method != Method::HEAD && !is_shown;
+    let failed = if client.has_no_disk {
+        state.disk_failed()
+    } else if told.get(NOT_STARTED.0).is_some_and(|told| told == NOT_STARTED.1) {
+        state.kernel_failed()
+    } else {
+        None
+    };
+    if let Some(step) = failed.filter(|_| is_its) {
         server.registry.record(Event { subject: subject.clone(), step });
         state = server.registry.state(&subject);
     }
-    let orders = state.orders(None, now);
+    let orders = state.orders(None, SystemTime::now());
     let remembered = (&*shelf, &orders);
     let (text, does) = match decide_script(&client, &config.catalog, &config.templates, remembered)
     {
@@ -85,12 +92,18 @@ pub async fn script(
         }
         Err(reason) => {
             let text = format!("{reason}\n");
-            if method != Method::HEAD {
+            if is_its {
                 server.registry.record(Event { subject, step: reason.step() });
             }
             return (StatusCode::NOT_FOUND, text).into_response();
         }
     };
+    if is_shown {
+        let subject = Subject { address: None, ..subject };
+        let from = arrival.from;
+        return server
+            .send_script(text, &method, subject, move |_| vec![Step::ScriptShown { from }]);
+    }
     server.send_script(text, &method, subject, |sent| does.steps(sent))
 }
 
@@ -104,7 +117,10 @@ fn client(
     let given = |name: &str| {
         let fact = told.get(name).map(|fact| fact.trim());
         let fact = fact.filter(|fact| !fact.is_empty());
-        fact.map(|fact| fact.chars().take(LONGEST_FACT).collect::<String>())
+        // They go to terminals, too.
+        let shown =
+            |fact: &str| fact.chars().filter(|c| !c.is_control()).take(LONGEST_FACT).collect();
+        fact.map(shown).filter(|fact: &String| !fact.is_empty())
     };
     let platform = given("platform").zip(given("arch"));
     let arch = platform.and_then(|(platform, arch)| links::arch_of_platform(&platform, &arch));

@@ -87,7 +87,8 @@ impl Chain {
             | Step::LeftToItsDisk { .. }
             | Step::Stopped { .. }
             | Step::Armed { .. }
-            | Step::Disarmed {} => {}
+            | Step::Disarmed {}
+            | Step::ScriptShown { .. } => {}
         }
     }
 

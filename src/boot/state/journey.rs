@@ -14,13 +14,13 @@ use super::orders::Orders;
 use crate::boot::Mac;
 use crate::boot::client::Stage;
 use crate::boot::event::{Boot, Event, File, Offer, Starts, Step};
-use crate::boot::settings::{LocalBoot, Option43};
+use crate::boot::settings::{BootPolicy, LocalBoot, Option43};
 use crate::boot::time::Time;
 
 /// How long after the last DISCOVER another one, with another transaction, may still be of the same attempt:
 /// firmware doubles its pause up to 32 seconds (PXE 2.1 section 2.2.1; EDK2 does the same), and some count each
 /// of them as a transaction of its own.
-const ONE_ATTEMPT: Duration = Duration::from_secs(35);
+pub(super) const ONE_ATTEMPT: Duration = Duration::from_secs(35);
 /// How long a repeated DISCOVER, with the same transaction, is of the same attempt. Some firmware makes its
 /// transaction of its MAC, and has the same after each power-on.
 const SAME_TRANSACTION: Duration = Duration::from_mins(2);
@@ -31,9 +31,6 @@ const LATE: Duration = Duration::from_secs(2);
 const LOADED: Duration = Duration::from_mins(10);
 /// How soon who fetches its script anew, and was never seen at DHCP, only tries again.
 const ONE_FETCH: Duration = Duration::from_secs(20);
-/// How long a boot that has everything may ask for its script again and be the same: its kernel does not start,
-/// and iPXE comes back a minute later.
-const STARTING: Duration = Duration::from_mins(10);
 
 /// By what a machine was seen to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +108,8 @@ pub struct Journey {
     pub began: Time,
     /// When something was heard of it the last time.
     pub last: Time,
+    /// When it came further the last time.
+    pub further: Time,
     /// By what it was seen to begin; nothing where DHCP was not seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -148,6 +147,7 @@ impl Journey {
         Self {
             began: at,
             last: at,
+            further: at,
             start,
             reached: Reached::default(),
             nbp: None,
@@ -195,7 +195,8 @@ impl Journey {
             | Step::Ignored { .. }
             | Step::Stopped { .. }
             | Step::Armed { .. }
-            | Step::Disarmed {} => None,
+            | Step::Disarmed {}
+            | Step::ScriptShown { .. } => None,
         }
     }
 
@@ -227,10 +228,10 @@ impl Journey {
             return true;
         };
         let is_same = (start.mac, start.stage) == (by.mac, by.stage);
-        let (paused, repeats) = match start.xid == by.xid {
-            true => (!at.is_within(SAME_TRANSACTION, self.last), true),
-            false => (!at.is_within(ONE_ATTEMPT, self.last), false),
-        };
+        let repeats = start.xid == by.xid;
+        let is_asking = self.reached != Reached::Disk;
+        let pause = if repeats && is_asking { SAME_TRANSACTION } else { ONE_ATTEMPT };
+        let paused = !at.is_within(pause, self.last);
         let has_only_asked = match self.reached {
             Reached::Offered => true,
             // It is left to its disk by silence: its firmware asks on for a while.
@@ -248,7 +249,8 @@ impl Journey {
             | Reached::Kernel
             | Reached::All => false,
         };
-        !is_same || paused || !has_only_asked
+        // It asks on and on, and comes no further: what it asks now is to be another attempt.
+        !is_same || paused || !has_only_asked || self.is_told
     }
 
     /// Whether who fetches a script now, without having been seen at DHCP, has been started anew.
@@ -267,12 +269,12 @@ impl Journey {
             | Reached::Script
             | Reached::Kernel => false,
         };
-        let again = if self.start.is_some() { STARTING } else { ONE_FETCH };
-        is_at_its_end && !at.is_within(again, self.last)
+        is_at_its_end && !at.is_within(ONE_FETCH, self.last)
     }
 
     /// Takes up what happened at `at`.
     pub(super) fn apply(&mut self, event: &Event, at: Time) {
+        let before = self.reached;
         let mut reached = |step: Reached| self.reached = self.reached.max(step);
         match &event.step {
             Step::Offered { stage, what, boot_file, option_43, xid, .. } => {
@@ -346,12 +348,14 @@ impl Journey {
             | Step::FileSent { .. }
             | Step::Advised { .. }
             | Step::Armed { .. }
-            | Step::Disarmed {} => {}
+            | Step::Disarmed {}
+            | Step::ScriptShown { .. } => {}
         }
         match &event.step {
             Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::ScriptShown { .. }
             | Step::Advised { .. } => {}
             Step::Offered { .. }
             | Step::Acknowledged { .. }
@@ -372,6 +376,26 @@ impl Journey {
                 self.is_told = false;
             }
         }
+        let has_got_something = matches!(
+            event.step,
+            Step::WaitServed { .. } | Step::ScriptServed { .. } | Step::ImageSent { .. }
+        );
+        if self.reached != before || has_got_something {
+            self.further = at;
+        }
+    }
+
+    /// Whether it is no wonder that it comes back soon after it had all that it boots: it was to boot so once, or
+    /// as often as was ordered.
+    pub fn is_expected_back(&self) -> bool {
+        let is_ordered = self.orders.as_ref().is_some_and(|orders| orders.armed.is_some());
+        is_ordered || self.boot.as_ref().is_some_and(|boot| boot.policy != BootPolicy::Always)
+    }
+
+    /// Takes up that its kernel did not start.
+    pub(super) fn undo(&mut self) {
+        self.reached = Reached::Script;
+        self.fetched.clear();
     }
 
     /// Takes up a kernel or an initrd that was fetched whole, as `talos/kernel`.
@@ -383,7 +407,7 @@ impl Journey {
             return;
         }
         self.fetched.insert(part.to_owned());
-        self.broken_off = None;
+        (self.broken_off, self.refused) = (None, None);
         if boot.parts().all(|needed| self.fetched.contains(&needed)) {
             self.reached = Reached::All;
         } else if self.reached == Reached::Script && boot.parts().next().as_deref() == Some(part) {
@@ -395,11 +419,5 @@ impl Journey {
     pub(super) fn is_back_unseen(&self, now: Time) -> bool {
         let is_at_its_disk = self.start.is_none() && self.reached == Reached::Disk && !self.is_told;
         is_at_its_disk && now.is_within(BACK, self.last) && !now.is_within(ONE_FETCH, self.last)
-    }
-
-    /// Whether who asks for its script now is in the same boot still, which has all that it needs: its kernel
-    /// does not start.
-    pub(super) fn is_starting(&self, now: Time) -> bool {
-        self.reached == Reached::All && self.start.is_some() && now.is_within(STARTING, self.last)
     }
 }

@@ -72,7 +72,8 @@ impl Ladder {
         if has_fetched_nothing && is_uefi && !(self.modes + 1).is_multiple_of(all) {
             self.modes += 1;
         } else {
-            self.modes = if has_fetched_nothing { self.modes + 1 } else { self.modes };
+            // All of them were tried with this NBP.
+            self.modes += u32::from(has_fetched_nothing && is_uefi);
             self.nbps += 1;
         }
     }

@@ -119,24 +119,24 @@ impl Orders {
             before.armed.as_ref().is_some_and(|before| before.since == armed.since)
         };
         let newer = self.armed.as_ref().filter(|armed| !is_its(armed)).cloned();
-        Self {
-            armed: newer.or_else(|| before.armed.clone()),
-            is_disarmed: self.is_disarmed,
-            ..before.clone()
-        }
+        // Whoever disarmed it since has taken back that order too.
+        let its = before.armed.clone().filter(|_| !self.is_disarmed);
+        Self { armed: newer.or(its), is_disarmed: self.is_disarmed, ..before.clone() }
     }
 
     /// Takes up that a boot has all that it needs, which began under `before`.
     pub(super) fn complete(&mut self, boot: &Boot, before: &Self, at: Time) {
-        self.completed = Some(Completed {
-            at,
-            profile: boot.profile.clone(),
-            was_once: boot.policy == BootPolicy::Once,
-        });
+        let was_once = boot.policy == BootPolicy::Once;
+        let is_ordered = |armed: &Arming| armed.profile.as_ref() == Some(&boot.profile);
+        // A rescue system, say, that was ordered by its name is no boot that a machine was to have once.
+        if was_once || !before.armed.as_ref().is_some_and(is_ordered) {
+            self.completed = Some(Completed { at, profile: boot.profile.clone(), was_once });
+        }
         self.disk_failed = None;
         // What was ordered while it was under way is for the next one.
         let is_its = |armed: &Arming| {
-            before.armed.as_ref().is_some_and(|before| before.since == armed.since)
+            let is_for = armed.profile.is_none() || is_ordered(armed);
+            is_for && before.armed.as_ref().is_some_and(|before| before.since == armed.since)
         };
         if let Some(armed) = self.armed.as_mut().filter(|armed| is_its(armed)) {
             armed.times = armed.times.saturating_sub(1);

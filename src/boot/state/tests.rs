@@ -122,6 +122,12 @@ impl Machine {
         self.fetch("initrd");
     }
 
+    fn does_not_start(&mut self) {
+        let step = self.state.kernel_failed().expect("it has all that it boots");
+        self.stop(&step);
+        self.take(step);
+    }
+
     fn arm(&mut self, times: u32) {
         self.wait(1).take(Step::Armed { profile: None, times });
     }
@@ -216,12 +222,64 @@ fn a_kernel_that_does_not_start_is_no_boot() {
     machine.power_on();
     machine.fetch_all();
     assert_eq!(machine.state.boots, 1);
-    // Its script says to ask again after a minute.
-    assert_eq!(machine.wait(60).script(), Because::Armed);
+    // Its script says to ask again after a minute, and to say why.
+    machine.wait(60).does_not_start();
     assert_eq!(machine.state.boots, 0);
+    assert_eq!(machine.script(), Because::Armed);
+    assert_eq!(machine.stopped, ["kernel-does-not-start"]);
     machine.fetch_all();
     assert_eq!(machine.wait(600).power_on(), Because::Done);
     assert_eq!(machine.state.boots, 1);
+}
+
+#[test]
+fn a_script_that_is_fetched_again_after_its_boot_is_no_reason_to_boot_anew() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.arm(2);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(5).script();
+    assert_eq!(machine.state.boots, 1);
+    assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(1));
+    assert!(machine.state.kernel_failed().is_none(), "it has its script only");
+}
+
+#[test]
+fn who_was_disarmed_while_its_kernel_did_not_start_stays_disarmed() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.arm(1);
+    machine.power_on();
+    machine.fetch_all();
+    machine.take(Step::Disarmed {});
+    machine.wait(60).does_not_start();
+    assert_eq!(machine.script(), Because::Disarmed);
+    assert_eq!(machine.state.orders.armed, None);
+}
+
+#[test]
+fn a_profile_that_was_ordered_by_its_name_is_not_the_one_boot_of_a_machine_unless_it_is_to_boot_once()
+ {
+    let armed = |profile: Option<&str>| Orders {
+        armed: Some(orders::Arming {
+            since: Time::default(),
+            profile: profile.map(str::to_owned),
+            times: 1,
+        }),
+        ..Orders::default()
+    };
+    let next = |before: &Orders, profile: &str, policy| {
+        let boot = Boot { profile: profile.into(), image: None, initrds: 0, policy };
+        let mut orders = before.clone();
+        orders.complete(&boot, before, Time::default());
+        orders.because(BootPolicy::Once, "install")
+    };
+    use BootPolicy::{Always, Once};
+    assert_eq!(next(&armed(Some("rescue")), "rescue", Always), Because::First);
+    assert_eq!(next(&armed(Some("debian")), "debian", Once), Because::Done);
+    assert_eq!(next(&armed(Some("install")), "install", Once), Because::Done);
+    assert_eq!(next(&armed(None), "install", Once), Because::Done);
+    // What was ordered is not in the config for now.
+    assert_eq!(next(&armed(Some("rescue")), "install", Once), Because::Armed);
 }
 
 #[test]
@@ -230,7 +288,8 @@ fn an_order_given_while_a_kernel_does_not_start_holds() {
     machine.power_on();
     machine.fetch_all();
     machine.wait(30).arm(3);
-    assert_eq!(machine.wait(30).script(), Because::Armed);
+    machine.wait(30).does_not_start();
+    assert_eq!(machine.script(), Because::Armed);
     machine.fetch_all();
     assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(2));
     machine.take(Step::Disarmed {});
@@ -324,6 +383,17 @@ fn silence_is_the_disk_as_long_as_firmware_asks_on_and_no_longer() {
     machine.wait(60);
     assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::DiskFailed);
     assert_eq!(machine.stopped, ["disk-does-not-boot"]);
+    // Some has the same transaction after each power-on.
+    machine.script();
+    machine.fetch_all();
+    machine.wait(600);
+    assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
+    machine.wait(60);
+    let xid = Some((FIRST, Stage::Pxe, machine.xid));
+    assert_eq!(machine.because(xid), Because::DiskFailed);
+    machine.repeat(Stage::Pxe, LocalBoot::Silent);
+    assert_eq!(machine.stopped.len(), 2);
+    assert_eq!(machine.script(), Because::DiskFailed);
 }
 
 #[test]
@@ -332,7 +402,7 @@ fn an_ipxe_that_cannot_start_the_disk_says_so() {
     machine.power_on();
     machine.fetch_all();
     machine.wait(600).power_on();
-    let step = machine.state.disk_failed(after(machine.now)).unwrap();
+    let step = machine.state.disk_failed().unwrap();
     machine.stop(&step);
     machine.take(step);
     assert_eq!(machine.script(), Because::DiskFailed);
@@ -454,7 +524,7 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
         },
         other => other,
     };
-    let table: [(&str, Walk<'_>); 17] = [
+    let table: [(&str, Walk<'_>); 18] = [
         ("no-fetch-uefi", &|machine| {
             machine.discover(Stage::Pxe, LocalBoot::Exit);
         }),
@@ -504,6 +574,12 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
             machine.power_on();
             machine.take(broken_off(File::Image));
         }),
+        ("refused", &|machine| {
+            machine.power_on();
+            machine.fetch("kernel");
+            let (what, reason) = ("linux/initrd".into(), "there is no such file".into());
+            machine.take(Step::Refused { what, reason });
+        }),
         ("kernel-without-initrd", &|machine| {
             machine.power_on();
             machine.fetch("kernel");
@@ -529,6 +605,56 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
             assert_eq!(machine.stopped.len(), told, "{rule}: {:?}", machine.stopped);
         }
     }
+}
+
+#[test]
+fn firmware_that_asks_on_and_on_without_a_pause_is_told_of_and_climbs() {
+    for arch in [Arch::Bios, Arch::UefiX64] {
+        let mut machine = Machine::new(BootPolicy::Always);
+        let mut is_as_usual = true;
+        for n in 0..30 {
+            machine.xid += 1;
+            let Step::Offered { stage, what, boot_file, interface, .. } = offer() else {
+                unreachable!()
+            };
+            let option_43 = Some(machine.state.option_43());
+            let (arch, xid) = (Some(arch), machine.xid);
+            machine.take(Step::Offered { arch, stage, what, xid, boot_file, option_43, interface });
+            // It takes its lease from the router each time.
+            machine.take(Step::Leased { server: None });
+            machine.wait(24);
+            assert!(machine.stopped.len() <= 1 + n / 3, "{:?}", machine.stopped);
+            is_as_usual &= machine.state.option_43() == Option43::default();
+        }
+        assert!(machine.stopped.len() >= 6, "{:?}", machine.stopped);
+        assert!(machine.state.ladder.has_climbed());
+        assert_eq!(is_as_usual, arch == Arch::Bios, "BIOS is told no other option 43");
+    }
+}
+
+#[test]
+fn a_machine_that_was_to_boot_once_and_is_back_soon_has_not_failed() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    assert_eq!(machine.wait(120).power_on(), Because::Done);
+    machine.arm(1);
+    assert_eq!(machine.wait(300).power_on(), Because::Armed);
+    machine.fetch_all();
+    assert_eq!(machine.wait(120).power_on(), Because::Done);
+    assert!(machine.stopped.is_empty(), "{:?}", machine.stopped);
+}
+
+#[test]
+fn what_failed_before_a_machine_reached_its_disk_is_over() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600).discover(Stage::Pxe, LocalBoot::Exit);
+    machine.wait(100);
+    assert_eq!(machine.state.failures, 1);
+    assert_eq!(machine.power_on(), Because::Done);
+    assert_eq!((machine.state.failures, &machine.state.verdict), (0, &None));
 }
 
 #[test]
