@@ -7,6 +7,7 @@
 pub mod body;
 pub mod boot;
 mod tracked;
+mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::interfaces::Served;
 use crate::journal::Tally;
 use crate::registry::Registry;
 use body::Pieces;
+use wire::{Line, Looks};
 
 /// What the User-Agent of `reveille simulate` ends with.
 pub const SIMULATION: &str = "(reveille simulate)";
@@ -113,15 +115,17 @@ impl Server {
         http.max_buf_size(MOST_HEADERS);
         let (mut full, mut failed) = (Tally::default(), Tally::default());
         let room = Arc::new(Semaphore::new(most_connections));
+        let looks = Looks::start();
         loop {
             if room.available_permits() == 0 && full.tell().is_some() {
                 warn!("http: all of {most_connections} connections are in use; more wait");
             }
             let place = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
             let arrived = listener.accept().await;
-            let arrived =
-                arrived.and_then(|(stream, from)| Ok((Arrival::of(&stream, from)?, stream)));
-            let (arrival, stream) = match arrived {
+            let arrived = arrived.and_then(|(stream, from)| {
+                Ok((Arrival::of(&stream, from)?, Line::new(stream, looks.clone())?))
+            });
+            let (arrival, line) = match arrived {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     // A connection that is gone already, or no file descriptor left for it.
@@ -132,12 +136,14 @@ impl Server {
                     continue;
                 }
             };
+            let wire = line.wire();
             let app = app.clone().map_request(move |mut request: hyper::Request<_>| {
                 request.extensions_mut().insert(ConnectInfo(arrival));
+                request.extensions_mut().insert(wire.clone());
                 request
             });
             let connection =
-                http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+                http.serve_connection(TokioIo::new(line), TowerToHyperService::new(app));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     debug!("http: {}: {error}", arrival.from);

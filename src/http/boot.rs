@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::body::FileBody;
 use super::tracked::{Progress, tracked};
+use super::wire::Wire;
 use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
@@ -269,6 +270,7 @@ impl Server {
         request: Request,
     ) -> Response {
         let whole = request.method() == Method::GET;
+        let wire = request.extensions().get::<Wire>().cloned();
         let (file, mut response) = match opened(&path, request).await {
             Ok(opened) => opened,
             Err(reason) => {
@@ -292,8 +294,16 @@ impl Server {
         let body = match length {
             Some(length) if whole && parts.status == StatusCode::OK => {
                 tracked(body, length, move |progress| {
-                    let step = ended(name, done, progress);
-                    self.registry.record(Event { subject, step });
+                    let record = move |progress| {
+                        let step = ended(name, done, progress);
+                        self.registry.record(Event { subject, step });
+                    };
+                    match wire.filter(|_| progress.is_whole()) {
+                        Some(wire) => {
+                            wire.when_arrived(move |missing| record(progress.but(missing)))
+                        }
+                        None => record(progress),
+                    }
                 })
             }
             _ => body,

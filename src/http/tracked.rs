@@ -18,6 +18,8 @@ pub(super) struct Progress {
     pub(super) of: u64,
     /// Since the request.
     pub(super) took: Duration,
+    /// When it was taken.
+    ended: Instant,
     /// What went wrong on our side, if something did.
     pub(super) failed: Option<String>,
 }
@@ -26,6 +28,12 @@ impl Progress {
     /// Whether all of it was taken.
     pub(super) fn is_whole(&self) -> bool {
         self.bytes >= self.of
+    }
+
+    /// The same, where so much of it has not come to the client by now.
+    pub(super) fn but(self, missing: u64) -> Self {
+        let bytes = self.bytes.saturating_sub(missing);
+        Self { bytes, took: self.took + self.ended.elapsed(), ..self }
     }
 
     /// What an event tells of it.
@@ -59,7 +67,9 @@ impl Tracked {
     fn end(&mut self) {
         if let Some(ended) = self.ended.take() {
             let Self { bytes, of, started, .. } = *self;
-            ended(Progress { bytes, of, took: started.elapsed(), failed: self.failed.take() });
+            let now = Instant::now();
+            let (took, failed) = (now - started, self.failed.take());
+            ended(Progress { bytes, of, took, ended: now, failed });
         }
     }
 }
