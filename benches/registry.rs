@@ -47,7 +47,7 @@ fn steps() -> [Step; 3] {
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || Registry::open(folder.path(), Arc::new(Journal::default()));
+    let open = || Registry::open(folder.path(), Arc::new(Journal::default())).unwrap();
     let registry = open();
     let began = Instant::now();
     for number in 0..MACHINES {

@@ -8,7 +8,7 @@
 //! A line asks for one of the [`operations`](crate::operations), a line answers it, as often as somebody
 //! likes. Only the daemon's own user, and root, may connect.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -164,6 +164,29 @@ fn is_nobody(error: &io::Error) -> bool {
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = path.symlink_metadata()?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+/// That a process is the one that uses a state folder, until it ends.
+#[derive(Debug)]
+pub struct Claim {
+    _folder: Option<File>,
+}
+
+impl Claim {
+    /// Claims a folder. One that cannot be claimed, as where there is none yet, is nobody's.
+    ///
+    /// # Errors
+    /// Another process has it.
+    pub fn take(state: &Path) -> Result<Self, ControlError> {
+        let Ok(folder) = File::open(state) else {
+            return Ok(Self { _folder: None });
+        };
+        match folder.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(ControlError::Taken(state.to_owned())),
+            // Not every file system can.
+            Err(TryLockError::Error(_)) | Ok(()) => Ok(Self { _folder: Some(folder) }),
+        }
+    }
 }
 
 impl Control {

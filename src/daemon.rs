@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::config::load::Source;
 use crate::config::reload::Reloader;
 use crate::config::{Server, watch};
-use crate::control::{Control, ControlError};
+use crate::control::{Claim, Control, ControlError};
 use crate::dhcp::{self, proxy::Port};
 use crate::http::{self, body::Pieces};
 use crate::images::Images;
@@ -41,6 +41,7 @@ pub async fn serve(source: Source) -> Result<()> {
     info!("config: {source}");
     let open_files = raise_open_files();
     let control = control(&server)?;
+    let _claim = Claim::take(&server.state)?;
 
     // DHCP has a thread of its own: firmware waits for an answer for a moment only, whatever else is
     // fetched meanwhile.
@@ -73,7 +74,10 @@ pub async fn serve(source: Source) -> Result<()> {
     journal.publish_problems(&config.problems);
     let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
-    let registry = Registry::open(&server.state, Arc::clone(&journal));
+    let registry = Registry::open(&server.state, Arc::clone(&journal)).context(
+        "registry: what is remembered of machines is there and cannot be read; mend that, or move the file away: \
+         then each machine with `boot: once` boots by the network once more",
+    )?;
     let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let mut tasks = JoinSet::new();

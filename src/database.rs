@@ -78,6 +78,10 @@ impl Database {
             path: state.to_owned(),
             reason: unwritable(&error),
         })?;
+        // SQLite would take it for a new one.
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(DatabaseError::Damaged { path, reason: "it is empty".to_owned() });
+        }
         let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
         let database = Self { connection, path };
         let prepared = database.prepare(form);
@@ -91,10 +95,33 @@ impl Database {
     /// There is none, or it cannot be read.
     pub fn read(state: &Path, form: Form) -> Result<Self, DatabaseError> {
         let path = state.join(form.name);
+        match Self::read_at(&path, &path, form) {
+            // To read it SQLite has to write beside it: on a disk that is full, or may not be written, a copy
+            // is read.
+            Err(DatabaseError::Unusable { .. }) if path.exists() => {
+                let unusable = |error: std::io::Error| DatabaseError::Unusable {
+                    path: path.clone(),
+                    reason: format!("it cannot be copied to be read: {}", unwritable(&error)),
+                };
+                let folder = tempfile::tempdir().map_err(unusable)?;
+                let copy = folder.path().join(form.name);
+                fs::copy(&path, &copy).map_err(unusable)?;
+                let wal = format!("{}-wal", form.name);
+                if state.join(&wal).exists() {
+                    fs::copy(state.join(&wal), folder.path().join(&wal)).map_err(unusable)?;
+                }
+                // What is open stays there until it is closed.
+                Self::read_at(&copy, &path, form)
+            }
+            read => read,
+        }
+    }
+
+    fn read_at(at: &Path, path: &Path, form: Form) -> Result<Self, DatabaseError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(&path, flags);
-        let connection = opened.map_err(|error| explain(&path, &error))?;
-        let database = Self { connection, path };
+        let opened = Connection::open_with_flags(at, flags);
+        let connection = opened.map_err(|error| explain(path, &error))?;
+        let database = Self { connection, path: path.to_owned() };
         let looked = database.connection.busy_timeout(PATIENCE).and_then(|()| database.look(form));
         looked.map_err(|error| database.explain(&error))??;
         Ok(database)
@@ -105,9 +132,8 @@ impl Database {
     /// # Errors
     /// It cannot be moved.
     pub fn set_aside(state: &Path, form: Form) -> Result<PathBuf, DatabaseError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let path = state.join(form.name);
-        let aside = |end: &str| state.join(format!("{}.damaged-{now}{end}", form.name));
+        let aside = |end: &str| aside(state, form, end);
         fs::rename(&path, aside("")).map_err(|error| DatabaseError::Unusable {
             path: path.clone(),
             reason: format!("cannot be put aside: {}", unwritable(&error)),
@@ -117,6 +143,17 @@ impl Database {
             fs::rename(state.join(format!("{}{end}", form.name)), aside(end)).ok();
         }
         Ok(aside(""))
+    }
+
+    /// Puts a copy of it beside it, as where it is damaged; where that is.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn copy_aside(&self, state: &Path, form: Form) -> Result<PathBuf, DatabaseError> {
+        let aside = aside(state, form, "");
+        let copied = self.connection.execute("VACUUM INTO ?1", [aside.to_string_lossy()]);
+        copied.map_err(|error| self.explain(&error))?;
+        Ok(aside)
     }
 
     /// What an error of SQLite means for who runs this.
@@ -156,6 +193,12 @@ impl Database {
         let (known, form) = (form.version, number("user_version")?);
         Ok(if form > known { Err(DatabaseError::Later { path, form, known }) } else { Ok(()) })
     }
+}
+
+/// Where a damaged one goes.
+fn aside(state: &Path, form: Form, end: &str) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    state.join(format!("{}.damaged-{now}{end}", form.name))
 }
 
 fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {

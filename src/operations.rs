@@ -336,7 +336,8 @@ impl Operations {
         let last = *self.journal.subscribe().borrow();
         let macs = match who {
             Some(who) => {
-                let found = roster::find(&self.running_config(), &self.registry.machines(), who);
+                let entries = self.registry.machines();
+                let found = roster::find(&self.running_config(), &entries, who);
                 Some(found.map_err(|error| error.to_string())?.macs)
             }
             None => None,

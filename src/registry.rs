@@ -90,21 +90,30 @@ impl Registry {
         Self { journal, ..Self::default() }
     }
 
-    /// One that is kept in a state folder. Where that cannot be, it is told, and machines boot all the same; a
-    /// damaged one is put aside.
-    pub fn open(state: &Path, journal: Arc<Journal>) -> Self {
+    /// One that is kept in a state folder. A damaged one is put aside. One that can be read and not written serves,
+    /// and what becomes of its machines is written as soon as that can be.
+    ///
+    /// # Errors
+    /// There is one, and it cannot be read: who takes that for none has machines installed anew.
+    pub fn open(state: &Path, journal: Arc<Journal>) -> Result<Self, DatabaseError> {
         let opened = match Store::open(state) {
             Err(error @ DatabaseError::Damaged { .. }) => begun_anew(state, &error),
             opened => opened,
         };
         let (store, machines) = match opened {
-            Ok(opened) => opened,
+            Ok((store, machines)) => (Ok(store), machines),
+            Err(error @ DatabaseError::Later { .. }) => return Err(error),
             Err(error) => {
                 error!(
-                    "registry: {error}; machines boot, but what becomes of them is forgotten when the daemon ends"
+                    "registry: {error}; machines boot, but what becomes of them is kept only until the daemon ends, or until that can be written"
                 );
-                let kept = Kept::Not(error.to_string().into());
-                return Self { kept, ..Self::new(journal) };
+                let machines = match Store::read(state) {
+                    Ok(machines) => machines,
+                    Err(DatabaseError::Damaged { .. }) => Machines::default(),
+                    Err(_) if !state.join(Store::NAME).exists() => Machines::default(),
+                    Err(error) => return Err(error),
+                };
+                (Err(error), machines)
             }
         };
         let under_way = machines.iter().filter(|entry| entry.state.is_under_way());
@@ -120,7 +129,7 @@ impl Registry {
                 Kept::Not(reason.into())
             }
         };
-        Self { remembered, kept, ..Self::new(journal) }
+        Ok(Self { remembered, kept, ..Self::new(journal) })
     }
 
     /// Takes up an event, and publishes it.
@@ -401,7 +410,8 @@ mod tests {
     #[test]
     fn what_was_recorded_is_there_again_whatever_ended_the_daemon() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Registry::open(folder.path(), Arc::new(Journal::open(folder.path())));
+        let open =
+            || Registry::open(folder.path(), Arc::new(Journal::open(folder.path()))).unwrap();
         let mac = Mac::new([2, 0, 0, 0, 0, 1]);
         let address = Ipv4Addr::new(10, 0, 0, 100);
         let mut event = leased(mac, address);
@@ -437,20 +447,60 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_later_version_stays_as_it_is_and_machines_boot_all_the_same() {
+    fn one_of_a_later_version_stays_as_it_is_and_is_not_taken_for_none() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Registry::open(folder.path(), Arc::default());
-        open().close();
+        open().unwrap().close();
         let path = folder.path().join(Store::NAME);
         let later = rusqlite::Connection::open(&path).unwrap();
         later.pragma_update(None, "user_version", 99).unwrap();
         drop(later);
         let before = std::fs::read(&path).unwrap();
-        let registry = open();
-        registry.record(leased(Mac::new([2; 6]), Ipv4Addr::new(10, 0, 0, 100)));
-        assert!(registry.flush().is_err());
-        assert_eq!(registry.machines().len(), 1);
+        assert!(open().unwrap_err().to_string().contains("is of a later version of reveille"));
         assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    /// One with a machine that has an order, written and closed.
+    fn written(folder: &Path) -> Subject {
+        let registry = Registry::open(folder, Arc::default()).unwrap();
+        let mut event = leased(Mac::new([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 0, 0, 100));
+        event.subject.name = Some("oden".into());
+        registry.record(Event { step: Step::Armed { profile: None, times: 3 }, ..event.clone() });
+        let mut other = event.subject.clone();
+        (other.mac, other.name) = (Some(Mac::new([2; 6])), Some("balder".into()));
+        registry.record(Event { subject: other, step: Step::Disarmed {} });
+        registry.flush().unwrap();
+        registry.close();
+        let file = rusqlite::Connection::open(folder.join(Store::NAME)).unwrap();
+        file.pragma_update(None, "wal_checkpoint", "TRUNCATE").ok();
+        event.subject
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_told_of_and_the_others_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let oden = written(folder.path());
+        let file = rusqlite::Connection::open(folder.path().join(Store::NAME)).unwrap();
+        let broken = "UPDATE machines SET state = '{\"boots\":-1}' WHERE name = 'balder'";
+        assert_eq!(file.execute(broken, []).unwrap(), 1);
+        drop(file);
+        let registry = Registry::open(folder.path(), Arc::default()).unwrap();
+        assert_eq!(registry.machines().len(), 1);
+        assert!(registry.state(&oden).orders.armed.is_some());
+        let aside = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let names = aside.map(|entry| entry.file_name().into_string().unwrap());
+        assert!(names.into_iter().any(|name| name.starts_with("registry.db.damaged-")));
+        registry.close();
+        let again = Registry::open(folder.path(), Arc::default()).unwrap();
+        assert_eq!(again.machines().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_file_is_a_damaged_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(Store::NAME), "").unwrap();
+        assert!(matches!(Store::open(folder.path()), Err(DatabaseError::Damaged { .. })));
+        assert!(Registry::open(folder.path(), Arc::default()).unwrap().flush().is_ok());
     }
 
     #[test]

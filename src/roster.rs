@@ -2,9 +2,10 @@
 //! somebody has for one, and what each boots next.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use crate::boot::catalog::Catalog;
 use crate::boot::event::Subject;
 use crate::boot::names::nearest;
 use crate::boot::select::Boots;
-use crate::boot::settings::NbpLadder;
+use crate::boot::settings::{BootPolicy, NbpLadder};
 use crate::boot::state::journey::Reached;
 use crate::boot::state::orders::{Because, Orders};
 use crate::boot::verdict::Verdict;
@@ -141,27 +142,34 @@ pub enum NotFound {
     },
 }
 
+/// What is remembered of a machine that was never seen.
+static NOTHING: LazyLock<MachineState> = LazyLock::new(MachineState::default);
+
 /// A machine that was found.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Found<'a> {
     /// As events are about it.
     pub subject: Subject,
     /// What is remembered of it.
-    pub state: MachineState,
+    pub state: &'a MachineState,
     /// Its cards: those of the config, then those that were seen.
     pub macs: Vec<Mac>,
 }
 
 /// All machines: those of the config by name, then the others, the one that was seen last first.
-pub fn list(config: &Config, entries: &[Entry]) -> Vec<Found> {
+pub fn list<'a>(config: &Config, entries: &'a [Entry]) -> Vec<Found<'a>> {
     let catalog = &config.catalog;
-    let mut used = BTreeSet::new();
+    let (mut by_mac, mut by_name) = (HashMap::new(), HashMap::<&str, Vec<&Entry>>::new());
+    for entry in entries {
+        by_mac.extend(entry.macs.iter().map(|mac| (*mac, entry)));
+        if let Some(name) = &entry.name {
+            by_name.entry(name).or_default().push(entry);
+        }
+    }
+    let mut used = HashSet::new();
     let named = catalog.machines().values().map(|machine| {
-        let is_its = |entry: &&Entry| {
-            let by_mac = entry.macs.iter().any(|mac| machine.macs.contains(mac));
-            by_mac || entry.name.as_deref() == Some(&machine.name)
-        };
-        let mut own: Vec<&Entry> = entries.iter().filter(is_its).collect();
+        let mut own = by_name.get(machine.name.as_str()).cloned().unwrap_or_default();
+        own.extend(machine.macs.iter().filter_map(|mac| by_mac.get(mac).copied()));
         used.extend(own.iter().map(|entry| entry.id));
         // The rest of two that will be one, once it is seen again, comes behind.
         own.sort_by_key(|entry| (entry.name.is_none(), std::cmp::Reverse(entry.state.last_seen)));
@@ -170,7 +178,7 @@ pub fn list(config: &Config, entries: &[Entry]) -> Vec<Found> {
             macs.retain(|known| known != mac);
             macs.push(*mac);
         }
-        let state = own.first().map(|entry| entry.state.clone()).unwrap_or_default();
+        let state = own.first().map_or(&*NOTHING, |entry| &entry.state);
         let subject = Subject {
             mac: macs.last().copied(),
             name: Some(machine.name.clone()),
@@ -178,14 +186,14 @@ pub fn list(config: &Config, entries: &[Entry]) -> Vec<Found> {
         };
         Found { subject, state, macs }
     });
-    let mut all: Vec<Found> = named.collect();
+    let mut all: Vec<Found<'_>> = named.collect();
     let mut others: Vec<&Entry> =
         entries.iter().filter(|entry| !used.contains(&entry.id)).collect();
     others.sort_by_key(|entry| std::cmp::Reverse(entry.state.last_seen));
     all.extend(others.into_iter().map(|entry| Found {
         // What the config has no more has no name.
         subject: Subject { name: None, ..entry.subject() },
-        state: entry.state.clone(),
+        state: &entry.state,
         macs: entry.macs.clone(),
     }));
     all
@@ -195,26 +203,26 @@ pub fn list(config: &Config, entries: &[Entry]) -> Vec<Found> {
 ///
 /// # Errors
 /// There is none, or more than one.
-pub fn find(config: &Config, entries: &[Entry], who: &str) -> Result<Found, NotFound> {
+pub fn find<'a>(config: &Config, entries: &'a [Entry], who: &str) -> Result<Found<'a>, NotFound> {
     let all = list(config, entries);
-    let serial = |found: &Found| {
+    let serial = |found: &Found<'_>| {
         let told =
             found.state.client.as_ref().and_then(|client| client.facts.as_ref()?.serial.clone());
         let name = found.subject.name.as_ref();
         let said = name.and_then(|name| config.catalog.machines().get(name)?.serial.clone());
         told.or(said)
     };
-    let is_name = |found: &Found| found.subject.name.as_deref() == Some(who);
+    let is_name = |found: &Found<'_>| found.subject.name.as_deref() == Some(who);
     let mac = who.parse::<Mac>().ok();
-    let is_mac = |found: &Found| mac.is_some_and(|mac| found.macs.contains(&mac));
+    let is_mac = |found: &Found<'_>| mac.is_some_and(|mac| found.macs.contains(&mac));
     let is_serial =
-        |found: &Found| serial(found).is_some_and(|serial| serial.eq_ignore_ascii_case(who));
+        |found: &Found<'_>| serial(found).is_some_and(|serial| serial.eq_ignore_ascii_case(who));
     let address = who.parse::<Ipv4Addr>().ok();
-    let is_address = |found: &Found| address.is_some() && found.subject.address == address;
-    let is_named_so = |found: &Found| {
+    let is_address = |found: &Found<'_>| address.is_some() && found.subject.address == address;
+    let is_named_so = |found: &Found<'_>| {
         found.subject.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(who))
     };
-    type Way<'a> = (&'static str, &'a dyn Fn(&Found) -> bool);
+    type Way<'a> = (&'static str, &'a dyn Fn(&Found<'_>) -> bool);
     let ways: [Way<'_>; 5] = [
         ("name", &is_name),
         ("MAC address", &is_mac),
@@ -223,7 +231,7 @@ pub fn find(config: &Config, entries: &[Entry], who: &str) -> Result<Found, NotF
         ("name", &is_named_so),
     ];
     for (what, is_it) in ways {
-        let found: Vec<&Found> = all.iter().filter(|found| is_it(found)).collect();
+        let found: Vec<&Found<'_>> = all.iter().filter(|found| is_it(found)).collect();
         match found.as_slice() {
             [] => {}
             [one] => return Ok((*one).clone()),
@@ -243,7 +251,7 @@ pub fn find(config: &Config, entries: &[Entry], who: &str) -> Result<Found, NotF
     Err(NotFound::Nobody { who: who.to_owned(), hint })
 }
 
-impl Found {
+impl Found<'_> {
     /// Who it is to the config: as its iPXE would ask.
     fn client(&self, catalog: &Catalog) -> Client {
         let machine = self.subject.name.as_ref().and_then(|name| catalog.machines().get(name));
@@ -327,6 +335,22 @@ impl Found {
         }
     }
 
+    /// What keeps an order from being taken back.
+    ///
+    /// # Errors
+    /// That.
+    pub fn may_be_disarmed(&self, config: &Config) -> Result<(), String> {
+        let selection = select(&self.client(&config.catalog), &config.catalog)
+            .now(&config.catalog, &Orders::default());
+        if self.state.orders.armed.is_none() && selection.policy == BootPolicy::Always {
+            return Err(format!(
+                "nothing is ordered for {}, and `boot: always` has the network boot it whenever it asks; `boot: once` or `local` does not",
+                self.subject
+            ));
+        }
+        Ok(())
+    }
+
     /// What keeps an order to boot it from being given.
     ///
     /// # Errors
@@ -348,7 +372,7 @@ impl Found {
                 "{} boots no profile by itself: say which one by --profile",
                 self.subject
             )),
-            (Boots::Profile(_), crate::boot::settings::BootPolicy::Always) => Err(format!(
+            (Boots::Profile(_), BootPolicy::Always) => Err(format!(
                 "{} boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one",
                 self.subject
             )),

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use super::ConfigFile;
@@ -65,8 +65,8 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let Source::File(path) = &source else {
         bail!("there is no config file to enter it into; `reveille init` writes one");
     };
-    enter(path, &new).with_context(|| {
-        format!("{} is not changed; the entry would be\n\n{text}", path.display())
+    enter(path, &new).map_err(|why| {
+        anyhow!("{} is not changed: {why:#}\nThe entry would be\n\n{text}", path.display())
     })?;
     print(&format!("{}: entered\n{text}", path.display()))?;
     // Whoever orders something for it next means the name.
@@ -112,7 +112,7 @@ fn comment(machine: &Machine) -> Option<String> {
 
 /// Writes it into the file, unless that would be worse for it.
 fn enter(path: &Path, new: &Entry) -> Result<()> {
-    let old = read_text(path).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
+    let old = read_text(path).map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
     let text = with_machine(&old, new)?;
     let mode = path.metadata().map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
     let piece = Piece { path, content: &text, mode, folder_mode: 0o755 };

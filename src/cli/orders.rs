@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::ConfigFile;
 use super::nbps::print;
 use super::running::{Remembered, ask_running, read_remembered};
 use crate::config::load::Source;
-use crate::control::Request;
+use crate::control::{self, Claim, Request};
 use crate::journal::Journal;
 use crate::operations::machines::{Order, Ordered, order};
 use crate::registry::Registry;
@@ -72,16 +72,24 @@ fn give(source: &Source, request: &Request, who: &str, ordered: Order) -> Result
             // A damaged registry is the daemon's to put aside, and to tell of.
             let Remembered { config, .. } = read_remembered(source)?;
             let state = &config.server.state;
+            let _claim = Claim::take(state).map_err(|_| {
+                let socket = state.join(control::NAME);
+                anyhow!("a reveille runs, and does not answer at {}; restart it", socket.display())
+            })?;
+            let journal = Arc::new(Journal::open(state));
+            let registry = Registry::open(state, Arc::clone(&journal))?;
+            let ordered = order(&config, &registry, who, ordered);
+            registry.close();
+            journal.close();
+            let ordered = ordered.map_err(|reason| anyhow!(reason))?;
+            if let Some(reason) = ordered.not_kept {
+                bail!("it is not written down: {reason}");
+            }
             eprintln!(
                 "reveille: no reveille runs; it is written down in {} for the next one",
                 state.display()
             );
-            let journal = Arc::new(Journal::open(state));
-            let registry = Registry::open(state, Arc::clone(&journal));
-            let ordered = order(&config, &registry, who, ordered);
-            registry.close();
-            journal.close();
-            ordered.map_err(|reason| anyhow!(reason))?
+            ordered
         }
     };
     print(&format!("{done}\nnext boot: {next}\n"))?;

@@ -69,14 +69,14 @@ pub fn story(
     config: &Config,
     entries: &[Entry],
     who: &str,
-    told_of: impl FnOnce(&Found) -> Vec<Told>,
+    told_of: impl FnOnce(&Found<'_>) -> Vec<Told>,
 ) -> Result<Story, String> {
     let found = roster::find(config, entries, who).map_err(|error| error.to_string())?;
     Ok(Story { machine: found.told(config), events: told_of(&found) })
 }
 
 /// What was told of a machine.
-pub fn told_of(journal: &Journal, found: &Found) -> Vec<Told> {
+pub fn told_of(journal: &Journal, found: &Found<'_>) -> Vec<Told> {
     let told = journal.after(0, Some(&found.macs), MOST_EVENTS);
     told.into_iter().map(|told| (*told).clone()).collect()
 }
@@ -91,20 +91,22 @@ pub fn order(
     who: &str,
     order: Order,
 ) -> Result<Ordered, String> {
-    let found =
-        roster::find(config, &registry.machines(), who).map_err(|error| error.to_string())?;
+    let entries = registry.machines();
+    let found = roster::find(config, &entries, who).map_err(|error| error.to_string())?;
     let step = match order {
         Order::Arm { profile, times } => {
             found.may_be_armed(config, profile.as_deref())?;
             Step::Armed { profile, times: times.max(1) }
         }
-        Order::Disarm => Step::Disarmed {},
+        Order::Disarm => {
+            found.may_be_disarmed(config)?;
+            Step::Disarmed {}
+        }
     };
     let done = format!("{}: {step}", found.subject);
     registry.record(Event { subject: found.subject.clone(), step });
     let not_kept = registry.flush().err();
-    let after =
-        roster::find(config, &registry.machines(), who).map_err(|error| error.to_string())?;
+    let after = Found { state: &registry.state(&found.subject), ..found };
     let next = after.told(config).next.to_string();
     Ok(Ordered { done, next, not_kept })
 }

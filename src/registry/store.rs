@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::params;
-use rusqlite::types::Type;
+use tracing::warn;
 
 use super::machines::{Entry, Id, Machines};
 use crate::boot::Mac;
@@ -37,8 +37,19 @@ impl Store {
     /// # Errors
     /// It is damaged, or cannot be used.
     pub fn open(state: &Path) -> Result<(Self, Machines), DatabaseError> {
-        let store = Self(Database::open(state, FORM)?);
-        let machines = store.load()?;
+        let mut store = Self(Database::open(state, FORM)?);
+        let (machines, unreadable) = store.load()?;
+        if !unreadable.is_empty() {
+            let aside = store.0.copy_aside(state, FORM)?;
+            let names: Vec<&str> = unreadable.iter().map(|(_, name)| name.as_str()).collect();
+            warn!(
+                "registry: what is remembered of these cannot be read, and is not known any more: {}; it stands in {}",
+                names.join(", "),
+                aside.display()
+            );
+            let gone: Vec<Id> = unreadable.iter().map(|(id, _)| *id).collect();
+            store.write(&[], &gone)?;
+        }
         Ok((store, machines))
     }
 
@@ -47,7 +58,7 @@ impl Store {
     /// # Errors
     /// There is none, or it cannot be read.
     pub fn read(state: &Path) -> Result<Machines, DatabaseError> {
-        Self(Database::read(state, FORM)?).load()
+        Ok(Self(Database::read(state, FORM)?).load()?.0)
     }
 
     /// Puts a damaged one out of the way; where it is now.
@@ -58,9 +69,10 @@ impl Store {
         Database::set_aside(state, FORM)
     }
 
-    fn load(&self) -> Result<Machines, DatabaseError> {
-        let read = || -> rusqlite::Result<Machines> {
-            let mut machines = Machines::default();
+    /// The machines, and which rows cannot be read.
+    fn load(&self) -> Result<(Machines, Vec<(Id, String)>), DatabaseError> {
+        let read = || -> rusqlite::Result<_> {
+            let (mut machines, mut unreadable) = (Machines::default(), Vec::new());
             let all = "SELECT id, name, macs, state FROM machines ORDER BY last_seen, id";
             let mut statement = self.0.connection.prepare(all)?;
             let mut rows = statement.query([])?;
@@ -68,13 +80,16 @@ impl Store {
                 let macs: String = row.get(2)?;
                 let macs: Vec<Mac> =
                     macs.split_whitespace().filter_map(|mac| mac.parse().ok()).collect();
-                let damaged = |error: serde_json::Error| {
-                    rusqlite::Error::FromSqlConversionFailure(3, Type::Text, error.into())
-                };
-                let state = serde_json::from_str(row.get_ref(3)?.as_str()?).map_err(damaged)?;
-                machines.load(Id(row.get(0)?), row.get(1)?, macs, state);
+                let (id, name): (Id, Option<String>) = (Id(row.get(0)?), row.get(1)?);
+                match serde_json::from_str(row.get_ref(3)?.as_str()?) {
+                    Ok(state) => machines.load(id, name, macs, state),
+                    Err(error) => {
+                        let mac = || macs.first().map(ToString::to_string).unwrap_or_default();
+                        unreadable.push((id, format!("{} ({error})", name.unwrap_or_else(mac))));
+                    }
+                }
             }
-            Ok(machines)
+            Ok((machines, unreadable))
         };
         read().map_err(|error| self.0.explain(&error))
     }
@@ -84,10 +99,28 @@ impl Store {
     /// # Errors
     /// It is not.
     pub fn write(&mut self, changed: &[Entry], gone: &[Id]) -> Result<(), DatabaseError> {
+        self.write_and(changed, gone, "")
+    }
+
+    /// Writes these instead of all that there is, all or nothing.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn replace(&mut self, all: &[Entry]) -> Result<(), DatabaseError> {
+        self.write_and(all, &[], "DELETE FROM machines")
+    }
+
+    fn write_and(
+        &mut self,
+        changed: &[Entry],
+        gone: &[Id],
+        first: &str,
+    ) -> Result<(), DatabaseError> {
         let connection = &mut self.0.connection;
         let mut write = || -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             {
+                transaction.execute_batch(first)?;
                 let mut put = transaction.prepare_cached(
                     "INSERT INTO machines (id, name, macs, last_seen, state) VALUES (?1, ?2, ?3, ?4, ?5)
                      ON CONFLICT (id) DO UPDATE SET name = ?2, macs = ?3, last_seen = ?4, state = ?5",

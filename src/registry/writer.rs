@@ -115,14 +115,17 @@ struct Batch {
 impl Writer {
     /// Begins to write to a store.
     pub(super) fn start(
-        store: Store,
+        store: Result<Store, DatabaseError>,
         state: PathBuf,
         (remembered, journal): (Arc<Mutex<Remembered>>, Arc<Journal>),
     ) -> std::io::Result<Arc<Self>> {
+        let failed = store.as_ref().err().map(ToString::to_string);
+        let told = failed.is_some().then(Instant::now);
+        let store = store.ok();
         let rows = locked(&remembered).machines.iter().map(|entry| entry.id).collect();
-        let queue = Mutex::new(Queue { rows, ..Queue::default() });
+        let queue = Mutex::new(Queue { rows, failed, ..Queue::default() });
         let writer = Arc::new(Self { queue, ..Self::default() });
-        let pen = Pen { store, state, remembered, journal, told: None };
+        let pen = Pen { store, state, remembered, journal, told };
         let own = Arc::clone(&writer);
         thread::Builder::new().name("registry".to_owned()).spawn(move || own.run(pen))?;
         Ok(writer)
@@ -189,7 +192,7 @@ impl Writer {
     }
 
     fn run(&self, mut pen: Pen) {
-        let mut again = None;
+        let mut again = pen.store.is_none().then_some(());
         loop {
             let mut queue = self.queue();
             loop {
@@ -240,7 +243,8 @@ impl Writer {
 
 /// What the thread has for itself.
 struct Pen {
-    store: Store,
+    /// None as long as it cannot be opened.
+    store: Option<Store>,
     state: PathBuf,
     remembered: Arc<Mutex<Remembered>>,
     journal: Arc<Journal>,
@@ -249,6 +253,10 @@ struct Pen {
 
 impl Pen {
     fn write(&mut self, Batch { changed, gone, new: _ }: &Batch) -> Result<(), DatabaseError> {
+        let Some(store) = &mut self.store else {
+            let (store, _) = Store::open(&self.state)?;
+            return self.begin(store);
+        };
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
@@ -257,7 +265,7 @@ impl Pen {
             changed.iter().filter_map(|id| remembered.machines.get(*id).cloned()).collect()
         };
         let gone: Vec<Id> = gone.iter().copied().collect();
-        match self.store.write(&entries, &gone) {
+        match store.write(&entries, &gone) {
             Err(error @ DatabaseError::Damaged { .. }) => {
                 error!("registry: {error}");
                 self.begin_anew()
@@ -269,11 +277,18 @@ impl Pen {
     /// The file is broken, and what is remembered is here: it is written into a new one.
     fn begin_anew(&mut self) -> Result<(), DatabaseError> {
         let aside = Store::set_aside(&self.state)?;
+        self.store = None;
         let (store, _) = Store::open(&self.state)?;
-        self.store = store;
-        let all: Vec<Entry> = locked(&self.remembered).machines.iter().cloned().collect();
-        self.store.write(&all, &[])?;
+        self.begin(store)?;
         warn!("registry: it was put aside as {}, and all was written anew", aside.display());
+        Ok(())
+    }
+
+    /// Goes on with this one, which has nothing of what is remembered, or what was there at the start.
+    fn begin(&mut self, mut store: Store) -> Result<(), DatabaseError> {
+        let all: Vec<Entry> = locked(&self.remembered).machines.iter().cloned().collect();
+        store.replace(&all)?;
+        self.store = Some(store);
         Ok(())
     }
 
