@@ -302,7 +302,9 @@ impl MachineState {
             .journey
             .as_ref()
             .is_some_and(|journey| journey.start.is_none_or(|start| start.stage != Stage::Ipxe));
-        if is_firmware && !verdict.reached.is_scripted() {
+        // Who has booted so takes our offers: that it gets no address is another's fault.
+        let is_ours = verdict.rule != verdict::NO_LEASE || self.ladder.worked.is_none();
+        if is_firmware && is_ours && !verdict.reached.is_scripted() {
             self.ladder.fail(verdict.reached);
         }
     }

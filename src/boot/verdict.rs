@@ -46,6 +46,8 @@ enum When {
     HttpBoot,
     /// It was refused something.
     Refused,
+    /// It was not seen to take an address.
+    NoLease,
     /// A kernel or an initrd was broken off.
     BrokenOff,
     /// iPXE says so.
@@ -65,6 +67,8 @@ struct Rule {
     source: &'static str,
 }
 
+/// That it has taken no address.
+pub const NO_LEASE: &str = "no-lease";
 /// That iPXE could not start the disk.
 pub const SANBOOT_FAILED: &str = "sanboot-failed";
 /// That iPXE could not start the kernel.
@@ -87,6 +91,14 @@ const RULES: &[Rule] = &[
         seen: "it was refused",
         causes: "{refused}",
         source: "reveille's own answer",
+    },
+    Rule {
+        name: NO_LEASE,
+        at: &[Reached::Offered],
+        when: When::NoLease,
+        seen: "it was offered {nbp} and has taken no address",
+        causes: "the router's DHCP does not answer it (`reveille doctor --dhcp` asks), has no address left, a switch drops its answers (DHCP snooping, VLAN), or its firmware takes our offer for none and asks no further (`option_43: bios` or `skip-prompt`)",
+        source: "RFC 2131 section 3.1; PXE 2.1 section 2.2.1",
     },
     Rule {
         name: "no-fetch-http-boot",
@@ -311,6 +323,7 @@ fn is_so(when: When, journey: &Journey, arch: Option<Arch>) -> bool {
         When::Uefi => !is_bios,
         When::HttpBoot => journey.start.is_some_and(|start| start.stage == Stage::HttpBoot),
         When::Refused => journey.refused.is_some(),
+        When::NoLease => !journey.has_lease,
         When::BrokenOff => journey.broken_off.is_some(),
         When::Told => false,
     }

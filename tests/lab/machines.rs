@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::Output;
@@ -20,7 +21,7 @@ use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
 use crate::support::guest::{Disk, Hardware};
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside};
+use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside, run};
 
 const BIOS: &str = "52:54:00:77:00:01";
 const UEFI: &str = "52:54:00:77:00:02";
@@ -314,6 +315,93 @@ fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>, port: &Mutex<UdpSocket>) {
         Some(_) => own.fetched += 1,
         None => own.broken_off += 1,
     }
+}
+
+#[test]
+fn who_is_reset_at_the_end_of_its_download_has_not_booted_and_who_looks_at_its_script_boots_nothing()
+ {
+    in_lab!(|lan| {
+        lan.attach("rack", "10.77.0.50/24");
+        lan.attach("desk", "10.77.0.60/24");
+        let folder = rack(1000, 3_000_000);
+        let mut appliance = Appliance::start(&folder);
+        let firmware = of_the_rack(7);
+        let mac = firmware.hyphenated();
+        let script = format!("http://10.77.0.2:8080/boot/{mac}.ipxe");
+        let image = |part: &str| format!("http://10.77.0.2:8080/images/linux/{part}?mac={mac}");
+        firmware.fetch(&script);
+        firmware.fetch(&image("kernel"));
+        // The kernel of the appliance has all of it, and of the machine's a part.
+        let mut line = firmware.connections(8080, 1).pop().unwrap();
+        write!(line, "GET /images/linux/initrd?mac={mac} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        line.read_exact(&mut [0; 100_000]).unwrap();
+        socket2::SockRef::from(&line).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(line);
+        let told = appliance.wait_for("m7 (52:54:00:78:00:07): broke off linux/initrd");
+        assert!(!told.contains(" at 3000000 of"), "{told}");
+        assert_eq!(machine(&folder, "m7")["boots"], 0);
+
+        firmware.fetch(&image("initrd"));
+        appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
+        let desk = Firmware::new("desk", [2; 6], Ipv4Addr::new(10, 77, 0, 60));
+        for tail in ["", "?mac=1&boot=failed", "?mac=1&disk=failed"] {
+            let shown = String::from_utf8(desk.fetch(&format!("{script}{tail}"))).unwrap();
+            assert!(shown.contains("goes to its local disk"), "{shown}");
+        }
+        appliance.wait_for("m7 (52:54:00:78:00:07): 10.77.0.60 has looked at its script");
+        let told = machine(&folder, "m7");
+        assert_eq!((&told["boots"], &told["reached"]), (&1.into(), &"all".into()), "{told}");
+        assert_eq!(told["address"], "10.77.0.50");
+        // The machine itself may say so.
+        let script = firmware.fetch(&format!("{script}?mac=1&boot=failed"));
+        assert!(String::from_utf8(script).unwrap().contains("m7 boots install"));
+        appliance
+            .wait_for("stopped: it has all of image linux, and iPXE could not start the kernel");
+        assert_eq!(machine(&folder, "m7")["boots"], 0);
+    });
+}
+
+#[test]
+fn a_registry_that_can_only_be_read_is_not_taken_for_none_and_is_written_once_it_can_be() {
+    in_lab!(|lan| {
+        lan.attach("rack", "10.77.0.50/24");
+        let folder = rack(1000, 1000);
+        let state = folder.path().join("state");
+        fs::create_dir(&state).unwrap();
+        let at = state.display().to_string();
+        run("mount", &["-t", "tmpfs", "tmpfs", &at]);
+        let (seen, port) = (Mutex::default(), Mutex::new(of_the_rack(0).socket(68)));
+        let mut appliance = Appliance::start(&folder);
+        boot(7, &seen, &port);
+        appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
+        appliance.signal("TERM");
+        assert_eq!(appliance.ended().0, Some(0));
+
+        run("mount", &["-o", "remount,ro", &at]);
+        let mut appliance = Appliance::launch(&folder);
+        let line = appliance.wait_for("ERROR registry: ");
+        assert!(line.contains("registry.db") && line.contains("machines boot"), "{line}");
+        appliance.wait_for("ready");
+        boot(7, &seen, &port);
+        appliance.wait_for("m7 (52:54:00:78:00:07): runs its script: to its local disk");
+        boot(8, &seen, &port);
+        appliance.wait_for("m8 (52:54:00:78:00:08): fetched linux/initrd");
+        // It has no socket, and it is there: what it would write over is not written.
+        let output = reveille(&folder, &["arm", "m7"]);
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && why.contains("a reveille runs, and does not answer"),
+            "{why}"
+        );
+
+        run("mount", &["-o", "remount,rw", &at]);
+        appliance.wait_for("registry: what is remembered is written again");
+        appliance.signal("KILL");
+        appliance.ended();
+        for name in ["m7", "m8"] {
+            assert_eq!(machine(&folder, name)["boots"], 1);
+        }
+    });
 }
 
 #[test]

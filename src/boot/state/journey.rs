@@ -121,6 +121,8 @@ pub struct Journey {
     /// What option 43 said with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub option_43: Option<Option43>,
+    /// Whether it was seen to take an address.
+    pub has_lease: bool,
     /// What was broken off last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken_off: Option<Part>,
@@ -152,6 +154,7 @@ impl Journey {
             reached: Reached::default(),
             nbp: None,
             option_43: None,
+            has_lease: false,
             broken_off: None,
             refused: None,
             boot: None,
@@ -343,8 +346,8 @@ impl Journey {
                 self.refused = Some(reason.clone());
             }
             Step::Stopped { .. } => self.is_told = true,
-            Step::Leased { .. }
-            | Step::CompanionSent { .. }
+            Step::Leased { .. } => self.has_lease = true,
+            Step::CompanionSent { .. }
             | Step::FileSent { .. }
             | Step::Advised { .. }
             | Step::Armed { .. }

@@ -155,6 +155,10 @@ fn broken_off(kind: File) -> Step {
     Step::BrokenOff { kind, file: "snponly.efi".into(), sent, of: 100, why: Break::Closed }
 }
 
+fn lease() -> Step {
+    Step::Leased { server: None }
+}
+
 fn offer() -> Step {
     Step::Offered {
         arch: Some(Arch::UefiX64),
@@ -498,7 +502,14 @@ fn uefi_that_never_fetches_is_told_another_option_43() {
     }
     let [default, bios, skip] = [Option43::Default, Option43::Bios, Option43::SkipPrompt];
     assert_eq!(said, [default, default, bios, bios, skip, skip, default]);
-    assert_eq!(machine.stopped, ["no-fetch-uefi"; 7]);
+    assert_eq!(machine.stopped, ["no-lease"; 7]);
+    // Where the router is down, machines that boot stay as they are.
+    machine.power_on();
+    for _ in 0..10 {
+        machine.wait(200).discover(Stage::Pxe, LocalBoot::Exit);
+    }
+    assert_eq!(machine.state.option_43(), default);
+    assert!(!machine.state.ladder.has_climbed());
 }
 
 #[test]
@@ -524,13 +535,21 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
         },
         other => other,
     };
-    let table: [(&str, Walk<'_>); 18] = [
-        ("no-fetch-uefi", &|machine| {
+    let table: [(&str, Walk<'_>); 19] = [
+        ("no-lease", &|machine| {
             machine.discover(Stage::Pxe, LocalBoot::Exit);
         }),
-        ("no-fetch-bios", &|machine| machine.take(bios(offer()))),
+        ("no-fetch-uefi", &|machine| {
+            machine.discover(Stage::Pxe, LocalBoot::Exit);
+            machine.take(lease());
+        }),
+        ("no-fetch-bios", &|machine| {
+            machine.take(bios(offer()));
+            machine.take(lease());
+        }),
         ("no-fetch-http-boot", &|machine| {
             machine.discover(Stage::HttpBoot, LocalBoot::Exit);
+            machine.take(lease());
         }),
         ("no-fetch-after-4011", asked),
         ("nbp-broken-off-uefi", &|machine| {
@@ -621,7 +640,7 @@ fn firmware_that_asks_on_and_on_without_a_pause_is_told_of_and_climbs() {
             let (arch, xid) = (Some(arch), machine.xid);
             machine.take(Step::Offered { arch, stage, what, xid, boot_file, option_43, interface });
             // It takes its lease from the router each time.
-            machine.take(Step::Leased { server: None });
+            machine.take(lease());
             machine.wait(24);
             assert!(machine.stopped.len() <= 1 + n / 3, "{:?}", machine.stopped);
             is_as_usual &= machine.state.option_43() == Option43::default();
