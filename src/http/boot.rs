@@ -116,12 +116,11 @@ fn client(
     known: Option<Arch>,
 ) -> Client {
     let given = |name: &str| {
-        let fact = told.get(name).map(|fact| fact.trim());
-        let fact = fact.filter(|fact| !fact.is_empty());
-        // They go to terminals, too.
-        let shown =
-            |fact: &str| fact.chars().filter(|c| !c.is_control()).take(LONGEST_FACT).collect();
-        fact.map(shown).filter(|fact: &String| !fact.is_empty())
+        // What it says goes to terminals, too.
+        let shown = |c: char| if c.is_control() { ' ' } else { c };
+        let fact: String = told.get(name)?.chars().map(shown).collect();
+        let fact: String = fact.trim().chars().take(LONGEST_FACT).collect();
+        (!fact.is_empty()).then_some(fact)
     };
     let platform = given("platform").zip(given("arch"));
     let arch = platform.and_then(|(platform, arch)| links::arch_of_platform(&platform, &arch));
