@@ -254,8 +254,10 @@ struct Pen {
 impl Pen {
     fn write(&mut self, Batch { changed, gone, new: _ }: &Batch) -> Result<(), DatabaseError> {
         let Some(store) = &mut self.store else {
-            let (store, _) = Store::open(&self.state)?;
-            return self.begin(store);
+            return match Store::open(&self.state) {
+                Err(DatabaseError::Damaged { .. }) => self.begin_anew(),
+                opened => self.begin(opened?.0),
+            };
         };
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
