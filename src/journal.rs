@@ -74,21 +74,28 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// One that goes on with what is kept in a state folder. Where that cannot be, it is told.
+    /// One that goes on with what is kept in a state folder. Where that cannot be written, it is told, and tried
+    /// again.
     pub fn open(state: &Path) -> Self {
-        match Store::open(state) {
-            Ok((store, ring)) => {
-                let writer = Writer::start(store);
-                let writer =
-                    writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
-                let last = watch::Sender::new(ring.last());
-                Self { ring: Mutex::new(ring), writer: writer.ok(), last, ..Self::default() }
-            }
+        let (store, ring) = match Store::open(state) {
+            Ok((store, ring)) => (Some(store), ring),
             Err(error) => {
-                warn!("journal: {error}; what is told is in the log only, and not kept");
-                Self::default()
+                warn!(
+                    "journal: {error}; what is told is in the log, and kept once that can be written"
+                );
+                let is_new = !state.join(Store::NAME).exists();
+                match Store::read(state) {
+                    Ok(ring) => (None, ring),
+                    Err(_) if is_new => (None, Ring::default()),
+                    // What would be written next may stand there already.
+                    Err(_) => return Self::default(),
+                }
             }
-        }
+        };
+        let writer = Writer::start(store, state.to_owned());
+        let writer = writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
+        let last = watch::Sender::new(ring.last());
+        Self { ring: Mutex::new(ring), writer: writer.ok(), last, ..Self::default() }
     }
 
     /// Writes what waits to be written; nothing is kept after that.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -29,12 +30,23 @@ pub(super) struct Writer {
     changed: Condvar,
 }
 
+impl Waiting {
+    fn forget(&mut self, gone: impl IntoIterator<Item = u64>) {
+        for id in gone {
+            // It need not be written first.
+            if self.new.remove(&id).is_none() {
+                self.gone.insert(id);
+            }
+        }
+    }
+}
+
 impl Writer {
-    /// Begins to write to a store.
-    pub(super) fn start(store: Store) -> io::Result<Arc<Self>> {
+    /// Begins to write to a store; one that cannot be opened yet is tried again.
+    pub(super) fn start(store: Option<Store>, state: PathBuf) -> io::Result<Arc<Self>> {
         let writer = Arc::new(Self::default());
         let own = Arc::clone(&writer);
-        thread::Builder::new().name("journal".to_owned()).spawn(move || own.run(store))?;
+        thread::Builder::new().name("journal".to_owned()).spawn(move || own.run(store, &state))?;
         Ok(writer)
     }
 
@@ -42,12 +54,7 @@ impl Writer {
     pub(super) fn put(&self, told: Arc<Told>, gone: Vec<u64>) {
         let mut waiting = self.waiting();
         waiting.new.insert(told.id, told);
-        for id in gone {
-            // It need not be written first.
-            if waiting.new.remove(&id).is_none() {
-                waiting.gone.insert(id);
-            }
-        }
+        waiting.forget(gone);
     }
 
     /// Writes what waits, and ends.
@@ -63,8 +70,8 @@ impl Writer {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut store: Store) {
-        let mut is_told = false;
+    fn run(&self, mut store: Option<Store>, state: &Path) {
+        let mut is_told = store.is_none();
         loop {
             let waited =
                 self.changed.wait_timeout_while(self.waiting(), GATHER, |all| !all.is_closed);
@@ -74,14 +81,28 @@ impl Writer {
             let is_closed = waiting.is_closed;
             drop(waiting);
             if !new.is_empty() || !gone.is_empty() {
-                match store.write(new.values().map(AsRef::as_ref), &gone) {
+                let written = match &mut store {
+                    Some(store) => store.write(new.values().map(AsRef::as_ref), &gone),
+                    None => Store::open(state).and_then(|(opened, _)| {
+                        let opened = store.insert(opened);
+                        opened.write(new.values().map(AsRef::as_ref), &gone)
+                    }),
+                };
+                match written {
                     Ok(()) => is_told = false,
-                    // It is in the log as well: there is nothing more to save.
-                    Err(error) if !is_told => {
-                        is_told = true;
-                        warn!("journal: cannot be written: {error}; the log has it all the same");
+                    Err(error) => {
+                        if !std::mem::replace(&mut is_told, true) {
+                            warn!(
+                                "journal: cannot be written: {error}; the log has it all the same"
+                            );
+                        }
+                        let mut waiting = self.waiting();
+                        let since = std::mem::replace(&mut waiting.new, new);
+                        waiting.new.extend(since);
+                        let since = std::mem::take(&mut waiting.gone);
+                        waiting.forget(since);
+                        waiting.gone.extend(gone);
                     }
-                    Err(_) => {}
                 }
             }
             if is_closed {

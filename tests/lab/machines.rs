@@ -399,10 +399,14 @@ fn a_registry_that_can_only_be_read_is_not_taken_for_none_and_is_written_once_it
 
         fs::remove_file(&filling).unwrap();
         appliance.wait_for("registry: what is remembered is written again");
+        // What is told is written each second.
+        thread::sleep(Duration::from_secs(3));
         appliance.signal("KILL");
         appliance.ended();
         for name in ["m7", "m8"] {
             assert_eq!(machine(&folder, name)["boots"], 1);
+            let told = done(&folder, &["events", name]);
+            assert!(told.contains("fetched linux/initrd"), "{told}");
         }
     });
 }
