@@ -69,7 +69,7 @@ fn main() {
     let each = began.elapsed().as_secs_f64() * 1000.0 / f64::from(ALONE);
     println!("one event alone, until it is on the disk: {each:.2} ms");
     registry.close();
-    let size = fs::metadata(folder.path().join("registry.db")).unwrap().len();
+    let size = fs::metadata(folder.path().join("db/registry.db")).unwrap().len();
     println!("the file: {} MiB", size >> 20);
     for _ in 0..3 {
         let began = Instant::now();

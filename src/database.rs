@@ -13,10 +13,14 @@ const APPLICATION: i64 = 0x7265_766c;
 /// How long it is waited for another process that uses it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The folder in the state folder. They are written all the time, and what the config names may be beside it: that
+/// is watched.
+pub const FOLDER: &str = "db";
+
 /// Of what form a file is.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
-    /// Its name in the state folder.
+    /// Its name.
     pub name: &'static str,
     /// Its tables.
     pub tables: &'static str,
@@ -73,9 +77,10 @@ impl Database {
     /// # Errors
     /// It is damaged, or cannot be used.
     pub fn open(state: &Path, form: Form) -> Result<Self, DatabaseError> {
-        let path = state.join(form.name);
-        fs::create_dir_all(state).map_err(|error| DatabaseError::Unusable {
-            path: state.to_owned(),
+        let path = place(state, form, "");
+        let folder = state.join(FOLDER);
+        fs::create_dir_all(&folder).map_err(|error| DatabaseError::Unusable {
+            path: folder,
             reason: unwritable(&error),
         })?;
         // SQLite would take it for a new one.
@@ -94,7 +99,7 @@ impl Database {
     /// # Errors
     /// There is none, or it cannot be read.
     pub fn read(state: &Path, form: Form) -> Result<Self, DatabaseError> {
-        let path = state.join(form.name);
+        let path = place(state, form, "");
         match Self::read_at(&path, &path, form) {
             // To read it SQLite has to write beside it: on a disk that is full, or may not be written, a copy
             // is read.
@@ -106,9 +111,10 @@ impl Database {
                 let folder = tempfile::tempdir().map_err(unusable)?;
                 let copy = folder.path().join(form.name);
                 fs::copy(&path, &copy).map_err(unusable)?;
-                let wal = format!("{}-wal", form.name);
-                if state.join(&wal).exists() {
-                    fs::copy(state.join(&wal), folder.path().join(&wal)).map_err(unusable)?;
+                let wal = place(state, form, "-wal");
+                if wal.exists() {
+                    let copy = folder.path().join(format!("{}-wal", form.name));
+                    fs::copy(wal, copy).map_err(unusable)?;
                 }
                 // What is open stays there until it is closed.
                 Self::read_at(&copy, &path, form)
@@ -132,7 +138,7 @@ impl Database {
     /// # Errors
     /// It cannot be moved.
     pub fn set_aside(state: &Path, form: Form) -> Result<PathBuf, DatabaseError> {
-        let path = state.join(form.name);
+        let path = place(state, form, "");
         let aside = |end: &str| aside(state, form, end);
         fs::rename(&path, aside("")).map_err(|error| DatabaseError::Unusable {
             path: path.clone(),
@@ -140,7 +146,7 @@ impl Database {
         })?;
         // They belong to it, and would be taken for those of the new one.
         for end in ["-wal", "-shm"] {
-            fs::rename(state.join(format!("{}{end}", form.name)), aside(end)).ok();
+            fs::rename(place(state, form, end), aside(end)).ok();
         }
         Ok(aside(""))
     }
@@ -195,10 +201,15 @@ impl Database {
     }
 }
 
+/// Where one is, or what SQLite has beside it.
+fn place(state: &Path, form: Form, end: &str) -> PathBuf {
+    state.join(FOLDER).join(format!("{}{end}", form.name))
+}
+
 /// Where a damaged one goes.
 fn aside(state: &Path, form: Form, end: &str) -> PathBuf {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    state.join(format!("{}.damaged-{now}{end}", form.name))
+    place(state, form, &format!(".damaged-{now}{end}"))
 }
 
 fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {

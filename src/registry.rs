@@ -35,6 +35,8 @@ const MOST_STRANGERS: usize = 10_000;
 
 /// How often it is looked for boots that have come no further.
 const LOOK: Duration = Duration::from_secs(5);
+/// How many of them are told of at once: who asks meanwhile waits.
+const MOST_STALLED: usize = 500;
 
 /// The one handle to it. An event is applied first, written then, and published last.
 #[derive(Clone, Debug, Default)]
@@ -294,7 +296,7 @@ impl Remembered {
             let step = entry.state.stalls(now)?;
             Some(Event { subject: entry.subject(), step })
         });
-        stalled.collect()
+        stalled.take(MOST_STALLED).collect()
     }
 }
 
@@ -441,7 +443,7 @@ mod tests {
         assert_eq!(registry.state(&event.subject), MachineState::default());
         registry.record(event.clone());
         registry.flush().unwrap();
-        let aside = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let aside = std::fs::read_dir(folder.path().join("db")).unwrap().flatten();
         let is_aside = |name: String| name.starts_with("registry.db.damaged-");
         assert!(aside.into_iter().any(|entry| is_aside(entry.file_name().into_string().unwrap())));
     }
@@ -487,7 +489,7 @@ mod tests {
         let registry = Registry::open(folder.path(), Arc::default()).unwrap();
         assert_eq!(registry.machines().len(), 1);
         assert!(registry.state(&oden).orders.armed.is_some());
-        let aside = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let aside = std::fs::read_dir(folder.path().join("db")).unwrap().flatten();
         let names = aside.map(|entry| entry.file_name().into_string().unwrap());
         assert!(names.into_iter().any(|name| name.starts_with("registry.db.damaged-")));
         registry.close();
@@ -498,6 +500,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_a_damaged_one() {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("db")).unwrap();
         std::fs::write(folder.path().join(Store::NAME), "").unwrap();
         assert!(matches!(Store::open(folder.path()), Err(DatabaseError::Damaged { .. })));
         assert!(Registry::open(folder.path(), Arc::default()).unwrap().flush().is_ok());

@@ -30,7 +30,7 @@ pub struct Store(Database);
 
 impl Store {
     /// Its name in the state folder.
-    pub const NAME: &str = FORM.name;
+    pub const NAME: &str = "db/journal.db";
 
     /// Opens that of a state folder, and reads it. One that is damaged is put aside.
     ///

@@ -49,7 +49,8 @@ impl Entry {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Machines {
-    entries: HashMap<Id, Entry>,
+    /// Boxed: the table moves them where it grows, and whoever asks then waits.
+    entries: HashMap<Id, Box<Entry>>,
     by_mac: HashMap<Mac, Id>,
     by_name: HashMap<String, Id>,
     known: BTreeMap<u64, Id>,
@@ -68,25 +69,25 @@ impl Machines {
         if let Some(name) = &name {
             self.by_name.insert(name.clone(), id);
         }
-        self.entries.insert(id, Entry { id, name, macs, state, turn: 0 });
+        self.entries.insert(id, Box::new(Entry { id, name, macs, state, turn: 0 }));
         self.touch(id);
     }
 
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.values().map(AsRef::as_ref)
     }
 
     /// This one.
     pub fn get(&self, id: Id) -> Option<&Entry> {
-        self.entries.get(&id)
+        self.entries.get(&id).map(AsRef::as_ref)
     }
 
     /// What is remembered of who an event would be about.
     pub fn find(&self, subject: &Subject) -> Option<&Entry> {
         let by_mac = subject.mac.and_then(|mac| self.by_mac.get(&mac));
         let by_name = || subject.name.as_ref().and_then(|name| self.by_name.get(name));
-        self.entries.get(by_mac.or_else(by_name)?)
+        self.get(*by_mac.or_else(by_name)?)
     }
 
     /// The machine that an event is about; a new one where it is not remembered. `gone` is told who had to go
@@ -109,7 +110,7 @@ impl Machines {
         }
         self.touch(id);
         self.bound(id, gone);
-        self.entries.get_mut(&id)
+        self.entries.get_mut(&id).map(AsMut::as_mut)
     }
 
     /// The machine of this name, with this card.
@@ -147,13 +148,13 @@ impl Machines {
     fn add(&mut self, name: Option<&str>) -> Id {
         self.last_id += 1;
         let id = Id(self.last_id);
-        let entry = Entry {
+        let entry = Box::new(Entry {
             id,
             name: name.map(str::to_owned),
             macs: Vec::new(),
             state: MachineState::default(),
             turn: 0,
-        };
+        });
         self.entries.insert(id, entry);
         if let Some(name) = name {
             self.by_name.insert(name.to_owned(), id);

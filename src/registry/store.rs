@@ -1,6 +1,6 @@
 //! The machines on disk: one SQLite file, one row a machine.
 //!
-//! `sqlite3 state/registry.db "SELECT name, macs, json_extract(state, '$.boots') FROM machines"` reads it.
+//! `sqlite3 state/db/registry.db "SELECT name, macs, json_extract(state, '$.boots') FROM machines"` reads it.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub struct Store(Database);
 
 impl Store {
     /// Its name in the state folder.
-    pub const NAME: &str = FORM.name;
+    pub const NAME: &str = "db/registry.db";
 
     /// Opens that of a state folder, and reads it; a new one where there is none.
     ///

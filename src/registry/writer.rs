@@ -21,7 +21,9 @@ use crate::journal::Journal;
 
 /// How long a change waits that is not told of, as one of a flood of strangers.
 const LAZY: Duration = Duration::from_secs(5);
-/// How many of such are written at once.
+/// How long it is gathered what is told of: a transaction more costs the disk far more than an event more.
+const GATHER: Duration = Duration::from_millis(5);
+/// How many that wait so are written at once.
 const MOST_LAZY: usize = 2000;
 /// How often a disk that cannot be written is tried again, and told of.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -135,6 +137,7 @@ impl Writer {
     pub(super) fn put(&self, change: Change) {
         let Change { events, changed, gone } = change;
         let mut queue = self.queue();
+        let is_first = queue.events.is_empty();
         let is_told = !events.is_empty();
         if is_told {
             queue.changed.extend(changed);
@@ -146,7 +149,7 @@ impl Writer {
             queue.forget(id);
         }
         queue.put += 1;
-        if is_told {
+        if is_told && is_first {
             self.put.notify_one();
         }
     }
@@ -207,6 +210,11 @@ impl Writer {
                 if timeout.timed_out() || again.is_some() && !queue.events.is_empty() {
                     break;
                 }
+            }
+            if again.is_none() {
+                let is_calm = |queue: &mut Queue| !queue.is_urgent && !queue.is_closed;
+                let waited = self.put.wait_timeout_while(queue, GATHER, is_calm);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if queue.is_closed {
                 return;

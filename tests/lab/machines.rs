@@ -438,13 +438,13 @@ fn a_registry_that_is_damaged_is_put_aside_and_the_daemon_serves_on() {
         appliance.signal("KILL");
         appliance.ended();
 
-        let registry = folder.path().join("state/registry.db");
+        let registry = folder.path().join("state/db/registry.db");
         let mut bytes = fs::read(&registry).unwrap();
         let len = bytes.len();
         bytes[100..len.min(5000)].fill(0x5a);
         fs::write(&registry, bytes).unwrap();
         for end in ["-wal", "-shm"] {
-            fs::remove_file(folder.path().join(format!("state/registry.db{end}"))).ok();
+            fs::remove_file(folder.path().join(format!("state/db/registry.db{end}"))).ok();
         }
         let mut appliance = Appliance::launch(&folder);
         let line = appliance.wait_for("is damaged");
