@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::body::FileBody;
 use super::tracked::{Progress, tracked};
-use super::wire::Wire;
+use super::wire::{SLACK, Wire};
 use super::{Arrival, Server};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
@@ -207,11 +207,13 @@ pub async fn nbp(
             let uefi = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("efi"));
             let kind = if uefi { "application/efi" } else { "application/octet-stream" };
             let done = |file, sent| Step::NbpSent { file, sent };
-            server.serve(subject, (name, path), (kind, done), request).await
+            server.serve(subject, (name, path), (kind, done, None), request).await
         }
         Ok(Asked::Companion(name, path)) => {
             let done = |file, sent| Step::CompanionSent { file, sent };
-            server.serve(subject, (name, path), ("application/octet-stream", done), request).await
+            server
+                .serve(subject, (name, path), ("application/octet-stream", done, None), request)
+                .await
         }
         // They have addresses of their own.
         Ok(Asked::Image(..) | Asked::Script(_)) => {
@@ -244,7 +246,9 @@ pub async fn image(
             }
             let done = |file, sent| Step::ImageSent { file, sent };
             let kind = "application/octet-stream";
-            server.serve(subject, (name, path), (kind, done), request).await
+            // That is what completes a boot.
+            let wire = request.extensions().get::<Wire>().cloned();
+            server.serve(subject, (name, path), (kind, done, wire), request).await
         }
         Err(refusal @ files::Refusal::Coming(..)) => {
             let reason = refusal.to_string();
@@ -259,17 +263,19 @@ pub async fn image(
     }
 }
 
+/// The step that it is to have fetched a file.
+type Done = fn(String, Sent) -> Step;
+
 impl Server {
     /// Serves a file, and records how that ended. A HEAD or a part of the file is no step of a boot.
     async fn serve(
         self,
         subject: Subject,
         (name, path): (String, PathBuf),
-        (kind, done): (&'static str, fn(String, Sent) -> Step),
+        (kind, done, wire): (&'static str, Done, Option<Wire>),
         request: Request,
     ) -> Response {
         let whole = request.method() == Method::GET;
-        let wire = request.extensions().get::<Wire>().cloned();
         let (file, mut response) = match opened(&path, request).await {
             Ok(opened) => opened,
             Err(reason) => {
@@ -297,7 +303,7 @@ impl Server {
                         let step = ended(name, done, progress);
                         self.registry.record(Event { subject, step });
                     };
-                    match wire.filter(|_| progress.is_whole()) {
+                    match wire.filter(|_| progress.is_whole() && progress.of > SLACK) {
                         Some(wire) => {
                             wire.when_arrived(move |missing| record(progress.but(missing)))
                         }

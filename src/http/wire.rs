@@ -5,26 +5,31 @@
 //! connections (`tx_queue` of `/proc/net/tcp`, proc(5)); one look at it serves all that wait.
 //!
 //! The very last bytes are never acknowledged by an iPXE that starts its kernel at once, and leaves the connection
-//! as it is (9 to 20 KiB with Debian 12's, BIOS and UEFI); UEFI HTTP Boot resets it (42 KiB). So not all needs to be.
+//! as it is (9 to 20 KiB with Debian 12's, BIOS and UEFI). So not all needs to be.
 
-use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, IoSlice, Read};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 
-/// How often the table is looked at while somebody waits.
-const LOOK: Duration = Duration::from_millis(10);
+/// How soon the table is looked at: to read it costs the kernel a millisecond or more, however few connections
+/// there are.
+const LOOK: Duration = Duration::from_millis(20);
+/// How seldom, while nobody comes to wait.
+const SELDOM: Duration = Duration::from_millis(320);
 
 /// So much less than all is all.
-const SLACK: u64 = 256 << 10;
+pub(super) const SLACK: u64 = 256 << 10;
 
 /// Called once with the number of bytes that have not come to the client.
 type Arrived = Box<dyn FnOnce(u64) + Send>;
@@ -34,7 +39,8 @@ type Arrived = Box<dyn FnOnce(u64) + Send>;
 pub(super) struct Wire(Arc<Shared>);
 
 struct Shared {
-    ends: (SocketAddr, SocketAddr),
+    /// As the table has them.
+    ends: String,
     inner: Mutex<Inner>,
     looks: Looks,
 }
@@ -69,7 +75,7 @@ pub(super) struct Line {
 impl Line {
     /// Takes over an accepted connection.
     pub(super) fn new(stream: TcpStream, looks: Looks) -> io::Result<Self> {
-        let ends = (stream.local_addr()?, stream.peer_addr()?);
+        let ends = written_as(stream.local_addr()?, stream.peer_addr()?);
         let wire = Wire(Arc::new(Shared { ends, inner: Mutex::default(), looks }));
         Ok(Self { stream, wire })
     }
@@ -164,80 +170,109 @@ struct Waiting {
     missing: u64,
 }
 
-/// The one who looks.
+/// The one who looks: a thread of its own, since the table is read and forgotten a hundred times a second.
 #[derive(Clone)]
-pub(super) struct Looks(UnboundedSender<Waiting>);
+pub(super) struct Looks(Sender<Waiting>);
 
 impl Looks {
     /// Begins to look, as long as there is somebody to look for.
     pub(super) fn start() -> Self {
-        let (sender, waiting) = unbounded_channel();
-        tokio::spawn(look(waiting));
+        let (sender, waiting) = channel();
+        let looks = thread::Builder::new().name("http-looks".to_owned());
+        if let Err(error) = looks.spawn(move || look(&waiting)) {
+            warn!("http: cannot start a thread: {error}; what was sent counts as fetched");
+        }
         Self(sender)
     }
 
     fn wait(&self, waiting: Waiting) {
-        // It looks as long as there is a connection.
+        // Nobody looks.
         if let Err(unheard) = self.0.send(waiting) {
             (unheard.0.arrived)(0);
         }
     }
 }
 
-async fn look(mut new: UnboundedReceiver<Waiting>) {
-    let mut waiting: Vec<Waiting> = Vec::new();
-    let mut is_told = false;
-    while !waiting.is_empty() || !new.is_closed() || !new.is_empty() {
-        if waiting.is_empty() {
-            match new.recv().await {
-                Some(first) => waiting.push(first),
-                None => return,
-            }
-        }
-        tokio::time::sleep(LOOK).await;
-        waiting.extend(std::iter::from_fn(|| new.try_recv().ok()));
-        // First: what is written meanwhile makes it seem that less was acknowledged, and not more.
-        let written: Vec<u64> = waiting.iter().map(|one| one.wire.inner().written).collect();
-        let table = match tokio::task::spawn_blocking(table).await {
-            Ok(Ok(table)) => Some(table),
-            Ok(Err(error)) => {
+fn look(new: &Receiver<Waiting>) {
+    let (mut is_told, mut table) = (false, Table::default());
+    while let Ok(first) = new.recv() {
+        let mut waiting = vec![first];
+        let mut pause = LOOK;
+        while !waiting.is_empty() {
+            thread::sleep(pause);
+            let before = waiting.len();
+            waiting.extend(new.try_iter());
+            pause = if waiting.len() > before { LOOK } else { SELDOM.min(pause * 2) };
+            // First: what is written meanwhile makes it seem that less was acknowledged, and not more.
+            let written: Vec<u64> = waiting.iter().map(|one| one.wire.inner().written).collect();
+            let read = table.read().map_err(|error| {
                 if !std::mem::replace(&mut is_told, true) {
                     warn!(
-                        "http: cannot look whether files have come to their clients: {error}; what was sent counts"
+                        "http: cannot look whether files have come to their clients: {error}; what was sent counts as fetched"
                     );
                 }
-                None
-            }
-            Err(_) => None,
-        };
-        let all = std::mem::take(&mut waiting);
-        let looked = all.into_iter().zip(written);
-        waiting.extend(looked.filter_map(|(one, written)| one.look(table.as_ref(), written)));
+            });
+            let wires: Vec<Wire> = waiting.iter().map(|one| one.wire.clone()).collect();
+            let ends = wires.iter().map(|wire| wire.0.ends.as_str()).collect();
+            let there = read.ok().map(|()| table.unacknowledged(&ends));
+            let looked = waiting.into_iter().zip(written);
+            waiting =
+                looked.filter_map(|(one, written)| one.look(there.as_ref(), written)).collect();
+        }
     }
 }
 
-/// What is not acknowledged on each connection.
-type Table = HashMap<(SocketAddr, SocketAddr), u32>;
+/// The kernel's table. It is read into the same memory each time.
+#[derive(Default)]
+struct Table(Vec<u8>);
 
-fn table() -> procfs::ProcResult<Table> {
-    let all = procfs::net::tcp()?.into_iter();
-    Ok(all.map(|one| ((one.local_address, one.remote_address), one.tx_queue)).collect())
+impl Table {
+    fn read(&mut self) -> io::Result<()> {
+        self.0.clear();
+        File::open("/proc/net/tcp")?.read_to_end(&mut self.0).map(drop)
+    }
+
+    /// How much is not acknowledged on each of these connections that is there.
+    fn unacknowledged<'a>(&'a self, ends: &HashSet<&str>) -> HashMap<&'a str, u64> {
+        let text = str::from_utf8(&self.0).unwrap_or_default();
+        // `0: 0100007F:1F90 0100007F:C350 01 00000000:00000000 …`: the ends, the state, what waits each way.
+        let lines = text.lines().filter_map(|line| {
+            let (_, line) = line.split_once(": ")?;
+            let (ends_of_it, rest) = line.split_at_checked(ENDS)?;
+            let is_wanted = ends.contains(ends_of_it);
+            let to_send = is_wanted.then(|| rest.trim_start().get(3..11)).flatten()?;
+            Some((ends_of_it, u64::from_str_radix(to_send, 16).ok()?))
+        });
+        lines.collect()
+    }
+}
+
+/// How long the ends of a connection are, as the table writes them.
+const ENDS: usize = "0100007F:1F90 0100007F:C350".len();
+
+fn written_as(local: SocketAddr, remote: SocketAddr) -> String {
+    let one = |end: SocketAddr| match end.ip() {
+        IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), end.port()),
+        // There is another table for these, and nobody listens there.
+        IpAddr::V6(_) => String::new(),
+    };
+    format!("{} {}", one(local), one(remote))
 }
 
 impl Waiting {
     /// Calls what waits, if it is known what became of it; else it waits on.
-    fn look(mut self, table: Option<&Table>, written: u64) -> Option<Self> {
-        let Some(table) = table else {
+    fn look(mut self, there: Option<&HashMap<&str, u64>>, written: u64) -> Option<Self> {
+        let Some(there) = there else {
             (self.arrived)(0);
             return None;
         };
-        let Some(unacknowledged) = table.get(&self.wire.0.ends) else {
+        let Some(unacknowledged) = there.get(self.wire.0.ends.as_str()) else {
             // It is over: in order, which takes that all was acknowledged, or not.
             let is_closed = self.wire.inner().is_closed;
             (self.arrived)(if is_closed { 0 } else { self.missing });
             return None;
         };
-        let acknowledged = written.saturating_sub(u64::from(*unacknowledged));
+        let acknowledged = written.saturating_sub(*unacknowledged);
         self.missing = self.upto.saturating_sub(acknowledged);
         if self.missing <= SLACK {
             (self.arrived)(0);
@@ -277,6 +312,20 @@ mod tests {
         client(to).await;
         sending.await.unwrap().ok();
         tokio::task::spawn_blocking(move || arrived.recv().unwrap()).await.unwrap()
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_stands_in_the_kernels_table() {
+        let table = Table(
+            b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n   \
+              0: 0200004D:1F90 3200004D:C350 01 000186A0:00000000 01:00000014 00000000     0\n  \
+              10: 0200004D:1F90 3300004D:C350 01 00000001:00000000 01:00000014 00000000     0\n"
+                .to_vec(),
+        );
+        let here = written_as("77.0.0.2:8080".parse().unwrap(), "77.0.0.50:50000".parse().unwrap());
+        let gone = written_as("77.0.0.2:8080".parse().unwrap(), "77.0.0.52:50000".parse().unwrap());
+        let found = table.unacknowledged(&HashSet::from([here.as_str(), gone.as_str()]));
+        assert_eq!(found, HashMap::from([(here.as_str(), 100_000)]));
     }
 
     #[tokio::test(flavor = "multi_thread")]
