@@ -170,7 +170,7 @@ struct Waiting {
     missing: u64,
 }
 
-/// The one who looks: a thread of its own, since the table is read and forgotten a hundred times a second.
+/// The one who looks: a thread of its own, which reads the table into the same memory each time.
 #[derive(Clone)]
 pub(super) struct Looks(Sender<Waiting>);
 
