@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The folder in the state folder. They are written all the time, and what the config names may be beside it: that
 /// is watched.
-pub const FOLDER: &str = "db";
+const FOLDER: &str = "db";
 
 /// Of what form a file is.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +202,7 @@ impl Database {
 }
 
 /// Where one is, or what SQLite has beside it.
-fn place(state: &Path, form: Form, end: &str) -> PathBuf {
+pub fn place(state: &Path, form: Form, end: &str) -> PathBuf {
     state.join(FOLDER).join(format!("{}{end}", form.name))
 }
 

@@ -83,7 +83,7 @@ impl Journal {
                 warn!(
                     "journal: {error}; what is told is in the log, and kept once that can be written"
                 );
-                let is_new = !state.join(Store::NAME).exists();
+                let is_new = !Store::path(state).exists();
                 match Store::read(state) {
                     Ok(ring) => (None, ring),
                     Err(_) if is_new => (None, Ring::default()),

@@ -112,7 +112,7 @@ impl Registry {
                 let machines = match Store::read(state) {
                     Ok(machines) => machines,
                     Err(DatabaseError::Damaged { .. }) => Machines::default(),
-                    Err(_) if !state.join(Store::NAME).exists() => Machines::default(),
+                    Err(_) if !Store::path(state).exists() => Machines::default(),
                     Err(error) => return Err(error),
                 };
                 (Err(error), machines)
@@ -432,10 +432,10 @@ mod tests {
         assert_eq!(state.orders.armed.as_ref().map(|armed| armed.times), Some(2));
         registry.close();
         for end in ["-wal", "-shm"] {
-            std::fs::remove_file(folder.path().join(format!("{}{end}", Store::NAME))).ok();
+            std::fs::remove_file(folder.path().join(format!("db/registry.db{end}"))).ok();
         }
         std::fs::write(
-            folder.path().join(Store::NAME),
+            Store::path(folder.path()),
             "no database, but long enough for one".repeat(99),
         )
         .unwrap();
@@ -453,7 +453,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = || Registry::open(folder.path(), Arc::default());
         open().unwrap().close();
-        let path = folder.path().join(Store::NAME);
+        let path = Store::path(folder.path());
         let later = rusqlite::Connection::open(&path).unwrap();
         later.pragma_update(None, "user_version", 99).unwrap();
         drop(later);
@@ -473,7 +473,7 @@ mod tests {
         registry.record(Event { subject: other, step: Step::Disarmed {} });
         registry.flush().unwrap();
         registry.close();
-        let file = rusqlite::Connection::open(folder.join(Store::NAME)).unwrap();
+        let file = rusqlite::Connection::open(Store::path(folder)).unwrap();
         file.pragma_update(None, "wal_checkpoint", "TRUNCATE").ok();
         event.subject
     }
@@ -482,7 +482,7 @@ mod tests {
     fn a_row_that_cannot_be_read_is_told_of_and_the_others_are_there() {
         let folder = tempfile::tempdir().unwrap();
         let oden = written(folder.path());
-        let file = rusqlite::Connection::open(folder.path().join(Store::NAME)).unwrap();
+        let file = rusqlite::Connection::open(Store::path(folder.path())).unwrap();
         let broken = "UPDATE machines SET state = '{\"boots\":-1}' WHERE name = 'balder'";
         assert_eq!(file.execute(broken, []).unwrap(), 1);
         drop(file);
@@ -501,7 +501,7 @@ mod tests {
     fn an_empty_file_is_a_damaged_one() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("db")).unwrap();
-        std::fs::write(folder.path().join(Store::NAME), "").unwrap();
+        std::fs::write(Store::path(folder.path()), "").unwrap();
         assert!(matches!(Store::open(folder.path()), Err(DatabaseError::Damaged { .. })));
         assert!(Registry::open(folder.path(), Arc::default()).unwrap().flush().is_ok());
     }

@@ -59,10 +59,9 @@ pub(super) fn remembered(source: &Source) -> Result<Remembered> {
 pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let state = &config.server.state;
-    let is_new = |path: &str| !state.join(path).exists();
     let entries = match Store::read(state) {
         Ok(machines) => machines.iter().cloned().collect(),
-        Err(DatabaseError::Unusable { .. }) if is_new(Store::NAME) => Vec::new(),
+        Err(DatabaseError::Unusable { .. }) if !Store::path(state).exists() => Vec::new(),
         Err(error @ DatabaseError::Damaged { .. }) => {
             bail!("{error}; `reveille serve` puts it aside when it starts, and begins a new one")
         }
@@ -70,7 +69,7 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     };
     let ring = match journal::store::Store::read(state) {
         Ok(ring) => ring,
-        Err(DatabaseError::Unusable { .. }) if is_new(journal::store::Store::NAME) => {
+        Err(DatabaseError::Unusable { .. }) if !journal::store::Store::path(state).exists() => {
             Ring::default()
         }
         // The machines are what matters.

@@ -1,12 +1,12 @@
 //! The journal on disk: what the ring holds, written each second. It is for people: a second of it may be lost.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::params;
 
 use super::ring::{Ring, Told};
 use crate::boot::time::Time;
-use crate::database::{Database, DatabaseError, Form};
+use crate::database::{self, Database, DatabaseError, Form};
 
 const FORM: Form = Form {
     name: "journal.db",
@@ -29,8 +29,10 @@ const FORM: Form = Form {
 pub struct Store(Database);
 
 impl Store {
-    /// Its name in the state folder.
-    pub const NAME: &str = "db/journal.db";
+    /// Where that of a state folder is.
+    pub fn path(state: &Path) -> PathBuf {
+        database::place(state, FORM, "")
+    }
 
     /// Opens that of a state folder, and reads it. One that is damaged is put aside.
     ///

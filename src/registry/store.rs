@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::machines::{Entry, Id, Machines};
 use crate::boot::Mac;
-use crate::database::{Database, DatabaseError, Form};
+use crate::database::{self, Database, DatabaseError, Form};
 
 const FORM: Form = Form {
     name: "registry.db",
@@ -29,8 +29,10 @@ const FORM: Form = Form {
 pub struct Store(Database);
 
 impl Store {
-    /// Its name in the state folder.
-    pub const NAME: &str = "db/registry.db";
+    /// Where that of a state folder is.
+    pub fn path(state: &Path) -> PathBuf {
+        database::place(state, FORM, "")
+    }
 
     /// Opens that of a state folder, and reads it; a new one where there is none.
     ///
