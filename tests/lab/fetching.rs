@@ -242,8 +242,10 @@ fn a_download_that_breaks_off_is_told_as_such() {
         assert!(!output.status.success());
         let line = appliance.wait_for("broke off debian/kernel over HTTP");
         assert!(line.contains("oden (52:54:00:77:00:10)"), "{line}");
-        assert!(line.contains(" of 67108864 bytes after 1."), "{line}");
-        assert!(line.ends_with(" s: the client closed the connection"), "{line}");
+        let (_, after) = line.split_once(" of 67108864 bytes after ").expect(&line);
+        let took = after.strip_suffix(" s: the client closed the connection").expect(&line);
+        // How long it took is the client's doing, and the machine's.
+        assert!(took.parse::<f64>().is_ok(), "{line}");
     });
 }
 
