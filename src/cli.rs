@@ -11,6 +11,7 @@ mod machines;
 mod man;
 mod nbps;
 mod orders;
+mod output;
 mod pull;
 mod put;
 mod render;
@@ -25,6 +26,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+pub use output::tell;
 
 /// Network boots a rack of servers: proxyDHCP beside your router, iPXE, and Linux with each machine's own kernel line.
 #[derive(Debug, Parser)]

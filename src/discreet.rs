@@ -1,6 +1,7 @@
 //! What a process must not leave behind: its memory, which holds join tokens, in a core dump; and what was in a
 //! text, in the message of a panic.
 
+use std::io::{self, Write as _};
 use std::panic::{self, PanicHookInfo};
 
 use nix::sys::prctl;
@@ -13,7 +14,7 @@ pub fn be() {
     // A handler that a host's core_pattern pipes dumps to is not kept off by the limit above; this also keeps
     // other processes of the same user from reading the memory.
     let _ = prctl::set_dumpable(false);
-    panic::set_hook(Box::new(|info| eprintln!("{}", told(info))));
+    panic::set_hook(Box::new(|info| drop(writeln!(io::stderr(), "{}", told(info)))));
 }
 
 /// A panic in a line: where it was, and what the program itself says of it. The library's own messages repeat

@@ -41,6 +41,9 @@
 //! has changed taken up, and [`control`] offers the [`operations`] to commands. [`simulate`] is the other
 //! end: it plays a machine against a running daemon.
 
+// They panic where whoever reads has gone: `cli::output` is there for it, and the log.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 pub mod cli;
 pub mod daemon;
 

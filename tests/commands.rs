@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what is not there")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write, pipe};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -134,6 +134,25 @@ fn below(path: PathBuf) -> Vec<String> {
 const NONE: &str = "config: server.nbps: no NBP was found in any folder, so no firmware can be answered; \
      `reveille nbps fetch` gets iPXE's newest; or install Debian's package ipxe, or name a folder with \
      undionly.kpxe and snponly.efi\n";
+
+#[test]
+fn a_command_that_nobody_hears_ends_as_it_would_have() {
+    let folder = folder();
+    for (config, arguments, code) in [
+        ("server: { state: state, nbps: [] }\n", &["nbps"][..], 0),
+        ("server: { state: state, nbps: [./gone] }\n", &["nbps"], 0),
+        ("server: { nbps: [ }\n", &["check"], 1),
+        ("server: { nbps: [ }\n", &["nbps"], 1),
+    ] {
+        fs::write(folder.path().join("config.yaml"), config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+        command.current_dir(folder.path()).args(arguments).env_remove("REVEILLE_CONFIG");
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        assert_eq!(command.status().unwrap().code(), Some(code), "{arguments:?} of {config}");
+    }
+}
 
 #[test]
 fn in_an_empty_folder_nobody_gets_anything_and_each_line_says_what_to_do() {

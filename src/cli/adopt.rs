@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::{print, tell};
 use super::put::{Existing, Piece, put};
 use super::running::{Remembered, ask_running, remembered};
 use crate::boot::Mac;
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
             *machine.macs.last().with_context(|| format!("{who} has told no MAC address"))?
         }
         (None, Ok(mac)) => {
-            eprintln!("reveille: {mac} was never seen; it is entered all the same");
+            tell(format_args!("reveille: {mac} was never seen; it is entered all the same"));
             mac
         }
         (None, Err(_)) => bail!(
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     // Whoever orders something for it next means the name.
     match ask_running::<Reloaded>(&source, &Request::Reload {})? {
         Some((Reloaded { refused: Some(refused), .. }, _)) => {
-            eprintln!("reveille: the daemon does not take it up:\n{refused}");
+            tell(format_args!("reveille: the daemon does not take it up:\n{refused}"));
             Ok(ExitCode::FAILURE)
         }
         Some(_) | None => Ok(ExitCode::SUCCESS),

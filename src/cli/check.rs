@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::print;
 use crate::config::load::{LoadError, Source};
 use crate::config::problem::at_length;
 use crate::config::{Config, Problem, Severity};

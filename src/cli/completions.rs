@@ -5,7 +5,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::Cli;
-use super::nbps::print;
+use super::output::print;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

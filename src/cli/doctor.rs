@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::output::print;
 use crate::config::Config;
 use crate::config::load::Source;
 use crate::dhcp::probe::probe;
@@ -18,7 +19,7 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let served = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
     for reason in served.missing() {
-        println!("! {reason}");
+        print(&format!("! {reason}\n"))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -26,11 +27,11 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
         .context("cannot start the runtime")?;
     let mut all_is_well = served.missing().is_empty();
     for interface in served.iter() {
-        println!("Asking on {} as BIOS, UEFI and iPXE, for 7 seconds …", interface.name);
+        print(&format!("Asking on {} as BIOS, UEFI and iPXE, for 7 seconds …\n", interface.name))?;
         all_is_well &= match runtime.block_on(probe(interface, Prober::Doctor)) {
-            Ok(answers) => report(interface, &answers, &config),
+            Ok(answers) => report(interface, &answers, &config)?,
             Err(reason) => {
-                println!("! cannot ask on {}: {reason}", interface.name);
+                print(&format!("! cannot ask on {}: {reason}\n", interface.name))?;
                 false
             }
         };
@@ -39,20 +40,20 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
 }
 
 /// Prints what came, and what is to be done about it; whether that is nothing.
-fn report(interface: &Interface, answers: &[Answer], config: &Config) -> bool {
+fn report(interface: &Interface, answers: &[Answer], config: &Config) -> Result<bool> {
     for answer in answers {
-        println!("  {}", described(answer, interface));
+        print(&format!("  {}\n", described(answer, interface)))?;
     }
     let us = Us::new(interface.own_addresses(), config);
     let mut found = findings(answers, &BTreeSet::new(), &us);
     found.extend(silence(answers, &us));
     for finding in &found {
-        println!("! {finding}");
+        print(&format!("! {finding}\n"))?;
     }
     if found.is_empty() {
-        println!("Nothing on {} stands in the way of a boot.", interface.name);
+        print(&format!("Nothing on {} stands in the way of a boot.\n", interface.name))?;
     }
-    found.is_empty()
+    Ok(found.is_empty())
 }
 
 fn described(answer: &Answer, interface: &Interface) -> String {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::print_on;
 use super::running::{Remembered, ask_running, remembered};
 use crate::boot::time::Time;
 use crate::config::load::Source;
@@ -50,29 +50,28 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
             None => None,
         };
         let told = ring.after(0, macs.as_deref(), lines);
-        return tell(told.iter().map(AsRef::as_ref), json).map(|()| ExitCode::SUCCESS);
+        return show(told.iter().map(AsRef::as_ref), json).map(|_| ExitCode::SUCCESS);
     };
-    tell(events.iter(), json)?;
-    if !follow {
-        return Ok(ExitCode::SUCCESS);
-    }
-    loop {
+    let mut is_read = show(events.iter(), json)?;
+    while follow && is_read {
         request =
             Request::Events { after: last, who: machine.clone(), most: usize::MAX, wait: true };
         let asked = ask_running::<Events>(&source, &request)?;
         let (events, _) = asked.ok_or_else(|| anyhow!("the daemon has ended"))?;
         last = events.last;
-        tell(events.events.iter(), json)?;
+        is_read = show(events.events.iter(), json)?;
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn tell<'a>(events: impl Iterator<Item = &'a Told>, json: bool) -> Result<()> {
+/// Prints them; whether somebody still reads.
+fn show<'a>(events: impl Iterator<Item = &'a Told>, json: bool) -> Result<bool> {
     let mut text = String::new();
     for told in events {
         text += &if json { serde_json::to_string(told)? } else { line(told) };
         text.push('\n');
     }
-    print(&text)
+    print_on(&text)
 }
 
 /// One event as people read it.

@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use serde_json::Value;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::{columns, print, tell};
 use super::running::ask_running;
 use super::status::{duration, now};
 use crate::config::Config;
@@ -97,7 +97,7 @@ fn prune(source: &Source, dry_run: bool, json: bool) -> Result<ExitCode> {
         }
         print(&text)?;
         for failed in &pruned.failed {
-            eprintln!("reveille: {failed}");
+            tell(format_args!("reveille: {failed}"));
         }
     }
     Ok(if pruned.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -117,7 +117,7 @@ fn table(rows: &[Row], now: u64) -> String {
         None => "-".to_owned(),
     };
     let heads = ["IMAGE", "WHAT", "SIZE", "FETCHED", "LAST SERVED", "PROFILES"].map(str::to_owned);
-    let mut lines = vec![(heads, Vec::new())];
+    let (mut lines, mut all_below) = (vec![heads], vec![Vec::new()]);
     for row in rows {
         let mut below = Vec::new();
         if !row.extensions.is_empty() {
@@ -145,15 +145,12 @@ fn table(rows: &[Row], now: u64) -> String {
             ago(row.served_at),
             if profiles.is_empty() { "-".to_owned() } else { profiles },
         ];
-        lines.push((cells, below));
+        lines.push(cells);
+        all_below.push(below);
     }
-    let width = |at: usize| lines.iter().map(|(cells, _)| cells[at].chars().count()).max();
-    let widths: Vec<usize> = (0..6).map(|at| width(at).unwrap_or(0)).collect();
     let mut text = String::new();
-    for (cells, below) in &lines {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let line = padded.collect::<Vec<_>>().join("  ");
-        text += &format!("{}\n", line.trim_end());
+    for (line, below) in columns(&lines).into_iter().zip(all_below) {
+        text += &line;
         for more in below {
             text += &format!("  {more}\n");
         }

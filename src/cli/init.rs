@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::Ipv4Net;
 
-use super::nbps::print;
+use super::output::{print, tell};
 use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Pasted, Token, pasted};
 use crate::boot::secret::SecretText;
 use crate::config::Problem;
@@ -98,7 +98,7 @@ fn planned(arguments: Arguments, choice: &Choice, terminal: Option<Terminal>) ->
         None => terminal.map(ask_omni).transpose()?.flatten(),
     };
     for doubt in omni.iter().flat_map(Pasted::doubts) {
-        eprintln!("note: {doubt}");
+        tell(format_args!("note: {doubt}"));
     }
     let system = match (arguments.talos_version, &arguments.kernel, &omni) {
         (Some(release), _, _) => System::Talos(release),
@@ -151,7 +151,7 @@ fn interface(
     match (given, default, terminal) {
         (Some(name), _, _) => known(name).map_err(|reason| anyhow!("--interface: {reason}")),
         (None, default, Some(terminal)) => {
-            eprintln!("This host has: {}", listed(&choice.interfaces));
+            tell(format_args!("This host has: {}", listed(&choice.interfaces)));
             terminal.ask_for("Interface that machines boot on", default.unwrap_or(""), known)
         }
         (None, Some(name), None) => known(name).map_err(|reason| anyhow!(reason)),
@@ -221,19 +221,19 @@ fn ask_omni(terminal: Terminal) -> Result<Option<Pasted>> {
     loop {
         let text = ask::secret("what Omni's \"Copy Kernel Parameters\" copies")?;
         if ask::is_empty(&text) {
-            eprintln!("Without Omni, then.");
+            tell("Without Omni, then.");
             return Ok(None);
         }
         match pasted::parse(text.expose()) {
             Ok(pasted) => {
                 let tunnel = if pasted.tunnel { ", through a gRPC tunnel" } else { "" };
                 let kind = pasted.token.kind();
-                eprintln!("Omni at {}{tunnel}; the join token is {kind}.", pasted.api);
+                tell(format_args!("Omni at {}{tunnel}; the join token is {kind}.", pasted.api));
                 return Ok(Some(pasted));
             }
             Err(mistakes) => {
                 for mistake in &mistakes.0 {
-                    eprintln!("  {mistake}");
+                    tell(format_args!("  {mistake}"));
                 }
             }
         }
@@ -278,13 +278,13 @@ fn named(path: &Path, config: &Path) -> Result<String> {
 
 /// What will be written. The token is not in the config.
 fn show(plan: &Plan) {
-    eprintln!("\n{}:\n", plan.config.display());
+    tell(format_args!("\n{}:\n", plan.config.display()));
     for line in plan.yaml().lines() {
-        eprintln!("  {line}");
+        tell(format_args!("  {line}"));
     }
-    eprintln!();
+    tell("");
     if let Some((path, (_, pasted))) = plan.token().zip(plan.omni.as_ref()) {
-        eprintln!("{}, mode 0600:\n\n  *** ({})\n", path.display(), pasted.token.kind());
+        tell(format_args!("{}, mode 0600:\n\n  *** ({})\n", path.display(), pasted.token.kind()));
     }
 }
 
@@ -319,7 +319,7 @@ fn report(plan: &Plan) -> Result<()> {
         let folder = token.parent().unwrap_or(Path::new("."));
         let mode = folder.metadata().map_or(0, |metadata| metadata.mode() & 0o777);
         if mode & 0o077 != 0 {
-            eprintln!("note: {} has mode {mode:04o}: `chmod 700 {0}`", folder.display());
+            tell(format_args!("note: {} has mode {mode:04o}: `chmod 700 {0}`", folder.display()));
         }
     }
     // What is not there yet is in the steps below.
@@ -328,7 +328,7 @@ fn report(plan: &Plan) -> Result<()> {
     };
     let config = Source::File(plan.config.clone()).load()?;
     for problem in config.problems.iter().filter(told) {
-        eprintln!("config: {problem}");
+        tell(format_args!("config: {problem}"));
     }
     let files = plan.files.iter().flat_map(|(kernel, initrd)| [kernel.as_str(), initrd]);
     let missing: Vec<&str> =

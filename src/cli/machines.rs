@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::ConfigFile;
 use super::events::{line, moment};
-use super::nbps::print;
+use super::output::{columns, print};
 use super::running::{Remembered, ask_running, remembered};
 use super::status::{duration, now};
 use crate::boot::time::Time;
@@ -133,19 +133,7 @@ fn table(machines: &[Machine], now: u64) -> String {
             machine.next.what(),
         ]);
     }
-    columns(&lines)
-}
-
-fn columns<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |at: usize| lines.iter().map(|cells| cells[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for cells in lines {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        // Writing to a `String` cannot fail.
-        let _ = writeln!(text, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    text
+    columns(&lines).concat()
 }
 
 fn times(count: u32) -> String {

@@ -8,7 +8,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use super::Cli;
-use super::nbps::print;
+use super::output::print;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

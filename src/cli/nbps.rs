@@ -1,7 +1,5 @@
 //! `reveille nbps` and `reveille nbps fetch`
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +8,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::ConfigFile;
+use super::output::{columns, print, tell};
 use crate::boot::Arch;
 use crate::boot::nbp::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
@@ -71,8 +70,8 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         None => {
             let inventory = inventory(&source)?;
-            tell(&inventory, Severity::Error);
-            tell(&inventory, Severity::Warning);
+            tell_of(&inventory, Severity::Error);
+            tell_of(&inventory, Severity::Warning);
             list(&inventory, arguments.json)
         }
         Some(NbpsCommand::Fetch(_)) if arguments.json => bail!("--json is for the list alone"),
@@ -83,28 +82,28 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
 fn run_fetch(source: &Source, arguments: FetchArguments) -> Result<()> {
     let FetchArguments { origin, sha256 } = arguments;
     let before = inventory(source)?;
-    tell(&before, Severity::Error);
+    tell_of(&before, Severity::Error);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    eprintln!("fetching {origin}");
+    tell(format_args!("fetching {origin}"));
     let bar = bar();
     let fetched = runtime.block_on(fetch(&origin, sha256, |progress| show(&bar, progress)));
     bar.finish_and_clear();
     let (content, sum) = fetched?;
     let size = HumanBytes(content.len() as u64);
-    eprintln!("{size} with SHA-256 {sum}");
+    tell(format_args!("{size} with SHA-256 {sum}"));
 
     let unpacked =
         archive::unpack(&content).with_context(|| format!("cannot use {origin} ({size})"))?;
     let folder = store::replace(&before.own(), &unpacked.nbps)?;
     let (kept, left_out) = (unpacked.nbps.len(), unpacked.left_out);
-    eprintln!("NBPs in {}: {kept}; left out of the archive: {left_out}", folder.display());
+    tell(format_args!("NBPs in {}: {kept}; left out of the archive: {left_out}", folder.display()));
 
     let after = inventory(source)?;
-    tell(&after, Severity::Warning);
+    tell_of(&after, Severity::Warning);
     print(&format!("{}\nA running daemon takes them up by itself.\n", offers(&after.nbps)))
 }
 
@@ -113,7 +112,7 @@ fn inventory(source: &Source) -> Result<Inventory> {
 }
 
 /// Tells what is wrong in the config: every error, but only such warnings as concern NBPs.
-fn tell(inventory: &Inventory, severity: Severity) {
+fn tell_of(inventory: &Inventory, severity: Severity) {
     let concerns = |problem: &&Problem| match problem.severity {
         Severity::Error => severity == Severity::Error,
         Severity::Fault | Severity::Warning => {
@@ -121,7 +120,7 @@ fn tell(inventory: &Inventory, severity: Severity) {
         }
     };
     for problem in inventory.problems.iter().filter(concerns) {
-        eprintln!("config: {problem}");
+        tell(format_args!("config: {problem}"));
     }
 }
 
@@ -162,7 +161,7 @@ fn list(inventory: &Inventory, as_json: bool) -> Result<()> {
     }
     let mut rows = vec![["NAME", "FOR", "IPXE", "SIZE", "FOLDER"].map(str::to_owned)];
     rows.extend(nbps.into_iter().map(row));
-    print(&format!("{}\n{}", table(&rows), offers(&inventory.nbps)))
+    print(&format!("{}\n{}", columns(&rows).concat(), offers(&inventory.nbps)))
 }
 
 fn row(nbp: &Nbp) -> [String; 5] {
@@ -198,7 +197,7 @@ fn offers(nbps: &Nbps) -> String {
         let gets = nbps.for_arch(arch).map_or(remedy(arch), |nbp| nbp.name.as_str());
         rows.push([arch.to_string(), gets.to_owned()]);
     }
-    table(&rows)
+    columns(&rows).concat()
 }
 
 /// What to do where there is no NBP for an architecture.
@@ -210,36 +209,5 @@ fn remedy(arch: Arch) -> &'static str {
         Arch::UefiX86 | Arch::UefiArm32 | Arch::UefiArm64 | Arch::UefiRiscv64 | Arch::Other(_) => {
             "none: `reveille nbps fetch`"
         }
-    }
-}
-
-/// Columns as wide as what is in them.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            // Writing to a `String` cannot fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// Whoever reads this may have enough of it, as `head` has: that is no error.
-pub(super) fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

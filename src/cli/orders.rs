@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::{print, tell};
 use super::running::{Remembered, ask_running, read_remembered};
 use crate::config::load::Source;
 use crate::control::{self, Claim, Request};
@@ -85,18 +85,18 @@ fn give(source: &Source, request: &Request, who: &str, ordered: Order) -> Result
             if let Some(reason) = ordered.not_kept {
                 bail!("it is not written down: {reason}");
             }
-            eprintln!(
+            tell(format_args!(
                 "reveille: no reveille runs; it is written down in {} for the next one",
                 state.display()
-            );
+            ));
             ordered
         }
     };
     print(&format!("{done}\nnext boot: {next}\n"))?;
     if let Some(reason) = not_kept {
-        eprintln!(
+        tell(format_args!(
             "reveille: it is not on the disk, and holds only until the daemon ends: {reason}"
-        );
+        ));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use clap::Args;
 
 use self::bars::Bars;
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::{print, tell};
 use super::running::ask_running;
 use crate::config::Config;
 use crate::config::load::Source;
@@ -121,7 +121,7 @@ fn fetch(config: &Config, images: &[String], ask: Ask) -> Result<bool> {
         job.state = match pulled {
             Ok(pulled) => {
                 for doubt in &pulled.doubts {
-                    eprintln!("warning: image {}: {doubt}", job.image);
+                    tell(format_args!("warning: image {}: {doubt}", job.image));
                 }
                 let what = pulled.stored.manifest.what();
                 State::Here(if pulled.is_new { what } else { format!("{what}, already") })
@@ -139,7 +139,7 @@ fn told(bars: &mut Bars, set: &str, job: &Job) -> Result<bool> {
     match &job.state {
         State::Here(what) => print(&format!("{} is here: {what}\n", job.image)).map(|()| true),
         State::Failed(reason) => {
-            eprintln!("reveille: image {}: {reason}", job.image);
+            tell(format_args!("reveille: image {}: {reason}", job.image));
             Ok(false)
         }
         State::Running => Ok(true),

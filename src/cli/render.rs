@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::print;
 use super::simulate::{Board, Kind};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::omni::hidden;

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::output::tell;
 use crate::config::Config;
 use crate::config::load::Source;
 use crate::control::{AskError, Request, ask};
@@ -48,7 +49,7 @@ pub(super) struct Remembered {
 pub(super) fn remembered(source: &Source) -> Result<Remembered> {
     let remembered = read_remembered(source)?;
     let state = remembered.config.server.state.display();
-    eprintln!("reveille: no reveille runs; this is what is remembered in {state}");
+    tell(format_args!("reveille: no reveille runs; this is what is remembered in {state}"));
     Ok(remembered)
 }
 
@@ -74,7 +75,7 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
         }
         // The machines are what matters.
         Err(error) => {
-            eprintln!("reveille: what was told of them cannot be read: {error}");
+            tell(format_args!("reveille: what was told of them cannot be read: {error}"));
             Ring::default()
         }
     };

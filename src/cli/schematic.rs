@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::print;
 use crate::address::shown;
 use crate::config::fields::no_such;
 use crate::config::load::Source;

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::print;
 use crate::boot::{Mac, PciId};
 use crate::config::Interfaces;
 use crate::config::load::Source;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ConfigFile;
-use super::nbps::print;
+use super::output::{print, tell};
 use super::running::ask_running;
 use crate::config::load::Source;
 use crate::config::problem::{MOST_TOLD, more_told};
@@ -54,7 +54,7 @@ pub(super) fn reload(config: Option<PathBuf>) -> Result<ExitCode> {
     };
     let Reloaded { generation, changes, at_next_start, refused } = reloaded;
     if let Some(refused) = &refused {
-        eprintln!("reveille: not reloaded, the last good config serves on:\n{refused}");
+        tell(format_args!("reveille: not reloaded, the last good config serves on:\n{refused}"));
         return Ok(code(false));
     }
     let mut text = format!("reloaded, generation {generation}\n");
@@ -86,10 +86,10 @@ fn asked<T: DeserializeOwned>(source: &Source, request: Request) -> Result<Optio
         Source::File(path) => format!(" --config {}", path.display()),
         Source::Defaults => String::new(),
     };
-    eprintln!(
+    tell(format_args!(
         "reveille: no reveille runs with the state folder {}; start it with `reveille serve{with}`, or name the config that it was started with by --config",
         named.join(" or ")
-    );
+    ));
     Ok(None)
 }
 

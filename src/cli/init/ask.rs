@@ -2,7 +2,7 @@
 
 use crate::boot::secret::SecretText;
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +11,8 @@ use nix::sys::termios::{
     LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
 };
 use nix::unistd::read;
+
+use super::super::output::{prompt, tell};
 
 /// The most that is read of a secret, in bytes.
 const MOST: usize = 64 << 10;
@@ -31,12 +33,12 @@ impl Terminal {
     /// One line; nothing is the default.
     pub(super) fn ask(self, question: &str, default: &str) -> Result<String> {
         match default {
-            "" => eprint!("{question}: "),
-            default => eprint!("{question} [{default}]: "),
+            "" => prompt(question),
+            default => prompt(format_args!("{question} [{default}]")),
         }
         let mut line = String::new();
         if io::stdin().read_line(&mut line).context("cannot read the terminal")? == 0 {
-            eprintln!();
+            tell("");
             bail!("not all questions were answered; nothing was written");
         }
         let answer = line.trim();
@@ -53,7 +55,7 @@ impl Terminal {
         loop {
             match read(&self.ask(question, default)?) {
                 Ok(value) => return Ok(value),
-                Err(reason) => eprintln!("  {reason}"),
+                Err(reason) => tell(format_args!("  {reason}")),
             }
         }
     }
@@ -91,8 +93,7 @@ fn hidden(what: &str) -> Result<SecretText> {
     hidden.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
     hidden.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
     tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &hidden).context("cannot turn off the echo")?;
-    eprint!("Paste {what}, then press Enter on an empty line. It is not shown: ");
-    io::stderr().flush().ok();
+    prompt(format_args!("Paste {what}, then press Enter on an empty line. It is not shown"));
 
     let mut paste = Paste::default();
     let mut bytes = [0; 4096];
@@ -104,12 +105,12 @@ fn hidden(what: &str) -> Result<SecretText> {
             Taken::Ended => break,
             Taken::More if count > 0 => {}
             Taken::More | Taken::Interrupted => {
-                eprintln!();
+                tell("");
                 bail!("interrupted; nothing was written");
             }
         }
     }
-    eprintln!();
+    tell("");
     Ok(paste.text())
 }
 

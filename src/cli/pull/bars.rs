@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
+use super::super::output::tell;
 use crate::images::job::Job;
 
 /// After how many more percent a line is written.
@@ -58,13 +59,13 @@ impl Bars {
             return;
         }
         match (last, total) {
-            (None, _) => eprintln!("{image}: fetching"),
-            (Some(_), Some(total)) => eprintln!(
+            (None, _) => tell(format_args!("{image}: fetching")),
+            (Some(_), Some(total)) => tell(format_args!(
                 "{image}: {so_far} %, {} of {}",
                 HumanBytes(*received),
                 HumanBytes(*total)
-            ),
-            (Some(_), None) => eprintln!("{image}: {}", HumanBytes(*received)),
+            )),
+            (Some(_), None) => tell(format_args!("{image}: {}", HumanBytes(*received))),
         }
         self.written.insert(set.to_owned(), so_far);
     }
