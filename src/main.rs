@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use reveille::cli::Cli;
+use nix::sys::prctl;
+use reveille::cli::{Cli, tell};
 use reveille::discreet;
 
 /// musl's own allocator, in the static binary, is slow where several threads allocate.
@@ -12,10 +13,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     discreet::be();
+    // Where the kernel gives huge pages to who asks for them, as this allocator does, each of its arenas takes 2 MiB
+    // for what would be a few KiB: up to twice the memory, and no more pace. A kernel without them refuses.
+    let _ = prctl::set_thp_disable(true);
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("reveille: {error:#}");
+            tell(format_args!("reveille: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -474,11 +474,38 @@ fn a_hundred_thousand_invented_machines_take_little_memory_and_push_out_no_machi
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(peak < 128 << 10, "its memory peaked at {peak} KiB");
+        assert!(status.contains("THP_enabled:\t0"), "{status}");
         let machines: Vec<Value> =
             serde_json::from_str(&done(&folder, &["machines", "--json"])).unwrap();
         assert!(machines.len() <= 10_000 + usize::from(MACHINES), "{}", machines.len());
         assert_eq!(machine(&folder, "m7")["boots"], 1);
         let told = done(&folder, &["events", "m7"]);
         assert!(told.contains("m7  fetched linux/initrd"), "{told}");
+    });
+}
+
+#[test]
+fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
+    in_lab!(|lan| {
+        lan.attach("rack", "10.77.0.50/24");
+        let folder = rack(1000, 1000);
+        let appliance = Appliance::start(&folder);
+        let port = Mutex::new(of_the_rack(0).socket(68));
+        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+        command.args(["events", "--follow", "m7"]).current_dir(folder.path());
+        let mut events = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
+        boot(8, &Mutex::default(), &port);
+        boot(7, &Mutex::default(), &port);
+        let last = lines.by_ref().map(Result::unwrap).find(|line| {
+            assert!(line.contains("  m7  "), "{line}");
+            line.contains("fetched linux/initrd")
+        });
+        assert!(last.is_some(), "it follows on while the daemon runs");
+        drop(lines);
+        // It finds out with the next that it would say.
+        boot(7, &Mutex::default(), &port);
+        assert!(events.wait().unwrap().success());
+        drop(appliance);
     });
 }
