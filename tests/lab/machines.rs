@@ -129,6 +129,41 @@ fn a_machine_whose_disk_does_not_boot_is_booted_by_the_network_again_and_that_is
     });
 }
 
+/// Its firmware takes "go on with your boot order" from the first card to the second one: that is no disk that
+/// failed.
+#[test]
+fn a_machine_with_two_cards_boots_once_and_then_its_disk_behind_both() {
+    in_lab!(|lan| {
+        let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
+        let both = ONCE
+            .replace("52:54:00:77:00:01,", "[52:54:00:77:00:01, 52:54:00:77:01:01],")
+            .replace("52:54:00:77:00:02,", "[52:54:00:77:00:02, 52:54:00:77:01:02],");
+        let (folder, mut appliance) = appliance_with(&both);
+        let (bios, uefi) = (bios_disk(&folder), uefi_disk(&folder));
+        for (name, kind, mac, second, disk) in [
+            ("bios", Machine::Bios, BIOS, "52:54:00:77:01:01", Disk::Image(&bios)),
+            ("uefi", Machine::Uefi, UEFI, "52:54:00:77:01:02", Disk::Folder(&uefi)),
+        ] {
+            let second_card = Some(second);
+            let hardware = Hardware { disk: Some(disk), second_card, ..Hardware::default() };
+            let on = || Guest::power_on_with(&lan, (kind, mac), hardware);
+            let line = on().command_line();
+            assert!(line.ends_with("lab.once=1"), "{line}");
+            let mut guest = on();
+            guest.wait_for("lab: this is the disk");
+            drop(guest);
+            let told = machine(&folder, name);
+            assert_eq!((&told["boots"], &told["failures"]), (&1.into(), &0.into()), "{told}");
+            assert_eq!(told["next"]["because"], "done", "{told}");
+        }
+        let log = appliance.log();
+        for second in ["(52:54:00:77:01:01)", "(52:54:00:77:01:02)"] {
+            assert!(log.contains(&format!("{second}: runs its script")), "it asks, too: {log}");
+        }
+        assert!(!log.contains("stopped"), "{log}");
+    });
+}
+
 #[test]
 fn a_uefi_machine_whose_nbp_is_damaged_reaches_its_script_by_the_next_one() {
     in_lab!(|lan| {

@@ -30,7 +30,9 @@ pub struct Hardware<'a> {
     pub cpu: Option<&'a str>,
     /// What its SMBIOS tables say of the system, as QEMU's `-smbios type=1` has it.
     pub smbios: Option<&'a str>,
-    /// A disk that it boots after its card.
+    /// The MAC of a second card, which it boots from after the first one.
+    pub second_card: Option<&'a str>,
+    /// A disk that it boots after its cards.
     pub disk: Option<Disk<'a>>,
     /// A screen, for what runs only where there is one.
     pub screen: Option<Screen>,
@@ -72,8 +74,11 @@ impl Guest {
         let folder = tempfile::tempdir().expect("a folder for the machine");
         let console = folder.path().join("console");
         let digits = mac.replace(':', "");
-        let tap = format!("tap{}", &digits[6..]);
-        lan.tap(&tap);
+        let cable = |mac: &str| {
+            let tap = format!("tap{}", &mac.replace(':', "")[6..]);
+            lan.tap(&tap);
+            format!("ifname={tap},script=no,downscript=no")
+        };
         packaged("/usr/bin/qemu-system-x86_64", "qemu-system-x86");
         // Under KVM the firmware hangs on some hosts; interpreted it never does.
         let mut qemu = Command::new("timeout");
@@ -85,7 +90,13 @@ impl Guest {
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-netdev")
-            .arg(format!("tap,id=n0,ifname={tap},script=no,downscript=no"));
+            .arg(format!("tap,id=n0,{}", cable(mac)));
+        if let Some(second) = hardware.second_card {
+            qemu.arg("-netdev").arg(format!("tap,id=n1,{}", cable(second)));
+            let rom = if machine == Machine::Bios { "" } else { ",romfile=" };
+            let card = format!("virtio-net-pci,netdev=n1,mac={second},bootindex=1{rom}");
+            qemu.args(["-device", &card]);
+        }
         match machine {
             Machine::Bios => {
                 packaged("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu");
@@ -160,7 +171,7 @@ impl Hardware<'_> {
             None => return,
         };
         qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,file={file}"));
-        qemu.args(["-device", "ide-hd,drive=d0,bootindex=1"]);
+        qemu.args(["-device", "ide-hd,drive=d0,bootindex=2"]);
     }
 }
 
