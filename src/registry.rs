@@ -211,15 +211,15 @@ impl Registry {
     }
 
     /// What is remembered of a machine: by its MAC or name, or by its address where neither is known.
-    pub fn state(&self, subject: &Subject) -> MachineState {
+    pub fn state(&self, subject: &Subject) -> Arc<MachineState> {
         let remembered = locked(&self.remembered);
         if let Some(entry) = remembered.machines.find(subject) {
-            return entry.state.clone();
+            return Arc::clone(&entry.state);
         }
         let address = subject.address.filter(|_| subject.mac.is_none());
         let known =
             address.and_then(|address| remembered.nameless.get(&address, SystemTime::now()));
-        known.cloned().unwrap_or_default()
+        Arc::new(known.cloned().unwrap_or_default())
     }
 
     /// Who has this card: as the config says, or, where that names it otherwise, as it was seen.
@@ -270,7 +270,7 @@ impl Remembered {
         }
         let mut change = Change::default();
         if let Some(entry) = self.machines.of(&event.subject, &mut change.gone) {
-            entry.state.apply(event, now);
+            Arc::make_mut(&mut entry.state).apply(event, now);
             change.changed = Some(entry.id);
             if entry.state.is_under_way() {
                 self.under_way.insert(entry.id);
@@ -440,12 +440,28 @@ mod tests {
         )
         .unwrap();
         let registry = open();
-        assert_eq!(registry.state(&event.subject), MachineState::default());
+        assert_eq!(*registry.state(&event.subject), MachineState::default());
         registry.record(event.clone());
         registry.flush().unwrap();
         let aside = std::fs::read_dir(folder.path().join("db")).unwrap().flatten();
         let is_aside = |name: String| name.starts_with("registry.db.damaged-");
         assert!(aside.into_iter().any(|entry| is_aside(entry.file_name().into_string().unwrap())));
+    }
+
+    #[test]
+    fn what_nobody_is_told_of_is_on_the_disk_too_when_it_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry =
+            Registry::open(folder.path(), Arc::new(Journal::open(folder.path()))).unwrap();
+        let strangers = 0..3000;
+        for n in strangers.clone() {
+            let [_, _, c, d] = u32::to_be_bytes(n);
+            let event = leased(Mac::new([2, 0, 0, 0, c, d]), Ipv4Addr::from(n));
+            // As a flood makes them: more than the journal takes in a second.
+            registry.record(event);
+        }
+        registry.close();
+        assert_eq!(Store::read(folder.path()).unwrap().iter().count(), strangers.len());
     }
 
     #[test]

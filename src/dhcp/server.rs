@@ -171,12 +171,15 @@ impl Server {
         };
         let state = match prober {
             // That it has fetched its NBP is not remembered of the machine.
-            Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now),
+            Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now).into(),
             Some(Prober::Daemon | Prober::Doctor | Prober::Simulation) | None => {
                 registry.state(&query.subject(&config.catalog))
             }
         };
-        match respond(query, &arrival, &config, (&state, now)) {
+        let outcome = respond(query, &arrival, &config, (&state, now));
+        // Were it held while it changes, it would have to be copied.
+        drop(state);
+        match outcome {
             Outcome::Reply { to, datagram, event } => {
                 let from = (received.local, received.interface);
                 match self.socket.send(&datagram, to, from).await {

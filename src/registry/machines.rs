@@ -4,6 +4,7 @@
 //! not seen for the longest time is the first to go.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +30,8 @@ pub struct Entry {
     pub name: Option<String>,
     /// The cards that it was seen with, the last one last.
     pub macs: Vec<Mac>,
-    /// What decides its next boot.
-    pub state: MachineState,
+    /// What decides its next boot. Who is answered holds it as it was, and copies nothing.
+    pub state: Arc<MachineState>,
     /// When it was touched, counted.
     turn: u64,
 }
@@ -69,6 +70,7 @@ impl Machines {
         if let Some(name) = &name {
             self.by_name.insert(name.clone(), id);
         }
+        let state = Arc::new(state);
         self.entries.insert(id, Box::new(Entry { id, name, macs, state, turn: 0 }));
         self.touch(id);
     }
@@ -125,7 +127,7 @@ impl Machines {
                     return id;
                 }
                 // The other cards may be of a machine that keeps its name. What is remembered is of both.
-                let state = entry.state.clone();
+                let state = Arc::clone(&entry.state);
                 let new = self.add(Some(name));
                 if let Some(entry) = self.entries.get_mut(&new) {
                     entry.state = state;
@@ -152,7 +154,7 @@ impl Machines {
             id,
             name: name.map(str::to_owned),
             macs: Vec::new(),
-            state: MachineState::default(),
+            state: Arc::default(),
             turn: 0,
         });
         self.entries.insert(id, entry);
@@ -262,7 +264,8 @@ mod tests {
     }
 
     fn boot(machines: &mut Machines, mac: u8, name: Option<&str>) {
-        machines.of(&subject(mac, name), &mut Vec::new()).unwrap().state.boots += 1;
+        let entry = machines.of(&subject(mac, name), &mut Vec::new()).unwrap();
+        Arc::make_mut(&mut entry.state).boots += 1;
     }
 
     #[test]

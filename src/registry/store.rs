@@ -131,7 +131,7 @@ impl Store {
                     let macs: Vec<String> = macs.iter().map(ToString::to_string).collect();
                     let seen = state.last_seen.unwrap_or_default().millis();
                     let seen = i64::try_from(seen).unwrap_or(i64::MAX);
-                    let state = serde_json::to_string(state)
+                    let state = serde_json::to_string(&**state)
                         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
                     put.execute(params![id.0, name, macs.join(" "), seen, state])?;
                 }

@@ -19,11 +19,11 @@ use crate::boot::Event;
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
-/// How long a change waits that is not told of, as one of a flood of strangers.
+/// How long a change waits that is not told of, as one of a flood: what changes again meanwhile is written once.
 const LAZY: Duration = Duration::from_secs(5);
 /// How long it is gathered what is told of: a transaction more costs the disk far more than an event more.
 const GATHER: Duration = Duration::from_millis(5);
-/// How many that wait so are written at once.
+/// How many that have waited so are written at once.
 const MOST_LAZY: usize = 2000;
 /// How often a disk that cannot be written is tried again, and told of.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -37,7 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Queue {
     events: Vec<Event>,
     changed: HashSet<Id>,
+    /// Who changed, and is not told of.
     lazy: HashSet<Id>,
+    /// Who of them has waited for long enough.
+    due: HashSet<Id>,
     gone: HashSet<Id>,
     /// Who has a row in the file, or is about to get one: only that needs to be removed.
     rows: HashSet<Id>,
@@ -76,6 +79,7 @@ impl Queue {
     fn forget(&mut self, id: Id) {
         self.changed.remove(&id);
         self.lazy.remove(&id);
+        self.due.remove(&id);
         if self.rows.remove(&id) {
             self.gone.insert(id);
         }
@@ -84,11 +88,11 @@ impl Queue {
     /// Who is to be written now, and whose row is to be removed.
     fn take(&mut self) -> Batch {
         let mut changed = std::mem::take(&mut self.changed);
-        let some: Vec<Id> = self.lazy.iter().take(MOST_LAZY).copied().collect();
-        for id in &some {
+        changed.extend(self.due.iter().take(MOST_LAZY));
+        for id in &changed {
             self.lazy.remove(id);
+            self.due.remove(id);
         }
-        changed.extend(some);
         let new = changed.iter().copied().filter(|id| self.rows.insert(*id)).collect();
         Batch { changed, new, gone: std::mem::take(&mut self.gone) }
     }
@@ -160,8 +164,11 @@ impl Writer {
     /// It is not, and why; it holds as long as the daemon runs.
     pub(super) fn flush(&self) -> Result<(), String> {
         let mut queue = self.queue();
-        let lazy = std::mem::take(&mut queue.lazy);
-        queue.changed.extend(lazy);
+        for lazy in [std::mem::take(&mut queue.lazy), std::mem::take(&mut queue.due)] {
+            queue.changed.extend(lazy);
+        }
+        // What is being written at the moment is not all of it.
+        queue.put += 1;
         let mine = queue.put;
         queue.is_urgent = true;
         self.put.notify_one();
@@ -196,18 +203,25 @@ impl Writer {
 
     fn run(&self, mut pen: Pen) {
         let mut again = pen.store.is_none().then_some(());
+        let mut lazy_until = Instant::now() + LAZY;
         loop {
             let mut queue = self.queue();
             loop {
-                let is_waiting = !queue.events.is_empty() || !queue.changed.is_empty();
+                let now = Instant::now();
+                if now >= lazy_until && queue.due.is_empty() {
+                    queue.due = std::mem::take(&mut queue.lazy);
+                    lazy_until = now + LAZY;
+                }
+                let is_waiting =
+                    !(queue.events.is_empty() && queue.changed.is_empty() && queue.due.is_empty());
                 if queue.is_closed || queue.is_urgent || is_waiting && again.is_none() {
                     break;
                 }
-                let waits = if again.is_some() { AGAIN } else { LAZY };
+                let waits = if again.is_some() { AGAIN } else { lazy_until - now };
                 let waited = self.put.wait_timeout(queue, waits);
                 let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
                 queue = next;
-                if timeout.timed_out() || again.is_some() && !queue.events.is_empty() {
+                if again.is_some() && (timeout.timed_out() || !queue.events.is_empty()) {
                     break;
                 }
             }
@@ -322,6 +336,7 @@ mod tests {
         for n in 0..100_000 {
             queue.lazy.insert(Id(n));
             if n % 1000 == 0 {
+                queue.due.extend(std::mem::take(&mut queue.lazy));
                 let batch = queue.take();
                 // One of them has to go while it is written in vain.
                 queue.forget(Id(n));
@@ -329,9 +344,21 @@ mod tests {
             }
             queue.forget(Id(n - 100));
         }
-        assert!(queue.changed.len() + queue.lazy.len() <= 200, "{queue:?}");
+        assert!(queue.changed.len() + queue.lazy.len() + queue.due.len() <= 200, "{queue:?}");
         assert_eq!(queue.gone, (0..10).map(Id).collect(), "those that the file has");
         assert!(queue.rows.is_empty());
+    }
+
+    #[test]
+    fn what_changes_again_and_again_untold_is_written_with_what_is_told_or_when_its_time_has_come()
+    {
+        let mut queue = Queue { lazy: HashSet::from([Id(1), Id(2)]), ..Queue::default() };
+        queue.changed.insert(Id(1));
+        assert_eq!(queue.take().changed, HashSet::from([Id(1)]));
+        assert_eq!(queue.lazy, HashSet::from([Id(2)]), "the other one waits on");
+        queue.due = std::mem::take(&mut queue.lazy);
+        assert_eq!(queue.take().changed, HashSet::from([Id(2)]));
+        assert!(queue.take().changed.is_empty());
     }
 
     #[test]
