@@ -2,7 +2,7 @@
 //!
 //! It changes by events only. What an event changes is on the disk before the event is told; see [`store`].
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use hashlink::LinkedHashMap;
 use tracing::{error, warn};
 
 use self::machines::{Entry, Id, Machines};
@@ -308,9 +309,10 @@ struct Bounded<K, V> {
     strangers: Lane<K, V>,
 }
 
-impl<K, V> Default for Bounded<K, V> {
+impl<K: Eq + Hash, V> Default for Bounded<K, V> {
     fn default() -> Self {
-        Self { known: Lane::new(MOST_KNOWN), strangers: Lane::new(MOST_STRANGERS) }
+        let lane = |most| Lane { most, entries: LinkedHashMap::new() };
+        Self { known: lane(MOST_KNOWN), strangers: lane(MOST_STRANGERS) }
     }
 }
 
@@ -327,36 +329,18 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
             None => (&mut self.strangers, &mut self.known),
         };
         other.entries.remove(&key);
-        lane.keep(key, (value, now));
+        lane.entries.insert(key, (value, now));
+        while lane.entries.len() > lane.most {
+            lane.entries.pop_front();
+        }
     }
 }
 
-/// So many at most: the first to come is the first to go.
+/// So many at most: what was kept first goes first.
 #[derive(Debug)]
 struct Lane<K, V> {
     most: usize,
-    entries: HashMap<K, (V, SystemTime)>,
-    order: VecDeque<K>,
-}
-
-impl<K: Copy + Eq + Hash, V> Lane<K, V> {
-    fn keep(&mut self, key: K, entry: (V, SystemTime)) {
-        if self.entries.insert(key, entry).is_none() {
-            self.order.push_back(key);
-        }
-        while self.order.len() > self.most {
-            // What has gone to the other lane stands here still.
-            if let Some(first) = self.order.pop_front() {
-                self.entries.remove(&first);
-            }
-        }
-    }
-}
-
-impl<K, V> Lane<K, V> {
-    fn new(most: usize) -> Self {
-        Self { most, entries: HashMap::new(), order: VecDeque::new() }
-    }
+    entries: LinkedHashMap<K, (V, SystemTime)>,
 }
 
 fn is_fresh(seen: SystemTime, now: SystemTime) -> bool {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Arch;
 
@@ -44,14 +45,18 @@ impl Nbp {
 /// Every NBP that was found, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Nbps {
-    programs: BTreeMap<String, Nbp>,
+    programs: BTreeMap<String, Arc<Nbp>>,
+    /// See [`Self::ladder`]: each machine that asks needs one.
+    ladders: BTreeMap<Arch, Vec<Arc<Nbp>>>,
     companions: BTreeMap<String, (String, PathBuf)>,
 }
 
 impl Nbps {
     /// Adds one; the first of a name stays.
     pub fn add(&mut self, nbp: Nbp) {
-        self.programs.entry(nbp.name.to_ascii_lowercase()).or_insert(nbp);
+        let arch = nbp.arch;
+        self.programs.entry(nbp.name.to_ascii_lowercase()).or_insert_with(|| Arc::new(nbp));
+        self.ladders.insert(arch, self.rungs(arch));
     }
 
     /// Adds a file that an NBP loads by itself, as PXELINUX its modules; the first of a name stays.
@@ -61,7 +66,7 @@ impl Nbps {
 
     /// The NBP of this name. Case does not matter: some firmware shouts.
     pub fn named(&self, name: &str) -> Option<&Nbp> {
-        self.programs.get(&name.to_ascii_lowercase())
+        self.programs.get(&name.to_ascii_lowercase()).map(AsRef::as_ref)
     }
 
     /// The file of this name that an NBP loads by itself: its name as it is written, and where it lies.
@@ -71,7 +76,7 @@ impl Nbps {
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Nbp> {
-        self.programs.values()
+        self.programs.values().map(AsRef::as_ref)
     }
 
     /// The one to offer to a client of this architecture.
@@ -82,12 +87,16 @@ impl Nbps {
     /// was put there to be used. Of two that are the same otherwise it is the one that runs on more
     /// machines. A shim is never offered by itself.
     pub fn for_arch(&self, arch: Arch) -> Option<&Nbp> {
-        self.ladder(arch).first().copied()
+        self.ladder(arch).first().map(AsRef::as_ref)
     }
 
     /// The builds that such a client can be offered, the one of [`Self::for_arch`] first: who fails with one
     /// may boot with the next. Of each build it is the best.
-    pub fn ladder(&self, arch: Arch) -> Vec<&Nbp> {
+    pub fn ladder(&self, arch: Arch) -> &[Arc<Nbp>] {
+        self.ladders.get(&arch).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn rungs(&self, arch: Arch) -> Vec<Arc<Nbp>> {
         let ranked: &[&str] = match arch {
             Arch::Bios => &["undionly.kpxe", "undionly.kkpxe", "ipxe.pxe", "ipxe-legacy.pxe"],
             Arch::UefiX86
@@ -99,7 +108,7 @@ impl Nbps {
         };
         let rank = |nbp: &Nbp| ranked.iter().position(|wanted| nbp.file().starts_with(wanted));
         let fitting = self.programs.values().filter(|nbp| nbp.arch == arch && !nbp.is_shim());
-        let mut rungs: Vec<(usize, &Nbp)> =
+        let mut rungs: Vec<(usize, &Arc<Nbp>)> =
             fitting.filter_map(|nbp| Some((rank(nbp)?, nbp))).collect();
         rungs.sort_by_key(|(rank, nbp)| (nbp.folder, *rank, nbp.is_narrow(), nbp.name.len()));
         let mut seen = Vec::new();
@@ -108,7 +117,7 @@ impl Nbps {
             seen.push(*rank);
             is_new
         });
-        rungs.into_iter().map(|(_, nbp)| nbp).collect()
+        rungs.into_iter().map(|(_, nbp)| Arc::clone(nbp)).collect()
     }
 }
 

@@ -3,9 +3,10 @@
 //! Who is in the config stays; who is not, and anybody can invent such, is one of so many, and the one that was
 //! not seen for the longest time is the first to go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashlink::LinkedHashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::event::Subject;
@@ -32,8 +33,6 @@ pub struct Entry {
     pub macs: Vec<Mac>,
     /// What decides its next boot. Who is answered holds it as it was, and copies nothing.
     pub state: Arc<MachineState>,
-    /// When it was touched, counted.
-    turn: u64,
 }
 
 impl Entry {
@@ -54,10 +53,11 @@ pub struct Machines {
     entries: HashMap<Id, Box<Entry>>,
     by_mac: HashMap<Mac, Id>,
     by_name: HashMap<String, Id>,
-    known: BTreeMap<u64, Id>,
-    strangers: BTreeMap<u64, Id>,
+    /// Those of the config, the one that was seen last at the end.
+    known: LinkedHashSet<Id>,
+    /// The others, likewise.
+    strangers: LinkedHashSet<Id>,
     last_id: i64,
-    turns: u64,
 }
 
 impl Machines {
@@ -71,7 +71,7 @@ impl Machines {
             self.by_name.insert(name.clone(), id);
         }
         let state = Arc::new(state);
-        self.entries.insert(id, Box::new(Entry { id, name, macs, state, turn: 0 }));
+        self.entries.insert(id, Box::new(Entry { id, name, macs, state }));
         self.touch(id);
     }
 
@@ -155,7 +155,6 @@ impl Machines {
             name: name.map(str::to_owned),
             macs: Vec::new(),
             state: Arc::default(),
-            turn: 0,
         });
         self.entries.insert(id, entry);
         if let Some(name) = name {
@@ -169,7 +168,7 @@ impl Machines {
         self.by_name.insert(name.to_owned(), id);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.name = Some(name.to_owned());
-            self.strangers.remove(&entry.turn);
+            self.strangers.remove(&id);
         }
     }
 
@@ -178,7 +177,7 @@ impl Machines {
             return;
         };
         if let Some(name) = entry.name.take() {
-            self.known.remove(&entry.turn);
+            self.known.remove(&id);
             if self.by_name.get(&name) == Some(&id) {
                 self.by_name.remove(&name);
             }
@@ -205,15 +204,13 @@ impl Machines {
     }
 
     fn touch(&mut self, id: Id) {
-        self.turns += 1;
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries.get(&id) {
             let lane = match entry.name {
                 Some(_) => &mut self.known,
                 None => &mut self.strangers,
             };
-            lane.remove(&entry.turn);
-            entry.turn = self.turns;
-            lane.insert(self.turns, id);
+            // Who is there already goes to the end.
+            lane.insert(id);
         }
     }
 
@@ -221,7 +218,7 @@ impl Machines {
         for (is_known, most) in [(true, MOST_KNOWN), (false, MOST_STRANGERS)] {
             loop {
                 let lane = if is_known { &self.known } else { &self.strangers };
-                let first = lane.values().next().copied();
+                let first = lane.front().copied();
                 match first.filter(|first| lane.len() > most && *first != kept) {
                     Some(first) => self.remove(first, gone),
                     None => break,
@@ -244,8 +241,8 @@ impl Machines {
         {
             self.by_name.remove(name);
         }
-        self.known.remove(&entry.turn);
-        self.strangers.remove(&entry.turn);
+        self.known.remove(&id);
+        self.strangers.remove(&id);
         gone.push(id);
     }
 }

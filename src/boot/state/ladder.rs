@@ -86,17 +86,16 @@ impl Ladder {
 
     /// Its turn among these, what worked before first.
     pub fn nbp<'a>(&self, nbps: &'a Nbps, arch: Arch) -> Option<&'a Nbp> {
-        let mut rungs = nbps.ladder(arch);
         if self.arch.is_some_and(|own| own != arch) {
-            return rungs.first().copied();
+            return nbps.for_arch(arch);
         }
-        if let Some(Worked { nbp, .. }) = &self.worked {
-            let worked = nbps.named(nbp).filter(|nbp| nbp.arch == arch);
-            rungs.retain(|rung| worked.is_none_or(|worked| worked.name != rung.name));
-            rungs.splice(0..0, worked);
-        }
+        let worked = self.worked.as_ref().and_then(|worked| nbps.named(&worked.nbp));
+        let worked = worked.filter(|nbp| nbp.arch == arch);
+        let others = nbps.ladder(arch).iter().map(AsRef::as_ref);
+        let others = others.filter(|rung| worked.is_none_or(|worked| worked.name != rung.name));
+        let rungs = worked.into_iter().chain(others);
         let turn = usize::try_from(self.nbps).unwrap_or_default();
-        rungs.get(turn % rungs.len().max(1)).copied()
+        rungs.clone().nth(turn % rungs.count().max(1))
     }
 
     /// The option 43 whose turn it is.
