@@ -122,6 +122,7 @@ fn start_ours(folder: &Folder) -> Server {
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
     command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));
+    command.current_dir(folder.path());
     // What a service logs goes somewhere; the others log as they do by default.
     start("reveille", &mut command, answers_http("127.0.0.1:8080"))
 }

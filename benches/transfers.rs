@@ -219,7 +219,7 @@ fn answers(network: u8) -> bool {
 fn start_ours(folder: &Folder) -> Host {
     let config = folder.write(
         "config.yaml",
-        "server: { interfaces: [eth0], nbps: [./files], tftp: { max_per_address: 2000 } }\n",
+        "server: { interfaces: [eth0], nbps: [./files], state: ./state, tftp: { max_per_address: 2000 } }\n",
     );
     let config = config.display().to_string();
     let program = env!("CARGO_BIN_EXE_reveille");

@@ -4,13 +4,13 @@
 //! a small one. All pieces together stay within a budget, so that memory depends neither on the size of a
 //! file nor on how many fetch it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -34,42 +34,73 @@ const SHARE: u64 = 32;
 const QUICK: Duration = Duration::from_millis(20);
 /// One that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(100);
-/// How many of the largest pieces are kept for the next: to have new memory for each costs a tenth.
-const KEPT: usize = 8;
+/// How much is kept for the next pieces while there are none, in bytes.
+const KEPT: usize = 8 * MOST;
 
 /// The pieces that are on their way.
 #[derive(Clone, Debug, Default)]
-pub struct Pieces(Arc<Shared>);
+pub struct Pieces(Arc<Mutex<Shared>>);
 
+/// Who is done with a piece leaves its memory for the next of its size: to have new memory for each costs a tenth
+/// of the pace, and more memory, as one thread gives back to the allocator what another one has taken.
 #[derive(Debug, Default)]
 struct Shared {
-    /// What they take, in bytes.
-    taken: AtomicUsize,
-    /// Large ones that nobody needs at the moment.
-    kept: Mutex<Vec<Vec<u8>>>,
+    /// What the pieces take, in bytes.
+    taken: usize,
+    /// What is kept, in bytes: with the pieces it is within the budget.
+    kept: usize,
+    /// By size.
+    spare: BTreeMap<usize, Vec<Vec<u8>>>,
 }
 
 impl Pieces {
     /// Room for a piece of about this size.
     fn take(&self, wanted: usize) -> Piece {
-        let taken = &self.0.taken;
+        let bytes = self.shared().take(wanted);
+        let bytes = bytes.unwrap_or_else(|size| vec![0; size]);
+        Piece { bytes, filled: 0, pieces: self.clone() }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Memory for a piece of about this size; or else the size that there is room for.
+    fn take(&mut self, wanted: usize) -> Result<Vec<u8>, usize> {
         let mut size = wanted;
-        let is_room = |size: usize| {
-            let now = taken.fetch_add(size, Ordering::Relaxed) + size;
-            let is_room = now <= BUDGET || size <= LEAST;
-            if !is_room {
-                taken.fetch_sub(size, Ordering::Relaxed);
-            }
-            is_room
-        };
-        while !is_room(size) {
+        while self.taken + size > BUDGET && size > LEAST {
             size = (size / 2).max(LEAST);
         }
-        let kept = match size {
-            MOST => self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).pop(),
-            _ => None,
-        };
-        Piece { bytes: kept.unwrap_or_else(|| vec![0; size]), filled: 0, pieces: self.clone() }
+        self.taken += size;
+        if let Some(bytes) = self.spare.get_mut(&size).and_then(Vec::pop) {
+            self.kept -= size;
+            return Ok(bytes);
+        }
+        self.keep_at_most(BUDGET.saturating_sub(self.taken));
+        Err(size)
+    }
+
+    fn give_back(&mut self, bytes: Vec<u8>) {
+        let size = bytes.len();
+        self.taken -= size;
+        self.kept += size;
+        self.spare.entry(size).or_default().push(bytes);
+        let room = BUDGET.saturating_sub(self.taken);
+        self.keep_at_most(if self.taken == 0 { KEPT } else { room });
+    }
+
+    /// The largest go first.
+    fn keep_at_most(&mut self, most: usize) {
+        while self.kept > most
+            && let Some(mut largest) = self.spare.last_entry()
+        {
+            match largest.get_mut().pop() {
+                Some(bytes) => self.kept -= bytes.len(),
+                None => drop(largest.remove()),
+            }
+        }
     }
 }
 
@@ -89,14 +120,8 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        let Shared { taken, kept } = &*self.pieces.0;
-        taken.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-        if self.bytes.len() == MOST {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() < KEPT {
-                kept.push(std::mem::take(&mut self.bytes));
-            }
-        }
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pieces.shared().give_back(bytes);
     }
 }
 
@@ -263,7 +288,7 @@ mod tests {
         let all = pieces(&mut body, async || {}).await;
         assert!(all.concat() == content);
         assert_eq!((all[0].len(), all.iter().map(Vec::len).max()), (FIRST, Some(MOST)));
-        assert_eq!(shared.0.taken.load(Ordering::Relaxed), 0, "all of it is given back");
+        assert_eq!(shared.shared().taken, 0, "all of it is given back");
 
         let mut body = FileBody::new(file, (3, 300_000), shared);
         let slow = async || tokio::time::sleep(SLOW + Duration::from_millis(5)).await;
@@ -280,7 +305,23 @@ mod tests {
         assert!(held <= BUDGET + 200 * LEAST, "{held}");
         assert_eq!(large[199].bytes.len(), LEAST);
         drop(large);
-        assert_eq!(shared.take(MOST).bytes.len(), MOST);
+        assert!((1..=KEPT).contains(&shared.shared().kept), "{}", shared.shared().kept);
+        // What is kept of one size makes room for another.
+        let small: Vec<Piece> = (0..900).map(|_| shared.take(FIRST)).collect();
+        let held = |shared: &Pieces| {
+            let Shared { taken, kept, .. } = &*shared.shared();
+            taken + kept
+        };
+        assert!(held(&shared) <= BUDGET, "{}", held(&shared));
+        let largest = shared.take(MOST);
+        assert_eq!(largest.bytes.len(), MOST);
+        drop(small);
+        assert!(shared.shared().kept > KEPT, "others are on their way");
+        assert!(held(&shared) <= BUDGET, "{}", held(&shared));
+        drop(largest);
+        assert!(shared.shared().kept <= KEPT);
+        let Shared { kept, spare, .. } = &*shared.shared();
+        assert_eq!(*kept, spare.values().flatten().map(Vec::len).sum::<usize>());
     }
 
     #[tokio::test]
