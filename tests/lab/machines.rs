@@ -524,7 +524,7 @@ fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
     in_lab!(|lan| {
         lan.attach("rack", "10.77.0.50/24");
         let folder = rack(1000, 1000);
-        let appliance = Appliance::start(&folder);
+        let _appliance = Appliance::start(&folder);
         let port = Mutex::new(of_the_rack(0).socket(68));
         let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
         command.args(["events", "--follow", "m7"]).current_dir(folder.path());
@@ -541,6 +541,5 @@ fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
         // It finds out with the next that it would say.
         boot(7, &Mutex::default(), &port);
         assert!(events.wait().unwrap().success());
-        drop(appliance);
     });
 }
