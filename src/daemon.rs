@@ -126,9 +126,10 @@ pub async fn serve(source: Source) -> Result<()> {
     let reload = move || drop(follower.reload());
     watch::follow(reloader, reload).context("cannot start a thread")?;
 
-    until_the_end(&operations, &mut tasks).await?;
+    let ended = until_the_end(&operations, &mut tasks).await;
     registry.close();
     journal.close();
+    ended?;
     info!("stopped");
     Ok(())
 }

@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     discreet::be();
     // Where the kernel gives huge pages to who asks for them, as this allocator does, each of its arenas takes 2 MiB
-    // for what would be a few KiB: up to twice the memory, and no more pace. A kernel without them refuses.
+    // for what would be a few KiB: up to twice the memory, and no more pace. Where there are none it changes nothing.
     let _ = prctl::set_thp_disable(true);
     match Cli::parse().run() {
         Ok(code) => code,

@@ -39,6 +39,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How many of them are told of at once: who asks meanwhile waits.
 const MOST_STALLED: usize = 500;
 
+/// Why what comes last is not taken up.
+const STOPPING: &str = "the daemon stops";
+
 /// The one handle to it. An event is applied first, written then, and published last.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
@@ -166,10 +169,12 @@ impl Registry {
     /// # Errors
     /// It is not, and why.
     pub fn flush(&self) -> Result<(), String> {
-        match &self.kept {
+        let flushed = match &self.kept {
             Kept::On(writer) => writer.flush(),
             Kept::Not(reason) => Err(reason.to_string()),
-        }
+        };
+        // It may have come too late to be taken up.
+        if self.closed.load(Ordering::Relaxed) { Err(STOPPING.to_owned()) } else { flushed }
     }
 
     /// Why what is remembered is not kept, where it is not.
@@ -336,7 +341,7 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
     }
 }
 
-/// So many at most: what was kept first goes first.
+/// So many at most: what was not kept again for the longest time goes first.
 #[derive(Debug)]
 struct Lane<K, V> {
     most: usize,

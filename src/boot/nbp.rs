@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,9 +55,11 @@ pub struct Nbps {
 impl Nbps {
     /// Adds one; the first of a name stays.
     pub fn add(&mut self, nbp: Nbp) {
-        let arch = nbp.arch;
-        self.programs.entry(nbp.name.to_ascii_lowercase()).or_insert_with(|| Arc::new(nbp));
-        self.ladders.insert(arch, self.rungs(arch));
+        if let Entry::Vacant(place) = self.programs.entry(nbp.name.to_ascii_lowercase()) {
+            let arch = nbp.arch;
+            place.insert(Arc::new(nbp));
+            self.ladders.insert(arch, self.rungs(arch));
+        }
     }
 
     /// Adds a file that an NBP loads by itself, as PXELINUX its modules; the first of a name stays.

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::machines::{Entry, Id};
 use super::store::Store;
-use super::{Remembered, locked};
+use super::{Remembered, STOPPING, locked};
 use crate::boot::Event;
 use crate::database::DatabaseError;
 use crate::journal::Journal;
@@ -41,6 +41,8 @@ struct Queue {
     lazy: HashSet<Id>,
     /// Who of them has waited for long enough.
     due: HashSet<Id>,
+    /// When it is looked again who has.
+    lazy_until: Option<Instant>,
     gone: HashSet<Id>,
     /// Who has a row in the file, or is about to get one: only that needs to be removed.
     rows: HashSet<Id>,
@@ -52,7 +54,10 @@ struct Queue {
     is_urgent: bool,
     /// Why the last attempt to write failed.
     failed: Option<String>,
+    /// Whether nothing more is taken up.
     is_closed: bool,
+    /// Whether nobody writes any more.
+    is_over: bool,
 }
 
 /// The way to it.
@@ -82,6 +87,34 @@ impl Queue {
         self.due.remove(&id);
         if self.rows.remove(&id) {
             self.gone.insert(id);
+        }
+    }
+
+    /// Has all of them written now.
+    fn hurry(&mut self) {
+        for lazy in [std::mem::take(&mut self.lazy), std::mem::take(&mut self.due)] {
+            self.changed.extend(lazy);
+        }
+    }
+
+    /// Has those written now that have waited for long enough; when it is to be looked again.
+    fn fall_due(&mut self, now: Instant) -> Instant {
+        let until = *self.lazy_until.get_or_insert(now + LAZY);
+        if now < until || !self.due.is_empty() {
+            return until;
+        }
+        self.due = std::mem::take(&mut self.lazy);
+        *self.lazy_until.insert(now + LAZY)
+    }
+
+    /// These have a row now, whoever had to go meanwhile.
+    fn has_rows(&mut self, ids: Vec<Id>, is_there: impl Fn(Id) -> bool) {
+        for id in ids {
+            if is_there(id) {
+                self.rows.insert(id);
+            } else {
+                self.gone.insert(id);
+            }
         }
     }
 
@@ -141,6 +174,9 @@ impl Writer {
     pub(super) fn put(&self, change: Change) {
         let Change { events, changed, gone } = change;
         let mut queue = self.queue();
+        if queue.is_closed {
+            return;
+        }
         let is_first = queue.events.is_empty();
         let is_told = !events.is_empty();
         if is_told {
@@ -163,17 +199,29 @@ impl Writer {
     /// # Errors
     /// It is not, and why; it holds as long as the daemon runs.
     pub(super) fn flush(&self) -> Result<(), String> {
+        self.wait_for_all(self.queue())
+    }
+
+    /// Takes up nothing more, writes what waits, and ends.
+    pub(super) fn close(&self) {
         let mut queue = self.queue();
-        for lazy in [std::mem::take(&mut queue.lazy), std::mem::take(&mut queue.due)] {
-            queue.changed.extend(lazy);
-        }
+        queue.is_closed = true;
+        // Why it cannot be written has been told.
+        self.wait_for_all(queue).ok();
+    }
+
+    fn wait_for_all(&self, mut queue: MutexGuard<'_, Queue>) -> Result<(), String> {
+        queue.hurry();
         // What is being written at the moment is not all of it.
         queue.put += 1;
         let mine = queue.put;
         queue.is_urgent = true;
         self.put.notify_one();
         let until = Instant::now() + PATIENCE;
-        while queue.done < mine && !queue.is_closed {
+        while queue.done < mine {
+            if queue.is_over {
+                return Err(STOPPING.to_owned());
+            }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err("the disk does not answer".to_owned());
@@ -189,76 +237,70 @@ impl Writer {
         self.queue().failed.clone()
     }
 
-    /// Writes what waits, and ends.
-    pub(super) fn close(&self) {
-        // Why it cannot be written has been told.
-        self.flush().ok();
-        self.queue().is_closed = true;
-        self.put.notify_one();
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, mut pen: Pen) {
-        let mut again = pen.store.is_none().then_some(());
-        let mut lazy_until = Instant::now() + LAZY;
+        // Where the disk cannot be written: when it is tried again.
+        let mut again = pen.store.is_none().then(|| Instant::now() + AGAIN);
         loop {
             let mut queue = self.queue();
             loop {
                 let now = Instant::now();
-                if now >= lazy_until && queue.due.is_empty() {
-                    queue.due = std::mem::take(&mut queue.lazy);
-                    lazy_until = now + LAZY;
-                }
-                let is_waiting =
-                    !(queue.events.is_empty() && queue.changed.is_empty() && queue.due.is_empty());
-                if queue.is_closed || queue.is_urgent || is_waiting && again.is_none() {
+                let lazy_until = queue.fall_due(now);
+                let is_told = !queue.events.is_empty();
+                let is_time = match again {
+                    Some(again) => is_told || now >= again,
+                    None => is_told || !queue.changed.is_empty() || !queue.due.is_empty(),
+                };
+                if is_time || queue.is_urgent {
                     break;
                 }
-                let waits = if again.is_some() { AGAIN } else { lazy_until - now };
-                let waited = self.put.wait_timeout(queue, waits);
-                let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                queue = next;
-                if again.is_some() && (timeout.timed_out() || !queue.events.is_empty()) {
-                    break;
-                }
-            }
-            if again.is_none() {
-                let is_calm = |queue: &mut Queue| !queue.is_urgent && !queue.is_closed;
-                let waited = self.put.wait_timeout_while(queue, GATHER, is_calm);
+                let until = again.unwrap_or(lazy_until);
+                let waited = self.put.wait_timeout(queue, until.saturating_duration_since(now));
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            if queue.is_closed {
-                return;
-            }
-            let batch = queue.take();
+            let is_calm = |queue: &mut Queue| !queue.is_urgent;
+            let waited = self.put.wait_timeout_while(queue, GATHER, is_calm);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let is_last = queue.is_closed;
+            let is_tried = queue.is_urgent || again.is_none_or(|again| Instant::now() >= again);
+            let batch = is_tried.then(|| queue.take());
             let events = std::mem::take(&mut queue.events);
             let put = queue.put;
             queue.is_urgent = false;
             drop(queue);
 
-            let written = pen.write(&batch);
+            let written = batch.map(|batch| (pen.write(&batch), batch));
             // Also where it could not be written: it holds as long as the daemon runs.
             events.iter().for_each(|event| pen.journal.write(event));
+            // Both, and in the order in which who puts in has them.
+            let remembered = locked(&pen.remembered);
             let mut queue = self.queue();
             queue.done = put;
+            queue.is_over = is_last;
             match written {
-                Ok(()) => {
+                Some((Ok(all), _)) => {
+                    queue.has_rows(all, |id| remembered.machines.get(id).is_some());
                     if again.take().is_some() {
                         info!("registry: what is remembered is written again");
                     }
                     queue.failed = None;
                 }
-                Err(error) => {
+                Some((Err(error), batch)) => {
                     queue.put_back(batch);
                     queue.failed = Some(error.to_string());
-                    again = Some(());
+                    again = Some(Instant::now() + AGAIN);
+                    drop(remembered);
                     pen.tell(&error);
                 }
+                None => {}
             }
             self.done.notify_all();
+            if is_last {
+                return;
+            }
         }
     }
 }
@@ -274,7 +316,8 @@ struct Pen {
 }
 
 impl Pen {
-    fn write(&mut self, Batch { changed, gone, new: _ }: &Batch) -> Result<(), DatabaseError> {
+    /// Writes what waits; who has a row by that, where it is more than what waits.
+    fn write(&mut self, Batch { changed, gone, new: _ }: &Batch) -> Result<Vec<Id>, DatabaseError> {
         let Some(store) = &mut self.store else {
             return match Store::open(&self.state) {
                 Err(DatabaseError::Damaged { .. }) => self.begin_anew(),
@@ -282,7 +325,7 @@ impl Pen {
             };
         };
         if changed.is_empty() && gone.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let entries: Vec<Entry> = {
             let remembered = locked(&self.remembered);
@@ -294,26 +337,26 @@ impl Pen {
                 error!("registry: {error}");
                 self.begin_anew()
             }
-            written => written,
+            written => written.map(|()| Vec::new()),
         }
     }
 
     /// The file is broken, and what is remembered is here: it is written into a new one.
-    fn begin_anew(&mut self) -> Result<(), DatabaseError> {
+    fn begin_anew(&mut self) -> Result<Vec<Id>, DatabaseError> {
         let aside = Store::set_aside(&self.state)?;
         self.store = None;
         let (store, _) = Store::open(&self.state)?;
-        self.begin(store)?;
+        let all = self.begin(store)?;
         warn!("registry: it was put aside as {}, and all was written anew", aside.display());
-        Ok(())
+        Ok(all)
     }
 
     /// Goes on with this one, which has nothing of what is remembered, or what was there at the start.
-    fn begin(&mut self, mut store: Store) -> Result<(), DatabaseError> {
+    fn begin(&mut self, mut store: Store) -> Result<Vec<Id>, DatabaseError> {
         let all: Vec<Entry> = locked(&self.remembered).machines.iter().cloned().collect();
         store.replace(&all)?;
         self.store = Some(store);
-        Ok(())
+        Ok(all.iter().map(|entry| entry.id).collect())
     }
 
     fn tell(&mut self, error: &DatabaseError) {
@@ -356,9 +399,44 @@ mod tests {
         queue.changed.insert(Id(1));
         assert_eq!(queue.take().changed, HashSet::from([Id(1)]));
         assert_eq!(queue.lazy, HashSet::from([Id(2)]), "the other one waits on");
-        queue.due = std::mem::take(&mut queue.lazy);
+        let now = Instant::now();
+        let until = queue.fall_due(now);
+        assert!(until > now && queue.take().changed.is_empty());
+        assert!(queue.fall_due(until) > until);
         assert_eq!(queue.take().changed, HashSet::from([Id(2)]));
-        assert!(queue.take().changed.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_all_waits_for_what_was_not_being_written_yet() {
+        let writer = Arc::new(Writer::default());
+        let [first, second] =
+            [1, 2].map(|id| Change { changed: Some(Id(id)), ..Change::default() });
+        writer.put(first);
+        writer.queue().hurry();
+        let batch = writer.queue().take();
+        writer.put(second);
+        let put = writer.queue().put;
+        let own = Arc::clone(&writer);
+        let flushed = thread::spawn(move || own.flush());
+        while !writer.queue().is_urgent {
+            thread::yield_now();
+        }
+        writer.queue().done = put;
+        writer.done.notify_all();
+        assert_eq!(batch.changed, HashSet::from([Id(1)]));
+        assert_eq!(writer.queue().take().changed, HashSet::from([Id(2)]));
+        assert!(writer.queue().put > put, "it waits for another one");
+        writer.queue().is_over = true;
+        writer.done.notify_all();
+        assert!(flushed.join().unwrap().is_err(), "nobody writes any more");
+    }
+
+    #[test]
+    fn a_row_that_was_written_with_all_goes_when_its_machine_had_to_go_meanwhile() {
+        let mut queue = Queue::default();
+        queue.has_rows(vec![Id(1), Id(2)], |id| id == Id(1));
+        queue.forget(Id(1));
+        assert_eq!(queue.take().gone, HashSet::from([Id(1), Id(2)]));
     }
 
     #[test]

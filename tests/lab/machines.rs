@@ -526,8 +526,9 @@ fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
         let folder = rack(1000, 1000);
         let _appliance = Appliance::start(&folder);
         let port = Mutex::new(of_the_rack(0).socket(68));
-        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.args(["events", "--follow", "m7"]).current_dir(folder.path());
+        let mut command = inside("appliance", Path::new("timeout"));
+        command.args(["60", env!("CARGO_BIN_EXE_reveille"), "events", "--follow", "m7"]);
+        command.current_dir(folder.path());
         let mut events = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
         boot(8, &Mutex::default(), &port);
