@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use hashlink::LinkedHashMap;
 use tracing::{error, warn};
 
-use self::machines::{Entry, Id, Machines};
+use self::machines::{Entry, Id, Machines, Others};
 use self::store::Store;
 use self::writer::{Change, Writer};
 use crate::boot::event::Subject;
@@ -275,9 +275,10 @@ impl Remembered {
             self.addresses.keep(address, event.subject.clone(), (&event.subject, now));
         }
         let mut change = Change::default();
-        if let Some(entry) = self.machines.of(&event.subject, &mut change.gone) {
+        let mut others = Others::default();
+        if let Some(entry) = self.machines.of(&event.subject, &mut others) {
             Arc::make_mut(&mut entry.state).apply(event, now);
-            change.changed = Some(entry.id);
+            change.changed.push(entry.id);
             if entry.state.is_under_way() {
                 self.under_way.insert(entry.id);
             } else {
@@ -289,9 +290,11 @@ impl Remembered {
             state.apply(event, now);
             self.nameless.keep(address, state, (&event.subject, now));
         }
-        for gone in &change.gone {
+        for gone in &others.gone {
             self.under_way.remove(gone);
         }
+        change.changed.extend(others.changed);
+        change.gone = others.gone;
         change
     }
 

@@ -46,6 +46,15 @@ impl Entry {
     }
 }
 
+/// Whom else it concerns that a machine was seen.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Who had to go for it.
+    pub gone: Vec<Id>,
+    /// Who has lost a card to it.
+    pub changed: Vec<Id>,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Machines {
@@ -92,9 +101,9 @@ impl Machines {
         self.get(*by_mac.or_else(by_name)?)
     }
 
-    /// The machine that an event is about; a new one where it is not remembered. `gone` is told who had to go
-    /// for it.
-    pub fn of(&mut self, subject: &Subject, gone: &mut Vec<Id>) -> Option<&mut Entry> {
+    /// The machine that an event is about; a new one where it is not remembered. `others` is told whom else that
+    /// concerns.
+    pub fn of(&mut self, subject: &Subject, others: &mut Others) -> Option<&mut Entry> {
         let id = match (subject.mac, &subject.name) {
             (Some(mac), None) => match self.by_mac.get(&mac) {
                 Some(id) => {
@@ -104,19 +113,19 @@ impl Machines {
                 }
                 None => self.add(None),
             },
-            (mac, Some(name)) => self.named(mac, name, gone),
+            (mac, Some(name)) => self.named(mac, name, others),
             (None, None) => return None,
         };
         if let Some(mac) = subject.mac {
-            self.give(mac, id, gone);
+            self.give(mac, id, others);
         }
         self.touch(id);
-        self.bound(id, gone);
+        self.bound(id, others);
         self.entries.get_mut(&id).map(AsMut::as_mut)
     }
 
     /// The machine of this name, with this card.
-    fn named(&mut self, mac: Option<Mac>, name: &str, gone: &mut Vec<Id>) -> Id {
+    fn named(&mut self, mac: Option<Mac>, name: &str, others: &mut Others) -> Id {
         let by_mac = mac.and_then(|mac| self.by_mac.get(&mac).copied());
         let by_name = self.by_name.get(name).copied();
         match (by_mac, by_name) {
@@ -138,7 +147,7 @@ impl Machines {
                 // Another card of a machine that is remembered: what it was by itself is over, unless it was
                 // known for longer.
                 if self.entries[&id].macs.len() == 1 {
-                    self.remove(id, gone);
+                    self.remove(id, others);
                 }
                 other
             }
@@ -185,14 +194,16 @@ impl Machines {
     }
 
     /// Has the card be this machine's, and no other's.
-    fn give(&mut self, mac: Mac, id: Id, gone: &mut Vec<Id>) {
+    fn give(&mut self, mac: Mac, id: Id, others: &mut Others) {
         let before = self.by_mac.insert(mac, id);
         if let Some(before) = before.filter(|before| *before != id)
             && let Some(entry) = self.entries.get_mut(&before)
         {
             entry.macs.retain(|own| *own != mac);
             if entry.macs.is_empty() && entry.name.is_none() {
-                self.remove(before, gone);
+                self.remove(before, others);
+            } else {
+                others.changed.push(before);
             }
         }
         if let Some(entry) = self.entries.get_mut(&id)
@@ -214,20 +225,20 @@ impl Machines {
         }
     }
 
-    fn bound(&mut self, kept: Id, gone: &mut Vec<Id>) {
+    fn bound(&mut self, kept: Id, others: &mut Others) {
         for (is_known, most) in [(true, MOST_KNOWN), (false, MOST_STRANGERS)] {
             loop {
                 let lane = if is_known { &self.known } else { &self.strangers };
                 let first = lane.front().copied();
                 match first.filter(|first| lane.len() > most && *first != kept) {
-                    Some(first) => self.remove(first, gone),
+                    Some(first) => self.remove(first, others),
                     None => break,
                 }
             }
         }
     }
 
-    fn remove(&mut self, id: Id, gone: &mut Vec<Id>) {
+    fn remove(&mut self, id: Id, others: &mut Others) {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
@@ -243,7 +254,7 @@ impl Machines {
         }
         self.known.remove(&id);
         self.strangers.remove(&id);
-        gone.push(id);
+        others.gone.push(id);
     }
 }
 
@@ -257,11 +268,11 @@ mod tests {
     }
 
     fn boots(machines: &mut Machines, mac: u8, name: Option<&str>) -> u64 {
-        machines.of(&subject(mac, name), &mut Vec::new()).unwrap().state.boots
+        machines.of(&subject(mac, name), &mut Others::default()).unwrap().state.boots
     }
 
     fn boot(machines: &mut Machines, mac: u8, name: Option<&str>) {
-        let entry = machines.of(&subject(mac, name), &mut Vec::new()).unwrap();
+        let entry = machines.of(&subject(mac, name), &mut Others::default()).unwrap();
         Arc::make_mut(&mut entry.state).boots += 1;
     }
 
@@ -297,7 +308,11 @@ mod tests {
         assert_eq!(machines.iter().count(), 1);
         // A card that another machine has by now.
         boot(&mut machines, 3, Some("balder"));
-        assert_eq!(boots(&mut machines, 1, Some("balder")), 1);
+        let mut others = Others::default();
+        let balder = machines.of(&subject(1, Some("balder")), &mut others).unwrap();
+        assert_eq!(balder.state.boots, 1);
+        let wotan = machines.find(&subject(2, Some("wotan"))).unwrap().id;
+        assert_eq!(others.changed, [wotan], "it is written without that card");
         assert_eq!(boots(&mut machines, 2, Some("wotan")), 2);
         assert_eq!(machines.iter().count(), 2);
     }
@@ -305,12 +320,12 @@ mod tests {
     #[test]
     fn of_strangers_the_one_that_was_not_seen_for_the_longest_time_goes_first() {
         let mut machines = Machines::default();
-        let mut gone = Vec::new();
+        let mut others = Others::default();
         let mut see = |machines: &mut Machines, n: u32, name: Option<&str>| {
             let [a, b, c, d] = n.to_be_bytes();
             let mac = Some(Mac::new([2, 0, a, b, c, d]));
             let name = name.map(str::to_owned);
-            machines.of(&Subject { mac, name, address: None }, &mut gone).unwrap().id
+            machines.of(&Subject { mac, name, address: None }, &mut others).unwrap().id
         };
         let oden = see(&mut machines, 1, Some("oden"));
         let first = see(&mut machines, 2, None);
@@ -322,6 +337,6 @@ mod tests {
         see(&mut machines, 1_000_000, None);
         assert_eq!(machines.strangers.len(), MOST_STRANGERS);
         assert!(machines.get(oden).is_some() && machines.get(first).is_some());
-        assert_eq!(gone, [second]);
+        assert_eq!(others.gone, [second]);
     }
 }

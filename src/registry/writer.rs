@@ -73,8 +73,8 @@ pub(super) struct Writer {
 pub(super) struct Change {
     /// To be told once it is on the disk.
     pub(super) events: Vec<Event>,
-    /// Whom it is about.
-    pub(super) changed: Option<Id>,
+    /// Whom it is about, and who is another one by it.
+    pub(super) changed: Vec<Id>,
     /// Who had to go for it.
     pub(super) gone: Vec<Id>,
 }
@@ -410,7 +410,7 @@ mod tests {
     fn who_waits_for_all_waits_for_what_was_not_being_written_yet() {
         let writer = Arc::new(Writer::default());
         let [first, second] =
-            [1, 2].map(|id| Change { changed: Some(Id(id)), ..Change::default() });
+            [1, 2].map(|id| Change { changed: vec![Id(id)], ..Change::default() });
         writer.put(first);
         writer.queue().hurry();
         let batch = writer.queue().take();
