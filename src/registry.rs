@@ -14,14 +14,16 @@ use hashlink::LinkedHashMap;
 use tracing::{error, warn};
 
 use self::machines::{Entry, Id, Machines, Others};
+use self::queue::Change;
 use self::store::Store;
-use self::writer::{Change, Writer};
+use self::writer::Writer;
 use crate::boot::event::Subject;
 use crate::boot::{Catalog, Event, Mac, MachineState};
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
 pub mod machines;
+mod queue;
 pub mod store;
 mod writer;
 

@@ -4,7 +4,6 @@
 //! answered by it. The event is told (log, journal) when the change is on the disk, so that what was told is
 //! never forgotten, whatever ends the daemon.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,18 +12,14 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::machines::{Entry, Id};
+use super::queue::{Batch, Change, Queue};
 use super::store::Store;
 use super::{Remembered, STOPPING, locked};
-use crate::boot::Event;
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
-/// How long a change waits that is not told of, as one of a flood: what changes again meanwhile is written once.
-const LAZY: Duration = Duration::from_secs(5);
 /// How long it is gathered what is told of: a transaction more costs the disk far more than an event more.
 const GATHER: Duration = Duration::from_millis(5);
-/// How many that have waited so are written at once.
-const MOST_LAZY: usize = 2000;
 /// How often a disk that cannot be written is tried again, and told of.
 const AGAIN: Duration = Duration::from_secs(5);
 /// See [`AGAIN`].
@@ -32,123 +27,12 @@ const TOLD: Duration = Duration::from_mins(10);
 /// How long whoever gave an order waits until it is on the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What waits to be written.
-#[derive(Debug, Default)]
-struct Queue {
-    events: Vec<Event>,
-    changed: HashSet<Id>,
-    /// Who changed, and is not told of.
-    lazy: HashSet<Id>,
-    /// Who of them has waited for long enough.
-    due: HashSet<Id>,
-    /// When it is looked again who has.
-    lazy_until: Option<Instant>,
-    gone: HashSet<Id>,
-    /// Who has a row in the file, or is about to get one: only that needs to be removed.
-    rows: HashSet<Id>,
-    /// How much has been put in.
-    put: u64,
-    /// How much of it is done.
-    done: u64,
-    /// Whether somebody waits for all of it.
-    is_urgent: bool,
-    /// Why the last attempt to write failed.
-    failed: Option<String>,
-    /// Whether nothing more is taken up.
-    is_closed: bool,
-    /// Whether nobody writes any more.
-    is_over: bool,
-}
-
 /// The way to it.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     queue: Mutex<Queue>,
     put: Condvar,
     done: Condvar,
-}
-
-/// What changed, and how it is to be told.
-#[derive(Debug, Default)]
-pub(super) struct Change {
-    /// To be told once it is on the disk.
-    pub(super) events: Vec<Event>,
-    /// Whom it is about, and who is another one by it.
-    pub(super) changed: Vec<Id>,
-    /// Who had to go for it.
-    pub(super) gone: Vec<Id>,
-}
-
-impl Queue {
-    /// Has its row removed, if it has one.
-    fn forget(&mut self, id: Id) {
-        self.changed.remove(&id);
-        self.lazy.remove(&id);
-        self.due.remove(&id);
-        if self.rows.remove(&id) {
-            self.gone.insert(id);
-        }
-    }
-
-    /// Has all of them written now.
-    fn hurry(&mut self) {
-        for lazy in [std::mem::take(&mut self.lazy), std::mem::take(&mut self.due)] {
-            self.changed.extend(lazy);
-        }
-    }
-
-    /// Has those written now that have waited for long enough; when it is to be looked again.
-    fn fall_due(&mut self, now: Instant) -> Instant {
-        let until = *self.lazy_until.get_or_insert(now + LAZY);
-        if now < until || !self.due.is_empty() {
-            return until;
-        }
-        self.due = std::mem::take(&mut self.lazy);
-        *self.lazy_until.insert(now + LAZY)
-    }
-
-    /// These have a row now, whoever had to go meanwhile.
-    fn has_rows(&mut self, ids: Vec<Id>, is_there: impl Fn(Id) -> bool) {
-        for id in ids {
-            if is_there(id) {
-                self.rows.insert(id);
-            } else {
-                self.gone.insert(id);
-            }
-        }
-    }
-
-    /// Who is to be written now, and whose row is to be removed.
-    fn take(&mut self) -> Batch {
-        let mut changed = std::mem::take(&mut self.changed);
-        changed.extend(self.due.iter().take(MOST_LAZY));
-        for id in &changed {
-            self.lazy.remove(id);
-            self.due.remove(id);
-        }
-        let new = changed.iter().copied().filter(|id| self.rows.insert(*id)).collect();
-        Batch { changed, new, gone: std::mem::take(&mut self.gone) }
-    }
-
-    /// Has it written another time. Who had to go meanwhile and has no row is forgotten.
-    fn put_back(&mut self, Batch { changed, new, gone }: Batch) {
-        let is_there = |id: &Id| !self.gone.contains(id);
-        self.changed.extend(changed.into_iter().filter(is_there));
-        for id in new {
-            self.rows.remove(&id);
-            self.gone.remove(&id);
-        }
-        self.gone.extend(gone);
-    }
-}
-
-/// What is written at once.
-#[derive(Debug)]
-struct Batch {
-    changed: HashSet<Id>,
-    /// Who of them has no row yet.
-    new: Vec<Id>,
-    gone: HashSet<Id>,
 }
 
 impl Writer {
@@ -162,7 +46,7 @@ impl Writer {
         let told = failed.is_some().then(Instant::now);
         let store = store.ok();
         let rows = locked(&remembered).machines.iter().map(|entry| entry.id).collect();
-        let queue = Mutex::new(Queue { rows, failed, ..Queue::default() });
+        let queue = Mutex::new(Queue::new(rows, failed));
         let writer = Arc::new(Self { queue, ..Self::default() });
         let pen = Pen { store, state, remembered, journal, told };
         let own = Arc::clone(&writer);
@@ -172,24 +56,7 @@ impl Writer {
 
     /// Puts in what changed. What is told of nobody is written when there is time.
     pub(super) fn put(&self, change: Change) {
-        let Change { events, changed, gone } = change;
-        let mut queue = self.queue();
-        if queue.is_closed {
-            return;
-        }
-        let is_first = queue.events.is_empty();
-        let is_told = !events.is_empty();
-        if is_told {
-            queue.changed.extend(changed);
-        } else {
-            queue.lazy.extend(changed);
-        }
-        queue.events.extend(events);
-        for id in gone {
-            queue.forget(id);
-        }
-        queue.put += 1;
-        if is_told && is_first {
+        if self.queue().put(change) {
             self.put.notify_one();
         }
     }
@@ -249,10 +116,9 @@ impl Writer {
             loop {
                 let now = Instant::now();
                 let lazy_until = queue.fall_due(now);
-                let is_told = !queue.events.is_empty();
                 let is_time = match again {
-                    Some(again) => is_told || now >= again,
-                    None => is_told || !queue.changed.is_empty() || !queue.due.is_empty(),
+                    Some(again) => queue.is_told() || now >= again,
+                    None => queue.is_told() || queue.is_to_be_written(),
                 };
                 if is_time || queue.is_urgent {
                     break;
@@ -317,7 +183,7 @@ struct Pen {
 
 impl Pen {
     /// Writes what waits; who has a row by that, where it is more than what waits.
-    fn write(&mut self, Batch { changed, gone, new: _ }: &Batch) -> Result<Vec<Id>, DatabaseError> {
+    fn write(&mut self, Batch { changed, gone, .. }: &Batch) -> Result<Vec<Id>, DatabaseError> {
         let Some(store) = &mut self.store else {
             return match Store::open(&self.state) {
                 Err(DatabaseError::Damaged { .. }) => self.begin_anew(),
@@ -371,40 +237,9 @@ impl Pen {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-
-    #[test]
-    fn of_invented_machines_nothing_piles_up_where_the_disk_cannot_be_written() {
-        let mut queue = Queue { rows: (0..10).map(Id).collect(), ..Queue::default() };
-        for n in 0..100_000 {
-            queue.lazy.insert(Id(n));
-            if n % 1000 == 0 {
-                queue.due.extend(std::mem::take(&mut queue.lazy));
-                let batch = queue.take();
-                // One of them has to go while it is written in vain.
-                queue.forget(Id(n));
-                queue.put_back(batch);
-            }
-            queue.forget(Id(n - 100));
-        }
-        assert!(queue.changed.len() + queue.lazy.len() + queue.due.len() <= 200, "{queue:?}");
-        assert_eq!(queue.gone, (0..10).map(Id).collect(), "those that the file has");
-        assert!(queue.rows.is_empty());
-    }
-
-    #[test]
-    fn what_changes_again_and_again_untold_is_written_with_what_is_told_or_when_its_time_has_come()
-    {
-        let mut queue = Queue { lazy: HashSet::from([Id(1), Id(2)]), ..Queue::default() };
-        queue.changed.insert(Id(1));
-        assert_eq!(queue.take().changed, HashSet::from([Id(1)]));
-        assert_eq!(queue.lazy, HashSet::from([Id(2)]), "the other one waits on");
-        let now = Instant::now();
-        let until = queue.fall_due(now);
-        assert!(until > now && queue.take().changed.is_empty());
-        assert!(queue.fall_due(until) > until);
-        assert_eq!(queue.take().changed, HashSet::from([Id(2)]));
-    }
 
     #[test]
     fn who_waits_for_all_waits_for_what_was_not_being_written_yet() {
@@ -429,22 +264,5 @@ mod tests {
         writer.queue().is_over = true;
         writer.done.notify_all();
         assert!(flushed.join().unwrap().is_err(), "nobody writes any more");
-    }
-
-    #[test]
-    fn a_row_that_was_written_with_all_goes_when_its_machine_had_to_go_meanwhile() {
-        let mut queue = Queue::default();
-        queue.has_rows(vec![Id(1), Id(2)], |id| id == Id(1));
-        queue.forget(Id(1));
-        assert_eq!(queue.take().gone, HashSet::from([Id(1), Id(2)]));
-    }
-
-    #[test]
-    fn a_row_goes_that_was_written_while_its_machine_had_to_go() {
-        let mut queue = Queue::default();
-        queue.changed.insert(Id(1));
-        queue.take();
-        queue.forget(Id(1));
-        assert_eq!(queue.take().gone, HashSet::from([Id(1)]));
     }
 }
