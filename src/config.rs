@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::boot::decide::Naming;
+use crate::boot::settings::Release;
 use crate::boot::templates::Templates;
 use crate::boot::{Catalog, Shelf};
 
@@ -85,6 +86,12 @@ pub struct Server {
     pub tftp: Option<Tftp>,
     /// The TCP port that booting machines fetch from.
     pub http_port: u16,
+    /// The names by which booting machines may address the HTTP server, besides its addresses.
+    pub http_hosts: Vec<String>,
+    /// To whom a response that contains a secret is given, unless an entry of the config says otherwise.
+    pub release: Release,
+    /// What happens to machines whose profile wipes, after the registry was lost.
+    pub on_lost_state: OnLostState,
     /// The folder for what is kept.
     pub state: PathBuf,
 }
@@ -108,7 +115,30 @@ impl Server {
             dhcp,
             tftp,
             http_port,
+            http_hosts: self.http_hosts,
+            release: self.release,
+            on_lost_state: self.on_lost_state,
             state,
+        }
+    }
+}
+
+/// What happens to machines whose profile wipes, after the registry was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLostState {
+    /// They wait until the operator accepts the loss.
+    #[default]
+    Hold,
+    /// They boot as if they had never booted before.
+    Boot,
+}
+
+impl OnLostState {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Boot => "boot",
         }
     }
 }

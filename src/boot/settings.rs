@@ -18,6 +18,12 @@ pub struct Settings {
     pub cmdline: Vec<String>,
     /// When the network boots it, and when its disk.
     pub boot: Option<BootPolicy>,
+    /// Whether the profile erases a disk; see [`super::wipes`].
+    pub wipes: Option<bool>,
+    /// What follows if the local disk does not boot.
+    pub on_disk_failure: Option<OnDiskFailure>,
+    /// To whom a response that contains a secret is given.
+    pub release: Option<Release>,
     /// How the machine reaches its disk.
     pub local_boot: Option<LocalBoot>,
     /// Which NBP is offered, where it is not the usual one of the architecture.
@@ -74,6 +80,51 @@ impl BootPolicy {
             Self::Always => "always",
             Self::Once => "once",
             Self::Local => "local",
+        }
+    }
+}
+
+/// What follows if the local disk of a machine does not boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnDiskFailure {
+    /// The network boots the machine again.
+    Boot,
+    /// The machine waits for the operator.
+    Hold,
+    /// The machine shows the menu.
+    Menu,
+}
+
+impl OnDiskFailure {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Hold => "hold",
+            Self::Menu => "menu",
+        }
+    }
+}
+
+/// To whom a response that contains a secret is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Release {
+    /// To every host on a served network.
+    Anyone,
+    /// To a machine that is seen to boot.
+    #[default]
+    Seen,
+    /// The same, and only while a boot is ordered or due.
+    Armed,
+}
+
+impl Release {
+    /// The word for it in the config.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Seen => "seen",
+            Self::Armed => "armed",
         }
     }
 }

@@ -118,7 +118,24 @@ impl Changes {
 
     fn server(&mut self, old: &Server, new: &Server) {
         // The ports and the state folder are told by [`at_next_start`].
-        let Server { interfaces, advertise, dhcp: _, tftp: _, http_port: _, state: _ } = old;
+        let Server {
+            interfaces,
+            advertise,
+            dhcp: _,
+            tftp: _,
+            http_port: _,
+            http_hosts,
+            release,
+            on_lost_state,
+            state: _,
+        } = old;
+        self.whole("server.http.hosts", |fields| fields.list("", http_hosts, &new.http_hosts));
+        self.whole("server.release", |fields| {
+            fields.value("", Some(release.word()), Some(new.release.word()));
+        });
+        self.whole("server.on_lost_state", |fields| {
+            fields.value("", Some(on_lost_state.word()), Some(new.on_lost_state.word()));
+        });
         self.whole("server.interfaces", |fields| {
             fields.value("", Some(named(interfaces)), Some(named(&new.interfaces)));
         });

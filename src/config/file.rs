@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
+use super::OnLostState;
 use super::fields::{Fields, Keys, Located, one_of, scalar, subnet};
 use super::problem::Problems;
 use super::yaml::{Node, Value};
@@ -30,7 +31,18 @@ const FILE: Keys = Keys {
 };
 const ADMIN: Keys = Keys { known: &["listen", "token"], also: &[] };
 const SERVER: Keys = Keys {
-    known: &["interfaces", "advertise", "dhcp", "tftp", "http", "state", "boot_scripts", "nbps"],
+    known: &[
+        "interfaces",
+        "advertise",
+        "dhcp",
+        "tftp",
+        "http",
+        "state",
+        "boot_scripts",
+        "nbps",
+        "release",
+        "on_lost_state",
+    ],
     also: &[],
 };
 const DHCP: Keys = Keys { known: &["mode", "port", "boot_server_port"], also: &[] };
@@ -38,7 +50,7 @@ const TFTP: Keys = Keys {
     known: &["port", "max_transfers", "max_per_address", "max_unanswered", "max_errors", "subnets"],
     also: &[],
 };
-const HTTP: Keys = Keys { known: &["port"], also: &[] };
+const HTTP: Keys = Keys { known: &["port", "hosts"], also: &[] };
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -74,6 +86,12 @@ pub struct Server {
     pub tftp: Tftp,
     /// `http.port`
     pub http_port: Option<Located<u16>>,
+    /// `http.hosts`
+    pub http_hosts: Vec<Located<String>>,
+    /// `release`
+    pub release: Option<crate::boot::settings::Release>,
+    /// `on_lost_state`
+    pub on_lost_state: Option<OnLostState>,
     /// `state`
     pub state: Option<Located<String>>,
     /// `boot_scripts`
@@ -189,15 +207,21 @@ impl Server {
         let fields = Fields::of(node, "server", SERVER, problems);
         let dhcp = fields.node("dhcp").map(|node| Dhcp::read(node, problems));
         let tftp = fields.node("tftp").map(|node| Tftp::read(node, problems));
-        let http_port = fields.node("http").and_then(|node| {
-            Fields::of(node, "server.http", HTTP, problems).port("port", problems)
+        let http = fields.node("http").map(|node| {
+            let fields = Fields::of(node, "server.http", HTTP, problems);
+            (fields.port("port", problems), fields.texts("hosts", problems).unwrap_or_default())
         });
+        let (http_port, http_hosts) = http.unwrap_or_default();
+        let on_lost = [("hold", OnLostState::Hold), ("boot", OnLostState::Boot)];
         Self {
             interfaces: fields.texts("interfaces", problems),
             advertise: fields.address("advertise", problems),
             dhcp: dhcp.unwrap_or_default(),
             tftp: tftp.unwrap_or_default(),
             http_port,
+            http_hosts,
+            release: fields.one_of("release", settings::RELEASES, problems),
+            on_lost_state: fields.one_of("on_lost_state", &on_lost, problems),
             state: fields.text("state", problems),
             boot_scripts: fields.text("boot_scripts", problems),
             nbps: fields.texts("nbps", problems),

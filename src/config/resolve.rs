@@ -265,6 +265,9 @@ pub(super) mod tests {
                     subnets: Vec::new(),
                 }),
                 http_port: 8080,
+                http_hosts: Vec::new(),
+                release: crate::boot::settings::Release::Seen,
+                on_lost_state: crate::config::OnLostState::Hold,
                 state: "/var/lib/reveille".into(),
             }
         );

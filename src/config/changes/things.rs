@@ -13,7 +13,9 @@ use super::fields::Fields;
 use crate::boot::catalog::{Group, Image, Machine, Menu, Network, Part, Profile, Talos, Unknown};
 use crate::boot::cmdline::initrd_name;
 use crate::boot::omni::Omni;
-use crate::boot::settings::{BootPolicy, LocalBoot, NbpLadder, Option43, Settings};
+use crate::boot::settings::{
+    BootPolicy, LocalBoot, NbpLadder, OnDiskFailure, Option43, Release, Settings,
+};
 use crate::config::followed::Touch;
 use crate::config::wanted::URLS;
 use crate::config::{Interfaces, Tftp};
@@ -149,6 +151,9 @@ fn settings(old: &Settings, new: &Settings, fields: &mut Fields) {
     let Settings {
         cmdline,
         boot,
+        wipes,
+        on_disk_failure,
+        release,
         local_boot,
         nbp,
         nbp_ladder,
@@ -163,6 +168,11 @@ fn settings(old: &Settings, new: &Settings, fields: &mut Fields) {
     fields.list("cmdline", cmdline, &new.cmdline);
     let policy = |policy: Option<BootPolicy>| policy.map(BootPolicy::word);
     fields.value("boot", policy(*boot), policy(new.boot));
+    fields.value("wipes", *wipes, new.wipes);
+    let failure = |failure: Option<OnDiskFailure>| failure.map(OnDiskFailure::word);
+    fields.value("on_disk_failure", failure(*on_disk_failure), failure(new.on_disk_failure));
+    let released = |release: Option<Release>| release.map(Release::word);
+    fields.value("release", released(*release), released(new.release));
     let method = |method: Option<LocalBoot>| method.map(LocalBoot::word);
     fields.value("local_boot", method(*local_boot), method(new.local_boot));
     if *nbp != new.nbp {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::boot::Arch;
 use crate::boot::cmdline::Flaw;
-use crate::boot::settings::{BootPolicy, LocalBoot, NbpLadder, Option43, Settings, Var};
+use crate::boot::settings::{
+    BootPolicy, LocalBoot, NbpLadder, OnDiskFailure, Option43, Release, Settings, Var,
+};
 use crate::config::fields::{Fields, Keys, Located};
 use crate::config::problem::Problems;
 use crate::config::yaml::{Node, Place, Value};
@@ -14,6 +16,9 @@ use crate::config::yaml::{Node, Place, Value};
 pub(super) const SETTINGS: &[&str] = &[
     "cmdline",
     "boot",
+    "wipes",
+    "on_disk_failure",
+    "release",
     "local_boot",
     "nbp",
     "nbp_ladder",
@@ -26,6 +31,10 @@ pub(super) const SETTINGS: &[&str] = &[
 ];
 const TALOS: Keys = Keys { known: &["halt_if_installed", "labels"], also: &[] };
 const NBP: Keys = Keys { known: &["bios", "uefi-x86", "uefi-x64", "uefi-arm64"], also: &[] };
+
+/// The words of `release`.
+pub(super) const RELEASES: &[(&str, Release)] =
+    &[("anyone", Release::Anyone), ("seen", Release::Seen), ("armed", Release::Armed)];
 
 /// What is said for machines.
 #[derive(Debug, Default)]
@@ -61,6 +70,11 @@ impl Said {
             ("once", BootPolicy::Once),
             ("local", BootPolicy::Local),
         ];
+        let failures = [
+            ("boot", OnDiskFailure::Boot),
+            ("hold", OnDiskFailure::Hold),
+            ("menu", OnDiskFailure::Menu),
+        ];
         let ladders = [("auto", NbpLadder::Auto), ("off", NbpLadder::Off)];
         let boot = fields.one_of("boot", &policies, problems);
         let talos = fields
@@ -69,6 +83,9 @@ impl Said {
         let settings = Settings {
             cmdline: cmdline(fields, problems),
             boot,
+            wipes: fields.flag("wipes", problems),
+            on_disk_failure: fields.one_of("on_disk_failure", &failures, problems),
+            release: fields.one_of("release", RELEASES, problems),
             local_boot: fields.one_of("local_boot", &methods, problems),
             nbp: BTreeMap::new(),
             nbp_ladder: fields.one_of("nbp_ladder", &ladders, problems),

@@ -68,6 +68,9 @@ pub(super) fn server(file: &File, found: &Surroundings, problems: &mut Problems)
         dhcp,
         tftp,
         http_port: port(&written.http_port, 8080),
+        http_hosts: written.http_hosts.iter().map(|host| host.value.clone()).collect(),
+        release: written.release.unwrap_or_default(),
+        on_lost_state: written.on_lost_state.unwrap_or_default(),
         state: state_folder(file, &found.base, &found.state),
     }
 }
