@@ -15,13 +15,16 @@
 //! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
 //! [`verdict`] says where a boot has stopped, [`advice`] knows what old hardware needs, [`event`] has the words for what happened.
 
+pub mod admission;
 pub mod advice;
 pub mod arch;
+pub mod boot_id;
 pub mod catalog;
 pub mod client;
 pub mod cmdline;
 pub mod decide;
 pub mod event;
+pub mod evidence;
 pub mod links;
 pub mod mac;
 pub mod names;

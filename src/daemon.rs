@@ -23,6 +23,7 @@ use crate::images::Images;
 use crate::images::keeper::Keeper;
 use crate::interfaces::Watcher;
 use crate::journal::Journal;
+use crate::neighbours::Neighbours;
 use crate::operations::{Listener, Operations};
 use crate::ports::{Protocol, explain, holder};
 use crate::registry::Registry;
@@ -80,18 +81,19 @@ pub async fn serve(source: Source) -> Result<()> {
     )?;
     let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
+    let neighbours = Neighbours::new(interfaces.subscribe());
     let mut tasks = JoinSet::new();
     let (lan, sightings) = dhcp::lan::Lan::new(views());
     tasks.spawn(lan.run());
     for bound in dhcp_sockets {
-        let (registry, sightings) = (registry.clone(), sightings.clone());
-        let server = dhcp::server::Server::new(bound, views(), registry, sightings);
+        let machines = (registry.clone(), neighbours.clone());
+        let server = dhcp::server::Server::new(bound, views(), machines, sightings.clone());
         tasks.spawn(ended("dhcp", dhcp_thread.spawn(server.run())));
     }
     let mut transfers = Arc::default();
     if let Some((socket, limits)) = tftp_socket {
-        let server =
-            tftp::server::Server::new(socket, limits, views(), (registry.clone(), images.clone()));
+        let machines = (registry.clone(), neighbours.clone());
+        let server = tftp::server::Server::new(socket, limits, views(), (machines, images.clone()));
         transfers = server.running();
         tasks.spawn(ended("tftp", tftp_thread.spawn(server.run())));
     }
@@ -99,6 +101,7 @@ pub async fn serve(source: Source) -> Result<()> {
     let http = http::Server {
         config,
         served,
+        neighbours: neighbours.clone(),
         registry: registry.clone(),
         images: images.clone(),
         pieces: Pieces::default(),

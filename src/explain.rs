@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use crate::boot::catalog::{Catalog, Unknown, swapped};
 use crate::boot::decide::{Kind, Script};
+use crate::boot::evidence::Neighbour;
 use crate::boot::pattern::Fit;
 use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::select::{Boots, Selection};
@@ -55,7 +56,8 @@ pub fn explain(
                 script.kind = Kind::Profile(profile);
             }
             why.push(("template", template(&script, config)));
-            let scene = Scene { client, mac: machine.mac, base: &base, http: &base, shelf };
+            let (base, mac) = (base.as_str(), machine.mac);
+            let scene = Scene { client, mac, base, http: base, id: None, file_id: None, shelf };
             let rendered = script::render(&config.templates, &script, catalog, scene);
             rendered.map_err(|refusal| refusal.to_string())
         }
@@ -133,6 +135,13 @@ pub fn entries(
             let because = because.unwrap_or_default();
             format!("its local disk, and profile {} where it is armed{because}", profile.name)
         }
+        Boots::Hold(profile) => {
+            let because = selection.because.map(|because| because.to_string()).unwrap_or_default();
+            format!(
+                "nothing until the operator decides, instead of profile {}: {because}",
+                profile.name
+            )
+        }
         Boots::Local(None) => format!("its local disk: {by}"),
         Boots::Ignore => format!("nothing, it is not answered: {by}"),
     };
@@ -149,6 +158,7 @@ fn template(script: &Script, config: &Config) -> String {
         Kind::Waiting(..) => "waiting",
         Kind::Menu(_) => "menu",
         Kind::LocalDisk(_) => "local-disk",
+        Kind::Hold(_) => "hold",
         Kind::AskFacts => "ask-facts",
     };
     let from = if config.templates.is_own(name) {
@@ -215,7 +225,14 @@ fn offers(config: &Config, machine: &Machine, local: Ipv4Addr) -> Vec<(&'static 
         return vec![("DHCP", off)];
     }
     let ask = |port, datagram: &[u8], from| {
-        let arrival = Arrival { from, port, interface: "the LAN".to_owned(), asked: local, local };
+        let arrival = Arrival {
+            from,
+            port,
+            interface: "the LAN".to_owned(),
+            asked: local,
+            local,
+            neighbour: Neighbour::Unknown,
+        };
         match Query::read(datagram) {
             Ok(query) => {
                 let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);

@@ -11,11 +11,12 @@ use std::time::SystemTime;
 
 use tokio::sync::Mutex;
 
+use crate::boot::boot_id::BootId;
 use crate::boot::catalog::Files;
 use crate::boot::cmdline::{KERNEL_NAME, initrd_name};
 use crate::boot::decide::{Ignored, UnderItsName};
 use crate::boot::shelf::Coming;
-use crate::boot::{Mac, MachineState, decide_by_name};
+use crate::boot::{Mac, MachineState, decide_by_name, links};
 use crate::config::Snapshot;
 use crate::config::wanted::{FILE, INITRAMFS, KERNEL};
 
@@ -64,6 +65,8 @@ pub fn asked(
 ) -> Result<Asked, Refusal> {
     let config = snapshot.config;
     let cleaned = cleaned(name)?;
+    let (_, cleaned) = links::of_boot(&cleaned);
+    let cleaned = cleaned.to_owned();
     let file = cleaned.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     if let Some(script) = file.strip_suffix(".ipxe") {
         return match script.parse() {
@@ -88,6 +91,11 @@ pub fn asked(
         UnderItsName::Nbp => Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone())),
         UnderItsName::Autoexec => Ok(Asked::Autoexec(nbp.name.clone())),
     }
+}
+
+/// The id of the boot that a name over TFTP carries.
+pub fn boot_of(name: &[u8]) -> Option<BootId> {
+    links::of_boot(&cleaned(name).ok()?).0
 }
 
 /// Which file `/images/<image>/<part>` means: `kernel`, `initrd`, `initrd.1`, …; of a set with a mark, where

@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::images::Images;
 use crate::interfaces::Served;
 use crate::journal::Tally;
+use crate::neighbours::Neighbours;
 use crate::registry::Registry;
 use body::Pieces;
 use wire::{Line, Looks};
@@ -59,6 +60,8 @@ pub struct Server {
     pub config: watch::Receiver<Arc<Config>>,
     /// The served interfaces.
     pub served: watch::Receiver<Arc<Served>>,
+    /// Who has which address.
+    pub neighbours: Neighbours,
     /// What is remembered.
     pub registry: Registry,
     /// The images that are fetched.
@@ -103,7 +106,8 @@ impl Server {
     pub async fn run(self, listener: TcpListener, most_connections: usize) {
         let app = Router::new()
             .route("/boot/{file}", get(boot::script))
-            .route("/files/{mac}/{name}", get(boot::file))
+            .route("/files/{mac}/{name}", get(boot::file_of_no_boot))
+            .route("/files/{mac}/{id}/{name}", get(boot::file))
             .route("/nbp/{*name}", get(boot::nbp))
             .route("/images/{image}/{part}", get(boot::image))
             .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is served under this path\n") })

@@ -338,6 +338,7 @@ fn level(step: &Step) -> Level {
         | Step::Refused { .. }
         | Step::Advised { .. }
         | Step::Stopped { .. }
+        | Step::BootIdMisused { .. }
         | Step::BrokenOff { .. } => Level::Warn,
         Step::Probed { .. } => Level::Debug,
         Step::WaitServed { .. }
@@ -352,6 +353,7 @@ fn level(step: &Step) -> Level {
         | Step::FileSent { .. }
         | Step::LeftToItsDisk { .. }
         | Step::ScriptShown { .. }
+        | Step::Confirmed { .. }
         | Step::Armed { .. }
         | Step::Disarmed {} => Level::Info,
     }
@@ -380,6 +382,8 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::ImageSent { .. }
         | Step::FileSent { .. }
         | Step::ScriptShown { .. }
+        | Step::BootIdMisused { .. }
+        | Step::Confirmed { .. }
         | Step::Armed { .. }
         | Step::Disarmed {} => false,
     }
@@ -524,10 +528,13 @@ mod tests {
     fn a_flood_of_strangers_is_told_in_part_and_hides_no_machine_of_the_config() {
         let oden = Event {
             subject: Subject { name: Some("oden".into()), ..subject(1) },
-            step: Step::Leased { server: None },
+            step: Step::Leased { server: None, relay: None },
         };
         let mut events =
-            vec![Event { subject: subject(2), step: Step::Leased { server: None } }; 5000];
+            vec![
+                Event { subject: subject(2), step: Step::Leased { server: None, relay: None } };
+                5000
+            ];
         events.push(oden);
         let lines = written(&events);
         // The refill of a test that takes seconds is in it.

@@ -63,6 +63,7 @@ pub mod interfaces;
 pub mod journal;
 pub mod log;
 pub mod nbps;
+pub mod neighbours;
 pub mod operations;
 pub mod ports;
 pub mod registry;

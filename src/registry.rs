@@ -11,14 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hashlink::LinkedHashMap;
+use ipnet::Ipv4Net;
 use tracing::{error, warn};
+use uuid::Uuid;
 
 use self::machines::{Entry, Id, Machines, Others};
 use self::queue::Change;
 use self::store::Store;
 use self::writer::Writer;
+use crate::boot::boot_id::BootId;
 use crate::boot::event::Subject;
-use crate::boot::{Catalog, Event, Mac, MachineState};
+use crate::boot::evidence::{Doubt, Neighbour, Sender, locate};
+use crate::boot::state::orders::Orders;
+use crate::boot::state::{Asking, Part};
+use crate::boot::{Catalog, Event, Mac, MachineState, Stage, Step};
+use crate::config::Config;
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
@@ -52,6 +59,59 @@ pub struct Registry {
     kept: Kept,
     closed: Arc<AtomicBool>,
     of: Of,
+}
+
+/// A request that could belong to a boot.
+#[derive(Clone, Copy, Debug)]
+pub struct BootRequest<'a> {
+    /// The card that it names.
+    pub card: Mac,
+    /// The address that it comes from.
+    pub address: Ipv4Addr,
+    /// Who has that address.
+    pub neighbour: Neighbour,
+    /// The boot id that it carries.
+    pub id: Option<BootId>,
+    /// Whether it asks for a script, which can open a boot.
+    pub is_for_script: bool,
+    /// Whether DHCP is ours, so that a machine that boots is seen there.
+    pub sees_dhcp: bool,
+    /// The networks behind routers that the config names.
+    pub subnets: &'a [Ipv4Net],
+    /// The machines of the config.
+    pub catalog: &'a Catalog,
+}
+
+impl<'a> BootRequest<'a> {
+    /// A request without an id for the script of this card, as this config sees it.
+    pub fn new(card: Mac, (address, neighbour): (Ipv4Addr, Neighbour), config: &'a Config) -> Self {
+        let tftp = config.server.tftp.as_ref();
+        Self {
+            card,
+            address,
+            neighbour,
+            id: None,
+            is_for_script: true,
+            sees_dhcp: config.server.dhcp.is_some(),
+            subnets: tftp.map(|tftp| tftp.subnets.as_slice()).unwrap_or_default(),
+            catalog: &config.catalog,
+        }
+    }
+}
+
+/// The cards that a machine is known to have.
+fn cards(subject: &Subject, card: Mac, state: &MachineState, catalog: &Catalog) -> Vec<Mac> {
+    match subject.name.as_ref().and_then(|name| catalog.machines().get(name)) {
+        Some(machine) => machine.macs.iter().chain(&state.confirmed).copied().collect(),
+        None => vec![card],
+    }
+}
+
+/// Two new ids, for a boot and for its answer files.
+fn fresh_ids() -> (BootId, BootId) {
+    // The version 4 UUID takes its bits from the kernel; six of them are fixed.
+    let id = || BootId::new(*Uuid::new_v4().as_bytes());
+    (id(), id())
 }
 
 /// How what is remembered is kept.
@@ -140,30 +200,153 @@ impl Registry {
         Ok(Self { remembered, kept, ..Self::new(journal) })
     }
 
-    /// Takes up an event, and publishes it.
+    /// Applies an event that belongs to no boot, and publishes it.
     pub fn record(&self, event: Event) {
+        self.record_in(event, None);
+    }
+
+    /// Applies an event of a request that belonged to the boot with this id, and publishes it.
+    pub fn record_in(&self, event: Event, id: Option<BootId>) {
         if self.closed.load(Ordering::Relaxed) {
             return;
         }
         match self.of {
-            Of::Machines => self.take_up(event, SystemTime::now()),
+            Of::Machines => {
+                let mut remembered = locked(&self.remembered);
+                self.take_up(&mut remembered, (event, id), SystemTime::now());
+            }
             Of::ASimulation => self.journal.publish_of_a_simulation(&event),
         }
     }
 
-    fn take_up(&self, event: Event, now: SystemTime) {
-        let mut remembered = locked(&self.remembered);
+    fn take_up(
+        &self,
+        remembered: &mut Remembered,
+        (event, id): (Event, Option<BootId>),
+        now: SystemTime,
+    ) {
         let ended = remembered.ends(&event, now);
         for event in ended.into_iter().chain([event]) {
-            let mut change = remembered.apply(&event, now);
+            let mut change = remembered.apply(&event, id, now);
             if self.journal.admits(&event) {
                 change.events.push(event);
             }
-            match &self.kept {
-                Kept::On(writer) => writer.put(change),
-                Kept::Not(_) => change.events.iter().for_each(|event| self.journal.write(event)),
-            }
+            self.put(change);
         }
+    }
+
+    fn put(&self, change: Change) {
+        match &self.kept {
+            Kept::On(writer) => writer.put(change),
+            Kept::Not(_) => change.events.iter().for_each(|event| self.journal.write(event)),
+        }
+    }
+
+    /// The machine's state with the boot that a request belongs to, which it opens if it may.
+    ///
+    /// # Errors
+    /// Why the request is not taken for the machine's own.
+    pub fn admit(&self, request: &BootRequest<'_>) -> Result<Arc<MachineState>, Doubt> {
+        match self.of {
+            Of::Machines => self.admit_at(request, fresh_ids(), SystemTime::now()),
+            Of::ASimulation => Err(Doubt::Simulation),
+        }
+    }
+
+    fn admit_at(
+        &self,
+        request: &BootRequest<'_>,
+        fresh: (BootId, BootId),
+        now: SystemTime,
+    ) -> Result<Arc<MachineState>, Doubt> {
+        let BootRequest { card, address, neighbour, id, is_for_script, catalog, .. } = *request;
+        let subject = self.whose(card, catalog);
+        let mut remembered = locked(&self.remembered);
+        let known = remembered.machines.find(&subject).map(|entry| Arc::clone(&entry.state));
+        let state = known.unwrap_or_default();
+        let cards = cards(&subject, card, &state, catalog);
+        let sender =
+            Sender { address, neighbour, claimed: card, cards: &cards, subnets: request.subnets };
+        let asking = Asking { sender, id, is_for_script, sees_dhcp: request.sees_dhcp };
+        let part = match state.admit(asking, now) {
+            Ok(part) => part,
+            Err(doubt) => {
+                if let Doubt::OtherCard { card, .. } = doubt
+                    && id.is_some_and(|id| state.open.as_ref().is_some_and(|open| open.id == id))
+                {
+                    let step = Step::BootIdMisused { from: address, card };
+                    self.take_up(&mut remembered, (Event { subject, step }, None), now);
+                }
+                return Err(doubt);
+            }
+        };
+        let mut others = Others::default();
+        let Some(entry) = remembered.machines.of(&subject, &mut others) else {
+            return Err(Doubt::NoNeighbour(address));
+        };
+        let entry_id = entry.id;
+        let changed = Arc::make_mut(&mut entry.state);
+        let returned = match part {
+            Part::Continues | Part::Joins => {
+                changed.hear(address, now);
+                None
+            }
+            Part::Opens(card) => {
+                let returned = changed.returns(card, now);
+                changed.open(fresh, (card, address), now);
+                returned
+            }
+        };
+        let mut change = remembered.without(others);
+        change.changed.push(entry_id);
+        self.put(change);
+        if let Some(step) = returned {
+            let event = Event { subject: subject.clone(), step };
+            self.take_up(&mut remembered, (event, Some(fresh.0)), now);
+        }
+        let entry = remembered.machines.find(&subject);
+        Ok(entry.map(|entry| Arc::clone(&entry.state)).unwrap_or_default())
+    }
+
+    /// The orders of the boot whose answer files a request may fetch.
+    ///
+    /// # Errors
+    /// Why it may fetch none.
+    pub fn granted_files(
+        &self,
+        request: &BootRequest<'_>,
+        file_id: Option<BootId>,
+    ) -> Result<Orders, Doubt> {
+        let BootRequest { card, address, neighbour, subnets, catalog, .. } = *request;
+        let subject = self.whose(card, catalog);
+        let state = self.state(&subject);
+        let now = SystemTime::now().into();
+        let cards = cards(&subject, card, &state, catalog);
+        let sender = Sender { address, neighbour, claimed: card, cards: &cards, subnets };
+        let granted = file_id.and_then(|file_id| state.files.orders(file_id, now));
+        let granted = granted.ok_or(Doubt::NoFiles)?;
+        match locate(sender, &state.sightings, now) {
+            // Long after its DHCP was seen an installer has the id, and is still behind its router.
+            Ok(_) => Ok(granted),
+            Err(Doubt::NotRelayed(_)) if state.sightings.is_behind_relay(address, subnets) => {
+                Ok(granted)
+            }
+            Err(doubt) => Err(doubt),
+        }
+    }
+
+    /// Counts a script with a secret that the open boot of a machine is given.
+    pub fn count_secret(&self, subject: &Subject) {
+        let mut remembered = locked(&self.remembered);
+        let mut others = Others::default();
+        let Some(entry) = remembered.machines.of(subject, &mut others) else {
+            return;
+        };
+        Arc::make_mut(&mut entry.state).count_secret();
+        let id = entry.id;
+        let mut change = remembered.without(others);
+        change.changed.push(id);
+        self.put(change);
     }
 
     /// Waits until what was recorded is on the disk.
@@ -230,15 +413,23 @@ impl Registry {
         Arc::new(known.cloned().unwrap_or_default())
     }
 
-    /// Who has this card: as the config says, or, where that names it otherwise, as it was seen.
+    /// The machine that has this card: as the config says, or as the operator has confirmed. That a client
+    /// claims the UUID or the serial number of a machine makes its card none of the machine's.
     pub fn whose(&self, mac: Mac, catalog: &Catalog) -> Subject {
         let named = catalog.machine(mac).map(|machine| machine.name.clone());
-        let seen = || {
+        let confirmed = || {
             let subject = Subject { mac: Some(mac), ..Subject::default() };
-            let name = locked(&self.remembered).machines.find(&subject)?.name.clone()?;
+            let remembered = locked(&self.remembered);
+            let entry = remembered.machines.find(&subject)?;
+            let name = entry.name.clone().filter(|_| entry.state.confirmed.contains(&mac))?;
             catalog.machines().contains_key(&name).then_some(name)
         };
-        Subject { mac: Some(mac), name: named.or_else(seen), address: None }
+        Subject { mac: Some(mac), name: named.or_else(confirmed), address: None }
+    }
+
+    /// The orders that hold for a machine now; at DHCP it is known what has started.
+    pub fn orders(&self, state: &MachineState, start: Option<(Mac, Stage, u32)>) -> Orders {
+        state.orders(start, SystemTime::now())
     }
 
     /// All machines that are remembered.
@@ -246,11 +437,23 @@ impl Registry {
         locked(&self.remembered).machines.iter().cloned().collect()
     }
 
-    /// Who has this address, as far as was seen.
-    pub fn subject_at(&self, address: Ipv4Addr) -> Subject {
+    /// The machine at this address: on a served LAN the one whose card has it there, elsewhere the one that was
+    /// last seen to lease it.
+    pub fn subject_at(&self, address: Ipv4Addr, at: Neighbour, catalog: &Catalog) -> Subject {
+        let unknown = Subject { address: Some(address), ..Subject::default() };
+        match at {
+            Neighbour::Card(card) => {
+                Subject { address: Some(address), ..self.whose(card, catalog) }
+            }
+            Neighbour::OffLink => self.leased_by(address).unwrap_or(unknown),
+            Neighbour::Unknown | Neighbour::ThisHost => unknown,
+        }
+    }
+
+    /// The machine that was last seen to lease this address, which any neighbour can claim.
+    pub fn leased_by(&self, address: Ipv4Addr) -> Option<Subject> {
         let remembered = locked(&self.remembered);
-        let known = remembered.addresses.get(&address, SystemTime::now());
-        known.cloned().unwrap_or_else(|| Subject { address: Some(address), ..Subject::default() })
+        remembered.addresses.get(&address, SystemTime::now()).cloned()
     }
 }
 
@@ -271,7 +474,7 @@ impl Remembered {
         Some(Event { subject: event.subject.clone(), step })
     }
 
-    fn apply(&mut self, event: &Event, now: SystemTime) -> Change {
+    fn apply(&mut self, event: &Event, id: Option<BootId>, now: SystemTime) -> Change {
         let Subject { mac, address, .. } = event.subject;
         if let (Some(_), Some(address)) = (mac, address) {
             self.addresses.keep(address, event.subject.clone(), (&event.subject, now));
@@ -279,7 +482,7 @@ impl Remembered {
         let mut change = Change::default();
         let mut others = Others::default();
         if let Some(entry) = self.machines.of(&event.subject, &mut others) {
-            Arc::make_mut(&mut entry.state).apply(event, now);
+            Arc::make_mut(&mut entry.state).apply(event, id, now);
             change.changed.push(entry.id);
             if entry.state.is_under_way() {
                 self.under_way.insert(entry.id);
@@ -289,15 +492,21 @@ impl Remembered {
         } else if let Some(address) = address {
             let known = self.nameless.get(&address, now);
             let mut state = known.cloned().unwrap_or_default();
-            state.apply(event, now);
+            state.apply(event, None, now);
             self.nameless.keep(address, state, (&event.subject, now));
         }
+        let of_others = self.without(others);
+        change.changed.extend(of_others.changed);
+        change.gone = of_others.gone;
+        change
+    }
+
+    /// What a machine's change means for others.
+    fn without(&mut self, others: Others) -> Change {
         for gone in &others.gone {
             self.under_way.remove(gone);
         }
-        change.changed.extend(others.changed);
-        change.gone = others.gone;
-        change
+        Change { events: Vec::new(), changed: others.changed, gone: others.gone }
     }
 
     /// What is to be said of boots that have come no further.
@@ -365,7 +574,7 @@ mod tests {
     fn leased(mac: Mac, address: Ipv4Addr) -> Event {
         Event {
             subject: Subject { mac: Some(mac), name: None, address: Some(address) },
-            step: Step::Leased { server: None },
+            step: Step::Leased { server: None, relay: None },
         }
     }
 
@@ -532,7 +741,7 @@ mod tests {
         let address = Ipv4Addr::new(10, 0, 0, 100);
         let event = leased(Mac::new([2, 0, 0, 0, 0, 1]), address);
         let yesterday = SystemTime::now() - Duration::from_hours(24);
-        locked(&registry.remembered).apply(&event, yesterday);
+        locked(&registry.remembered).apply(&event, None, yesterday);
         assert_eq!(registry.subject_at(address).mac, None);
     }
 
@@ -544,12 +753,12 @@ mod tests {
         let address = Ipv4Addr::new(10, 0, 0, 100);
         let mut known = leased(oden, address);
         known.subject.name = Some("oden".into());
-        locked(&registry.remembered).apply(&known, now);
+        locked(&registry.remembered).apply(&known, None, now);
         let strangers = u32::try_from(MOST_STRANGERS).unwrap() + 10;
         for n in 0..strangers {
             let [a, b, c, d] = n.to_be_bytes();
             let event = leased(Mac::new([2, 0, a, b, c, d]), Ipv4Addr::from(n));
-            locked(&registry.remembered).apply(&event, now);
+            locked(&registry.remembered).apply(&event, None, now);
         }
         assert_eq!(locked(&registry.remembered).addresses.strangers.entries.len(), MOST_STRANGERS);
         assert_eq!(registry.subject_at(address).mac, Some(oden));
@@ -558,7 +767,7 @@ mod tests {
         // Who is in the config from now on is no stranger any more.
         let mut later = leased(Mac::new([2; 6]), Ipv4Addr::from(strangers - 1));
         later.subject.name = Some("balder".into());
-        locked(&registry.remembered).apply(&later, now);
+        locked(&registry.remembered).apply(&later, None, now);
         assert_eq!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac, Some(Mac::new([2; 6])));
     }
 }

@@ -88,6 +88,8 @@ pub enum What {
     Profile,
     /// Its local disk.
     Disk,
+    /// Nothing, until its disk is offered again or the operator decides.
+    Hold,
     /// What somebody chooses.
     Menu,
     /// It is not answered.
@@ -100,6 +102,7 @@ impl Next {
         match self.boots {
             What::Profile => format!("profile {}", self.profile.as_deref().unwrap_or_default()),
             What::Disk => "its local disk".to_owned(),
+            What::Hold => "nothing, it is held".to_owned(),
             What::Menu => "the menu".to_owned(),
             What::Nothing => "nothing".to_owned(),
         }
@@ -281,6 +284,7 @@ impl Found<'_> {
         let (boots, profile) = match &selection.boots {
             Boots::Profile(profile) => (What::Profile, Some(profile.name.clone())),
             Boots::Local(_) => (What::Disk, None),
+            Boots::Hold(_) => (What::Hold, None),
             Boots::Menu => (What::Menu, None),
             Boots::Ignore => (What::Nothing, None),
         };
@@ -376,7 +380,7 @@ impl Found<'_> {
                 "{} boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one",
                 self.subject
             )),
-            (Boots::Profile(_) | Boots::Local(Some(_)), _) => Ok(()),
+            (Boots::Profile(_) | Boots::Local(Some(_)) | Boots::Hold(_), _) => Ok(()),
         }
     }
 }

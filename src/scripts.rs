@@ -1,15 +1,188 @@
 //! A machine's own script, made for one request: over HTTP, and over TFTP for an iPXE that has no HTTP.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
+use crate::boot::admission::{self, Handling};
 use crate::boot::advice::Advice;
+use crate::boot::boot_id::BootId;
 use crate::boot::client::Facts;
 use crate::boot::decide::{Ignored, Script};
-use crate::boot::event::{Sent, Starts};
+use crate::boot::event::{Sent, Starts, Subject};
+use crate::boot::evidence::{Doubt, Neighbour};
+use crate::boot::release::release;
 use crate::boot::script::{self, Rendered, Scene};
+use crate::boot::settings::Release;
+use crate::boot::state::OpenBoot;
 use crate::boot::state::orders::Orders;
-use crate::boot::{Client, Mac, Stage, Step, decide_script, links};
-use crate::config::Snapshot;
+use crate::boot::{
+    Client, Event, Mac, MachineState, Stage, Step, decide_script, links, omni, select,
+};
+use crate::config::{Config, Snapshot};
+use crate::registry::{BootRequest, Registry};
+
+/// A request for a machine's script.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptRequest<'a> {
+    /// The boot that it could belong to.
+    pub boot: BootRequest<'a>,
+    /// Who asks, as far as the request says.
+    pub client: &'a Client,
+    /// What iPXE reports.
+    pub report: Option<Report>,
+    /// Whether an iPXE asks: whoever else fetches a script wants to read it.
+    pub is_ipxe: bool,
+    /// Whether only the head of the response is asked for.
+    pub is_head: bool,
+    /// Where what the script names is fetched.
+    pub links: Links,
+}
+
+/// What iPXE reports of its boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It could not start the local disk.
+    DiskFailed,
+    /// It has all that it boots, and could not start it.
+    KernelFailed,
+}
+
+/// Where what a script names is fetched.
+#[derive(Clone, Copy, Debug)]
+pub enum Links {
+    /// Over HTTP, from this address and port.
+    Http(SocketAddrV4),
+    /// Over TFTP, from this address and port.
+    Tftp(SocketAddrV4),
+}
+
+/// What is answered to a request for a machine's script.
+#[derive(Debug)]
+pub enum Answer {
+    /// Its script, and the boot that it is of.
+    Given(String, Does, Option<BootId>),
+    /// Its script for people, without secrets, and why it is not given.
+    Shown(String, Doubt),
+    /// A script that says why the machine does not boot, and asks again.
+    Withheld(String, String),
+    /// None.
+    Nothing(Ignored, Option<BootId>),
+}
+
+/// Answers a request for a machine's script: opens or continues its boot if the request proves that it is the
+/// machine's, and gives, shows or withholds what was decided.
+pub fn answer(
+    registry: &Registry,
+    now: Snapshot<'_>,
+    request: &ScriptRequest<'_>,
+) -> (Subject, Answer) {
+    let Snapshot { config, shelf } = now;
+    let ScriptRequest { boot, client, report, is_ipxe, is_head, links } = *request;
+    let catalog = &config.catalog;
+    let subject = Subject { address: Some(boot.address), ..registry.whose(boot.card, catalog) };
+    let admission = match catalog.identify(client) {
+        _ if is_head => Err(Doubt::NoContent),
+        Some(machine) if subject.name.as_ref() != Some(&machine.name) => {
+            Err(Doubt::Unconfirmed(machine.name.clone()))
+        }
+        Some(_) | None => registry.admit(&boot),
+    };
+    let mut state = match &admission {
+        Ok(state) => std::sync::Arc::clone(state),
+        Err(_) => registry.state(&subject),
+    };
+    let is_its = |state: &MachineState| state.open.as_ref().filter(|_| admission.is_ok()).cloned();
+    if let Some(open) = is_its(&state).filter(|open| boot.id == Some(open.id)) {
+        let failed = match report {
+            Some(Report::DiskFailed) => state.disk_failed(),
+            Some(Report::KernelFailed) => state.kernel_failed(),
+            None => None,
+        };
+        if let Some(step) = failed {
+            registry.record_in(Event { subject: subject.clone(), step }, Some(open.id));
+            state = registry.state(&subject);
+        }
+    }
+    let open = is_its(&state);
+    let id = open.as_ref().map(|open| open.id);
+    let orders = registry.orders(&state, None);
+    let templates = &config.templates;
+    let script = match decide_script(client, catalog, templates, (shelf, &orders)) {
+        Ok(script) => script,
+        Err(reason) => return (subject, Answer::Nothing(reason, id)),
+    };
+    let place = Place::of(links, open.as_deref(), config);
+    let scene = place.scene((client, boot.card), shelf);
+    let (text, does) = render(config, &script, scene);
+    let shown = omni::hidden(&text, catalog.omni.values().map(AsRef::as_ref));
+    let has_secret = shown != text;
+    let handled = admission::handle(admission::Request {
+        script: &script,
+        has_secret,
+        boot: match (&open, &admission) {
+            (Some(open), _) => Ok(open),
+            (None, Err(doubt)) => Err(doubt),
+            (None, Ok(_)) => Err(&Doubt::NoBoot),
+        },
+        is_ipxe,
+        release: config.server.release,
+    });
+    let answer = match handled {
+        Handling::Give => {
+            if has_secret && id.is_some() {
+                registry.count_secret(&subject);
+            }
+            Answer::Given(text, does, id)
+        }
+        Handling::Show(doubt) => {
+            let head = format!(
+                "# reveille: the script of {subject}, without secrets, to be read and not to be booted: {doubt}\n"
+            );
+            Answer::Shown(head + &shown, doubt)
+        }
+        Handling::Withhold(why) => {
+            let reason = why.to_string();
+            let text = script::render_withheld(templates, scene, &reason);
+            Answer::Withheld(text, reason)
+        }
+    };
+    (subject, answer)
+}
+
+/// Where a boot's files are fetched.
+#[derive(Debug)]
+struct Place {
+    base: String,
+    http: String,
+    id: Option<BootId>,
+    file_id: Option<BootId>,
+}
+
+impl Place {
+    fn of(links: Links, open: Option<&OpenBoot>, config: &Config) -> Self {
+        let (id, file_id) = (open.map(|open| open.id), open.map(|open| open.file_id));
+        match links {
+            Links::Http(at) => {
+                let base = links::base(*at.ip(), at.port());
+                Self { http: base.clone(), base, id, file_id }
+            }
+            Links::Tftp(at) => Self {
+                base: links::tftp_base(at, id),
+                http: links::base(*at.ip(), config.server.http_port),
+                id: None,
+                file_id,
+            },
+        }
+    }
+
+    fn scene<'a>(
+        &'a self,
+        (client, mac): (&'a Client, Mac),
+        shelf: &'a crate::boot::Shelf,
+    ) -> Scene<'a> {
+        let Self { base, http, id, file_id } = self;
+        Scene { client, mac, base, http, id: *id, file_id: *file_id, shelf }
+    }
+}
 
 /// What a script does with its machine.
 #[derive(Clone, Debug)]
@@ -54,17 +227,11 @@ impl Does {
     }
 }
 
-/// The script's text, and what it does. It names what is fetched over `base`, and answer files over HTTP.
-pub fn render(
-    Snapshot { config, shelf }: Snapshot<'_>,
-    script: &Script,
-    (mac, client): (Mac, &Client),
-    (base, http): (&str, &str),
-) -> (String, Does) {
-    let scene = Scene { client, mac, base, http, shelf };
+/// The script's text, and what it does.
+fn render(config: &Config, script: &Script, scene: Scene<'_>) -> (String, Does) {
     match script::render(&config.templates, script, &config.catalog, scene) {
         Ok(Rendered { text, does, advice }) => {
-            let client = Box::new(client.clone());
+            let client = Box::new(scene.client.clone());
             let does = match script.awaits() {
                 Some(image) => Does::Wait(image.to_owned(), client),
                 None => Does::Boot { starts: script.starts(), does, client, advice },
@@ -79,6 +246,69 @@ pub fn render(
     }
 }
 
+/// A request for one of a machine's answer files.
+#[derive(Clone, Copy, Debug)]
+pub struct FileRequest<'a> {
+    /// Who asks.
+    pub boot: BootRequest<'a>,
+    /// The id of the boot's files.
+    pub file_id: Option<BootId>,
+    /// The file's name.
+    pub name: &'a str,
+    /// Where the machine reaches our HTTP server.
+    pub base: &'a str,
+}
+
+/// Answers a request for an answer file: it needs the file id of one of the machine's last boots, and comes
+/// from one of its cards, whatever address that has by now.
+///
+/// # Errors
+/// Why there is none, and what would mend that.
+pub fn answer_file(
+    registry: &Registry,
+    now: Snapshot<'_>,
+    request: &FileRequest<'_>,
+) -> Result<String, String> {
+    let FileRequest { boot, file_id, name, base } = *request;
+    let Snapshot { config, .. } = now;
+    let subject = registry.whose(boot.card, &config.catalog);
+    let state = registry.state(&subject);
+    // An installer tells nothing of its machine; what its iPXE told is remembered.
+    let nothing = Client { mac: Some(boot.card), arch: state.arch, ..Client::at(Stage::Ipxe) };
+    let client = state.client.as_deref().cloned().unwrap_or(nothing);
+    let client = Client { address: Some(boot.address), ..client };
+    let selection = select(&client, &config.catalog);
+    let release = selection.profile().map_or(config.server.release, |profile| {
+        release(profile, &selection.who, config.server.release)
+    });
+    let granted = registry.granted_files(&boot, file_id);
+    let orders = match granted {
+        Ok(orders) => orders,
+        Err(_) if release == Release::Anyone => Orders::default(),
+        Err(doubt) => return Err(format!("it is withheld: {doubt}")),
+    };
+    render_file((now, &orders), name, (boot.card, &client), (base, file_id))
+}
+
+/// Whose a fetch of a kernel or an initrd is, and the boot that it belongs to: it must carry that boot's id.
+pub fn image_fetch(
+    registry: &Registry,
+    config: &Config,
+    (mac, id): (Option<Mac>, Option<BootId>),
+    (address, neighbour): (std::net::Ipv4Addr, Neighbour),
+) -> (Subject, Option<BootId>) {
+    let catalog = &config.catalog;
+    if let (Some(mac), Some(id)) = (mac, id) {
+        let boot = BootRequest::new(mac, (address, neighbour), config);
+        let boot = BootRequest { id: Some(id), is_for_script: false, ..boot };
+        if registry.admit(&boot).is_ok() {
+            let subject = Subject { address: Some(address), ..registry.whose(mac, catalog) };
+            return (subject, Some(id));
+        }
+    }
+    (registry.subject_at(address, neighbour, catalog), None)
+}
+
 /// One of a machine's answer files.
 ///
 /// # Errors
@@ -87,40 +317,27 @@ pub fn render_file(
     (Snapshot { config, shelf }, orders): (Snapshot<'_>, &Orders),
     name: &str,
     (mac, client): (Mac, &Client),
-    base: &str,
+    (base, file_id): (&str, Option<BootId>),
 ) -> Result<String, String> {
     // What is not known by now is not asked for any more.
     let facts = client.facts.clone().unwrap_or_default();
     let client = Client { facts: Some(facts), ..client.clone() };
     let script = decide_script(&client, &config.catalog, &config.templates, (shelf, orders));
     let script = script.map_err(|reason| reason.to_string())?;
-    let scene = Scene { client: &client, mac, base, http: base, shelf };
+    let scene = Scene { client: &client, mac, base, http: base, id: None, file_id, shelf };
     script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())
 }
 
-/// The script that is served over TFTP: what it names comes over TFTP too. There iPXE sends nothing that
-/// stands behind a `?`, so it can tell no SMBIOS facts, and what is chosen from a menu does not arrive.
-///
-/// # Errors
-/// It gets none, and why.
-pub fn render_for_tftp(
-    (now, orders): (Snapshot<'_>, &Orders),
-    mac: Mac,
-    at: SocketAddrV4,
-    from: Ipv4Addr,
-) -> Result<(String, Does), Ignored> {
-    let Snapshot { config, shelf } = now;
-    let client = Client {
+/// An iPXE without HTTP: all that it fetches comes over TFTP. There it sends nothing that stands behind a `?`,
+/// so it can tell no SMBIOS facts, and what is chosen from a menu does not arrive.
+pub fn client_without_http(mac: Mac, from: std::net::Ipv4Addr) -> Client {
+    Client {
         mac: Some(mac),
         speaks_http: false,
         address: Some(from),
         facts: Some(Facts::default()),
         ..Client::at(Stage::Ipxe)
-    };
-    let script = decide_script(&client, &config.catalog, &config.templates, (shelf, orders));
-    let script = script?;
-    let http = links::base(*at.ip(), config.server.http_port);
-    Ok(render(now, &script, (mac, &client), (&links::tftp_base(at), &http)))
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +371,12 @@ mod tests {
         let arch = Some(crate::boot::Arch::UefiX64);
         let client = Client { mac: Some(mac), facts: Some(facts), arch, ..Client::at(Stage::Ipxe) };
         let now = Snapshot { config, shelf: &Shelf::default() };
-        render_file((now, &Orders::default()), name, (mac, &client), "http://192.168.1.2:8080")
+        render_file(
+            (now, &Orders::default()),
+            name,
+            (mac, &client),
+            ("http://192.168.1.2:8080", None),
+        )
     }
 
     #[test]

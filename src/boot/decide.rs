@@ -13,11 +13,12 @@ use super::client::{Client, Stage};
 use super::event::{Boot, Starts, Step};
 use super::nbp::Nbp;
 use super::select::{Boots, Selection, Who, select};
-use super::settings::{BootPolicy, LocalBoot, NbpLadder, Option43};
+use super::settings::{BootPolicy, LocalBoot, NbpLadder, OnDiskFailure, Option43};
 use super::shelf::{Coming, Lack, Shelf};
 use super::state::MachineState;
 use super::state::orders::{Because, Orders};
 use super::templates::Templates;
+use super::wipes::on_disk_failure;
 use super::{Arch, Mac};
 
 /// What a client should load next.
@@ -42,12 +43,23 @@ pub struct Script {
     pub policy: BootPolicy,
     /// Why it goes to its disk, where that was not the config's word.
     pub because: Option<Because>,
+    /// Whether an order of the operator starts it.
+    pub is_armed: bool,
+    /// Whether an order starts it, or the first boot of its machine is due.
+    pub is_ordered_or_due: bool,
 }
 
 impl Script {
     /// One that nothing was ordered for.
     pub fn new(kind: Kind, who: Who) -> Self {
-        Self { kind, who, policy: BootPolicy::default(), because: None }
+        Self {
+            kind,
+            who,
+            policy: BootPolicy::default(),
+            because: None,
+            is_armed: false,
+            is_ordered_or_due: false,
+        }
     }
 
     /// What it does, as far as that decides the next boot.
@@ -61,6 +73,8 @@ impl Script {
             })),
             Kind::Menu(_) => Starts::Menu,
             Kind::LocalDisk(method) => Starts::Disk(*method),
+            Kind::Hold(Hold::DiskAgain(method)) => Starts::DiskAgain(*method),
+            Kind::Hold(Hold::Stay) => Starts::Hold,
             Kind::AskFacts => Starts::Question,
         }
     }
@@ -69,7 +83,11 @@ impl Script {
     pub fn awaits(&self) -> Option<&str> {
         match &self.kind {
             Kind::Waiting(profile, _) => profile.image.as_ref().map(|image| image.name.as_str()),
-            Kind::Profile(_) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
+            Kind::Profile(_)
+            | Kind::Menu(_)
+            | Kind::LocalDisk(_)
+            | Kind::Hold(_)
+            | Kind::AskFacts => None,
         }
     }
 }
@@ -85,8 +103,19 @@ pub enum Kind {
     Menu(LocalBoot),
     /// Go to the local disk.
     LocalDisk(LocalBoot),
+    /// Wait, and say why.
+    Hold(Hold),
     /// Ask again, with what iPXE can tell of the machine.
     AskFacts,
+}
+
+/// How a machine waits whose profile may not start by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Its disk is offered again after a minute, by this method.
+    DiskAgain(LocalBoot),
+    /// Until the operator decides.
+    Stay,
 }
 
 impl Kind {
@@ -234,14 +263,20 @@ pub fn decide_script(
     let tells_more = client.facts.is_none() && client.speaks_http;
     let policy = selection.policy;
     if selection.is_open && tells_more {
-        return Ok(Script { kind: Kind::AskFacts, who: selection.who, policy, because: None });
+        return Ok(Script { policy, ..Script::new(Kind::AskFacts, selection.who) });
     }
     let who = selection.who;
+    let is_armed = selection.because == Some(Because::Armed);
+    let is_ordered_or_due = is_armed || orders.completed.is_none();
     let because = selection.because.filter(|because| !because.is_network());
     let kind = match selection.boots {
         Boots::Ignore => return Err(Ignored::UnknownMachine),
         Boots::Menu => Kind::Menu(who.local_boot(None)),
         Boots::Local(profile) => Kind::LocalDisk(who.local_boot(profile.as_deref())),
+        Boots::Hold(profile) if because == Some(Because::DiskAgain) => {
+            Kind::Hold(Hold::DiskAgain(who.local_boot(Some(&profile))))
+        }
+        Boots::Hold(_) => Kind::Hold(Hold::Stay),
         Boots::Profile(profile) => Kind::of(&profile, &who),
     };
     let kind = choose(kind, &who, client, catalog);
@@ -269,9 +304,11 @@ pub fn decide_script(
                 None => Kind::Profile(profile),
             }
         }
-        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => kind,
+        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => {
+            kind
+        }
     };
-    Ok(Script { kind, who, policy, because })
+    Ok(Script { kind, who, policy, because, is_armed, is_ordered_or_due })
 }
 
 /// Whether it may be worth saying something of who boots this: see [`super::advice`].
@@ -318,12 +355,23 @@ fn not_answered(selection: &Selection) -> Option<Ignored> {
             | Kind::Profile(_)
             | Kind::Waiting(..)
             | Kind::Menu(_)
+            | Kind::Hold(_)
             | Kind::AskFacts => None,
         },
         Boots::Local(profile) => {
             let method = selection.who.local_boot(profile.as_deref());
-            if method == LocalBoot::Silent { silent(selection.because) } else { None }
+            // A hold stays silent.
+            let is_answered_again = selection.asks_again
+                && profile.as_ref().is_some_and(|profile| {
+                    on_disk_failure(profile, &selection.who) != OnDiskFailure::Hold
+                });
+            let is_silent = method == LocalBoot::Silent && !is_answered_again;
+            if is_silent { silent(selection.because) } else { None }
         }
+        Boots::Hold(profile) => match selection.who.local_boot(Some(profile)) {
+            LocalBoot::Silent => silent(selection.because),
+            LocalBoot::Exit | LocalBoot::Sanboot | LocalBoot::Http404 => None,
+        },
         Boots::Menu => None,
     }
 }
@@ -386,6 +434,7 @@ fn choose(kind: Kind, who: &Who, client: &Client, catalog: &Catalog) -> Kind {
             | Kind::Profile(_)
             | Kind::Waiting(..)
             | Kind::LocalDisk(_)
+            | Kind::Hold(_)
             | Kind::AskFacts,
             _,
         ) => kind,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::advice::Advice;
 use super::client::{Client, Stage};
 use super::cmdline::{KERNEL_NAME, initrd_name};
+use super::evidence::Doubt;
 use super::settings::{BootPolicy, LocalBoot, Option43};
 use super::verdict::Verdict;
 use super::{Arch, Mac};
@@ -188,6 +189,8 @@ pub enum Step {
     Leased {
         /// The server that it chose (option 54), where it said so.
         server: Option<Ipv4Addr>,
+        /// The relay that forwarded its request, if one did.
+        relay: Option<Ipv4Addr>,
     },
     /// A DHCPACK went out.
     Acknowledged {
@@ -195,6 +198,8 @@ pub enum Step {
         port: u16,
         /// The file name or URL that it was given.
         boot_file: String,
+        /// The relay that forwarded its request, if one did.
+        relay: Option<Ipv4Addr>,
     },
     /// It asked for a file's size over TFTP and went away, as UEFI does before it fetches it.
     Probed {
@@ -263,10 +268,24 @@ pub enum Step {
         /// How much.
         sent: Sent,
     },
-    /// Somebody has looked at its script, who is not the machine.
+    /// Its script was shown to somebody who is not known to be the machine.
     ScriptShown {
-        /// From where.
+        /// From where the request came.
         from: Ipv4Addr,
+        /// Why it is not taken for the machine's own.
+        doubt: Doubt,
+    },
+    /// The id of its boot came from a card that is not the machine's.
+    BootIdMisused {
+        /// From where the request came.
+        from: Ipv4Addr,
+        /// The card at that address.
+        card: Mac,
+    },
+    /// The operator has confirmed that this card is the machine's.
+    Confirmed {
+        /// The card.
+        card: Mac,
     },
     /// A transfer ended before its end.
     BrokenOff {
@@ -327,6 +346,10 @@ pub enum Starts {
     Menu,
     /// It goes to the local disk.
     Disk(LocalBoot),
+    /// It offers the local disk again, after a pause.
+    DiskAgain(LocalBoot),
+    /// It waits for the operator.
+    Hold,
     /// It has iPXE ask again.
     Question,
 }
@@ -386,6 +409,8 @@ impl Step {
             | Self::Stopped { .. }
             | Self::Armed { .. }
             | Self::Disarmed {}
+            | Self::BootIdMisused { .. }
+            | Self::Confirmed { .. }
             | Self::ScriptShown { .. }) => return other,
         };
         Self::BrokenOff { kind, file, sent, of, why }
@@ -416,6 +441,8 @@ impl Step {
             Self::Armed { .. } => "armed",
             Self::Disarmed {} => "disarmed",
             Self::ScriptShown { .. } => "looked at",
+            Self::BootIdMisused { .. } => "boot id misused",
+            Self::Confirmed { .. } => "confirmed",
         }
     }
 }
@@ -427,9 +454,11 @@ impl fmt::Display for Step {
                 let arch = arch.map_or_else(|| "?".to_owned(), |arch| arch.to_string());
                 write!(f, "offered {boot_file} ({arch}, {stage}, on {interface})")
             }
-            Self::Leased { server: Some(server) } => write!(f, "takes its lease from {server}"),
-            Self::Leased { server: None } => f.write_str("takes its lease"),
-            Self::Acknowledged { port, boot_file } => {
+            Self::Leased { server: Some(server), relay: _ } => {
+                write!(f, "takes its lease from {server}")
+            }
+            Self::Leased { server: None, relay: _ } => f.write_str("takes its lease"),
+            Self::Acknowledged { port, boot_file, relay: _ } => {
                 write!(f, "acknowledged {boot_file} on port {port}")
             }
             Self::Probed { file, sent: Sent { over, .. } } => {
@@ -475,9 +504,14 @@ impl fmt::Display for Step {
                 let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
                 write!(f, "armed: the network boots it {times}, {what}")
             }
-            Self::ScriptShown { from } => {
-                write!(f, "{from} has looked at its script, which is no step of its boot")
+            Self::ScriptShown { from, doubt } => {
+                write!(f, "showed its script to {from}, which is no step of its boot: {doubt}")
             }
+            Self::BootIdMisused { from, card } => write!(
+                f,
+                "alarm: {from} ({card}) has the id of its boot, and {card} is not its card; somebody reads its traffic, or two machines share an address"
+            ),
+            Self::Confirmed { card } => write!(f, "the operator has confirmed {card} as its card"),
             Self::Disarmed {} => f.write_str("disarmed: nothing is ordered for it any more"),
         }
     }

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::boot_id::BootId;
 use super::client::Facts;
 use super::{Arch, Client, Mac};
 
@@ -20,8 +21,23 @@ pub fn base(address: Ipv4Addr, port: u16) -> String {
 }
 
 /// The same for an iPXE without HTTP, to which everything comes over TFTP.
-pub fn tftp_base(at: SocketAddrV4) -> String {
-    format!("tftp://{at}")
+///
+/// iPXE sends nothing over TFTP that stands behind a `?`, so the id of a boot is a folder there.
+pub fn tftp_base(at: SocketAddrV4, id: Option<BootId>) -> String {
+    let folder = id.map(|id| format!("/{BOOT_FOLDER}{}", id.digits())).unwrap_or_default();
+    format!("tftp://{at}{folder}")
+}
+
+/// What the folder begins with that stands for a boot over TFTP.
+const BOOT_FOLDER: &str = "boot-";
+
+/// The id of the boot that a name over TFTP belongs to, and the name without it.
+pub fn of_boot(name: &str) -> (Option<BootId>, &str) {
+    let split = name.strip_prefix(BOOT_FOLDER).and_then(|rest| rest.split_once('/'));
+    match split.and_then(|(digits, rest)| Some((digits.parse().ok()?, rest))) {
+        Some((id, rest)) => (Some(id), rest),
+        None => (None, name),
+    }
 }
 
 /// A machine's script, as DHCP offers it: it must fit the BOOTP `file` field.
@@ -30,9 +46,9 @@ pub fn script(base: &str, mac: Mac) -> String {
 }
 
 /// The same script, as a script names it: with all that this client has told and chosen, so that
-/// asking again gets the same answer. There is always a query, so that more may follow an `&`.
-pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
-    let mut url = format!("{}?mac={mac}", script(base, mac));
+/// asking again gets the same answer, and with the id of its boot. There is always a query, so that more may follow an `&`.
+pub fn script_again(base: &str, mac: Mac, client: &Client, id: Option<BootId>) -> String {
+    let mut url = format!("{}?mac={mac}{}", script(base, mac), id_in_query(id));
     let mut add = |name: &str, value: &str| {
         url += &format!("&{name}={}", utf8_percent_encode(value, QUERY));
     };
@@ -62,6 +78,12 @@ pub fn script_again(base: &str, mac: Mac, client: &Client) -> String {
     url
 }
 
+fn id_in_query(id: Option<BootId>) -> String {
+    id.map(|id| format!("&{ID}={}", id.digits())).unwrap_or_default()
+}
+
+/// The id of the boot that a request belongs to.
+pub const ID: &str = "id";
 /// What iPXE adds to that address once it could not start the local disk.
 pub const NO_DISK: (&str, &str) = ("disk", "failed");
 /// What it adds once it has all that it boots, and the kernel did not start.
@@ -115,8 +137,9 @@ fn from_hex(digits: &str) -> Option<String> {
 }
 
 /// The names in a script's address.
-const TOLD: [&str; 13] = [
+const TOLD: [&str; 14] = [
     "mac",
+    ID,
     "uuid",
     "serial",
     "product",
@@ -164,14 +187,15 @@ const PLATFORMS: [(Arch, (&str, &str)); 6] = [
     (Arch::UefiRiscv64, ("efi", "riscv64")),
 ];
 
-/// Where a machine's own files are, each by its name behind this.
-pub fn files(base: &str, mac: Mac) -> String {
-    format!("{base}/files/{}/", mac.hyphenated())
+/// Where a machine's own files are, each by its name behind this: of the boot with this file id.
+pub fn files(base: &str, mac: Mac, file_id: Option<BootId>) -> String {
+    let folder = file_id.map(|id| format!("{}/", id.digits())).unwrap_or_default();
+    format!("{base}/files/{}/{folder}", mac.hyphenated())
 }
 
 /// One of a machine's own files, as an installer fetches it.
-pub fn file(base: &str, mac: Mac, name: &str) -> String {
-    files(base, mac) + name
+pub fn file(base: &str, mac: Mac, file_id: Option<BootId>, name: &str) -> String {
+    files(base, mac, file_id) + name
 }
 
 /// An NBP, for UEFI HTTP Boot: the address ends as the name does, in `.efi`.
@@ -179,12 +203,17 @@ pub fn nbp(base: &str, name: &str) -> String {
     format!("{base}/nbp/{name}")
 }
 
-/// A part of an image; the MAC tells whose fetch it is.
+/// A part of an image; the MAC and the id say which machine's boot the fetch belongs to.
 ///
 /// With the mark of the set that it is of, so that kernel and initrd are of one, whatever is taken up in between.
-pub fn image(base: &str, (image, part): (&str, &str), mac: Mac, mark: Option<&str>) -> String {
+pub fn image(
+    base: &str,
+    (image, part): (&str, &str),
+    (mac, id): (Mac, Option<BootId>),
+    mark: Option<&str>,
+) -> String {
     let set = mark.map(|mark| format!("&set={mark}")).unwrap_or_default();
-    format!("{base}/images/{image}/{part}?mac={mac}{set}")
+    format!("{base}/images/{image}/{part}?mac={mac}{}{set}", id_in_query(id))
 }
 
 #[cfg(test)]
@@ -198,7 +227,7 @@ mod tests {
             facts: Some(Facts { serial: Some(serial.into()), ..Facts::default() }),
             ..Client::at(super::super::Stage::Ipxe)
         };
-        let again = script_again("http://x", Mac::new([2; 6]), &client);
+        let again = script_again("http://x", Mac::new([2; 6]), &client, None);
         let query = again.split_once('?').unwrap().1;
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_&=:".contains(c);
         assert!(query.chars().all(is_plain), "{query}");
@@ -213,7 +242,7 @@ mod tests {
         let facts =
             Facts { nic: "14e4:1639".parse().ok(), has_v2: Some(false), ..Facts::default() };
         let client = Client { facts: Some(facts), ..Client::at(super::super::Stage::Ipxe) };
-        let again = script_again("http://x", Mac::new([2; 6]), &client);
+        let again = script_again("http://x", Mac::new([2; 6]), &client, None);
         assert!(again.ends_with("&v2=no&nic=01-14-e4-16-39"), "{again}");
         let told = told(again.split_once('?').unwrap().1);
         assert_eq!((has_v2(&told["v2"]), told["nic"].as_str()), (Some(false), "01-14-e4-16-39"));
@@ -230,6 +259,27 @@ mod tests {
         }
         assert_eq!(told("serial_hex=ff")["serial"], "\u{fffd}");
         assert_eq!(told("serial=CZ%201&vendor=%C3%96")["serial"], "CZ 1");
+    }
+
+    #[test]
+    fn the_id_of_a_boot_stands_in_every_address_of_it() {
+        let (id, mac) = (BootId::new([0xab; 16]), Mac::new([2; 6]));
+        let digits = "ab".repeat(16);
+        let again = script_again("http://x", mac, &Client::at(super::super::Stage::Ipxe), Some(id));
+        assert_eq!(told(again.split_once('?').unwrap().1)[ID], digits);
+        assert!(
+            image("http://x", ("i", "kernel"), (mac, Some(id)), None)
+                .ends_with(&format!("&id={digits}"))
+        );
+        let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 69);
+        assert_eq!(tftp_base(at, Some(id)), format!("tftp://127.0.0.1:69/boot-{digits}"));
+        assert_eq!(
+            of_boot(&format!("boot-{digits}/images/i/kernel")),
+            (Some(id), "images/i/kernel")
+        );
+        for other in ["boot-x/images/i/kernel", "images/i/kernel", "boot-", ""] {
+            assert_eq!(of_boot(other), (None, other));
+        }
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::time::Duration;
 use minijinja::{Value, context};
 
 use super::advice::{Advice, Booted, advise};
+use super::boot_id::BootId;
 use super::catalog::{Catalog, Profile};
 use super::cmdline::{self, CmdlineError};
-use super::decide::{Kind, Script};
+use super::decide::{Hold, Kind, Script};
 use super::select::Who;
 use super::settings::{LocalBoot, Settings, Var};
 use super::shelf::Shelf;
@@ -32,6 +33,10 @@ pub struct Scene<'a> {
     pub base: &'a str,
     /// The same over HTTP: an installer has it, also where the iPXE before it had not.
     pub http: &'a str,
+    /// The id of its boot, where it stands behind a `?`.
+    pub id: Option<BootId>,
+    /// The id of its answer files.
+    pub file_id: Option<BootId>,
     /// Which images are here.
     pub shelf: &'a Shelf,
 }
@@ -103,7 +108,7 @@ fn fill(
     catalog: &Catalog,
     scene: Scene<'_>,
 ) -> Result<Rendered, Refusal> {
-    let Script { kind, who, policy: _, because } = script;
+    let Script { kind, who, because, policy: _, is_armed: _, is_ordered_or_due: _ } = script;
     let (template, own, does) = match kind {
         Kind::Profile(profile) => (
             profile.script.as_str(),
@@ -138,11 +143,23 @@ fn fill(
             let does = format!("to its local disk by {does}{told}");
             ("local-disk", context! { local_boot => method, because }, does)
         }
+        Kind::Hold(hold) => {
+            let (method, does) = match hold {
+                Hold::DiskAgain(method) => {
+                    (Some(method.word()), "its local disk again after a minute")
+                }
+                Hold::Stay => (None, "holds"),
+            };
+            let because = because.map(|because| because.to_string()).unwrap_or_default();
+            let does = format!("{does}: {because}");
+            let seconds = super::state::DISK_AGAIN.as_secs();
+            ("hold", context! { local_boot => method, because, seconds }, does)
+        }
         Kind::AskFacts => ("ask-facts", context! {}, "asked what machine it is".to_owned()),
     };
     let profile = match kind {
         Kind::Profile(profile) | Kind::Waiting(profile, _) => Some(&**profile),
-        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => None,
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => None,
     };
     if !templates.knows(template) {
         return Err(Refusal::NoTemplate(template.to_owned()));
@@ -180,7 +197,7 @@ pub fn render_file(
 ) -> Result<String, Refusal> {
     let profile = match &script.kind {
         Kind::Profile(profile) | Kind::Waiting(profile, _) => profile,
-        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::AskFacts => {
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => {
             let why = "the machine boots no profile, and so has no files";
             return Err(Refusal::NoFile(why.to_owned()));
         }
@@ -211,10 +228,16 @@ pub fn render_autoexec(templates: &Templates, base: &str) -> Result<String, Refu
 /// The script of a machine that cannot boot: it says why on the machine's console, and asks again
 /// half a minute later, so that a mended config needs no walk to the machine.
 pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal) -> String {
+    render_withheld(templates, scene, &refusal.to_string())
+}
+
+/// The same of a machine whose script is withheld.
+pub fn render_withheld(templates: &Templates, scene: Scene<'_>, reason: &str) -> String {
     let values = context! {
         machine => context! { mac => scene.mac.to_string() },
-        reason => refusal.to_string(),
-        script_url => links::script_again(scene.base, scene.mac, scene.client),
+        reason,
+        script_url => links::script_again(scene.base, scene.mac, scene.client, scene.id),
+        asks_dhcp => scene.id.is_none(),
     };
     let own = templates.script("refused", &values);
     own.unwrap_or_else(|_| {
@@ -241,7 +264,7 @@ fn kernel_arguments(line: &str) -> Option<&str> {
 
 /// What every template may use.
 fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Value {
-    let Scene { client, mac, base, http, shelf: _ } = scene;
+    let Scene { client, mac, base, http, id, file_id, shelf: _ } = scene;
     let machine = who.machine.as_deref();
     let network = machine.map(|machine| &machine.network);
     let facts = client.facts.as_ref();
@@ -252,13 +275,13 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         .map(|profile| files(who, profile))
         .into_iter()
         .flatten()
-        .map(|(name, _)| (name, Value::from_safe_string(links::file(http, mac, name))))
+        .map(|(name, _)| (name, Value::from_safe_string(links::file(http, mac, file_id, name))))
         .collect();
-    let script_url = links::script_again(base, mac, client);
+    let script_url = links::script_again(base, mac, client, id);
     let start_url = client
         .choice
         .is_some()
-        .then(|| links::script_again(base, mac, &Client { choice: None, ..client.clone() }));
+        .then(|| links::script_again(base, mac, &Client { choice: None, ..client.clone() }, id));
     let uuid = client.uuid.or_else(|| machine?.uuid);
     let told_serial = facts.and_then(|facts| facts.serial.as_ref());
     let serial = told_serial.or_else(|| machine?.serial.as_ref());
@@ -293,7 +316,7 @@ fn common_values(who: &Who, profile: Option<&Profile>, scene: Scene<'_>) -> Valu
         group => who.group.as_ref().map(|group| &group.name),
         profile => context! { name => profile.map(|profile| &profile.name) },
         files => urls,
-        files_url => links::files(http, mac),
+        files_url => links::files(http, mac, file_id),
         base => base,
         script_url => &script_url,
         start_url => start_url.as_ref().unwrap_or(&script_url),
@@ -319,7 +342,8 @@ fn boot_values(profile: &Profile, who: &Who, scene: Scene<'_>) -> Result<Value, 
     };
     let line = cmdline::kernel_line(profile, image, who, scene.shelf)?;
     let file = |name: &str, part| {
-        links::image(scene.base, (&image.name, name), scene.mac, scene.shelf.mark(part))
+        let whose = (scene.mac, scene.id);
+        links::image(scene.base, (&image.name, name), whose, scene.shelf.mark(part))
     };
     let initrds: Vec<Value> = image
         .files
@@ -370,7 +394,7 @@ fn menu_values(catalog: &Catalog, local_boot: LocalBoot, scene: Scene<'_>) -> Va
         .iter()
         .map(|profile| {
             let choosing = Client { choice: Some(profile.name.clone()), ..scene.client.clone() };
-            let url = links::script_again(scene.base, scene.mac, &choosing);
+            let url = links::script_again(scene.base, scene.mac, &choosing, scene.id);
             context! { name => &profile.name, url }
         })
         .collect();
@@ -423,7 +447,15 @@ mod tests {
 
     fn scene() -> Scene<'static> {
         let base = "http://192.168.1.2:8080";
-        Scene { client: &CLIENT, mac: MAC, base, http: base, shelf: &SHELF }
+        Scene {
+            client: &CLIENT,
+            mac: MAC,
+            base,
+            http: base,
+            id: None,
+            file_id: None,
+            shelf: &SHELF,
+        }
     }
 
     fn arguments(word: &str) -> Settings {

@@ -12,7 +12,8 @@ use super::catalog::{Catalog, Group, Machine, Profile, Unknown};
 use super::client::Client;
 use super::pattern::Fit;
 use super::settings::{BootPolicy, LocalBoot, Settings};
-use super::state::orders::{Because, Orders};
+use super::state::orders::{Because, Orders, Stakes};
+use super::wipes::{on_disk_failure, wipes};
 
 /// The entries that are for a client.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Selection {
     pub policy: BootPolicy,
     /// Why it is the network, or the disk, where that is no matter of the config alone.
     pub because: Option<Because>,
+    /// Whether its firmware asks DHCP again though silence left it to its disk.
+    pub asks_again: bool,
 }
 
 /// What a client boots.
@@ -47,6 +50,8 @@ pub enum Boots {
     Menu,
     /// Its local disk, instead of this profile where it has one.
     Local(Option<Arc<Profile>>),
+    /// Nothing until its disk is offered again or the operator decides, instead of this profile.
+    Hold(Arc<Profile>),
     /// Nothing: it is not answered.
     Ignore,
 }
@@ -77,7 +82,9 @@ impl Selection {
     /// The profile, where it boots one.
     pub fn profile(&self) -> Option<&Profile> {
         match &self.boots {
-            Boots::Profile(profile) | Boots::Local(Some(profile)) => Some(profile),
+            Boots::Profile(profile) | Boots::Local(Some(profile)) | Boots::Hold(profile) => {
+                Some(profile)
+            }
             Boots::Menu | Boots::Local(None) | Boots::Ignore => None,
         }
     }
@@ -125,12 +132,20 @@ pub fn select(client: &Client, catalog: &Catalog) -> Selection {
 
 impl Selection {
     fn of_the_config(who: Who, boots: Boots, is_open: bool) -> Self {
-        Self { who, boots, is_open, policy: BootPolicy::default(), because: None }
+        Self {
+            who,
+            boots,
+            is_open,
+            policy: BootPolicy::default(),
+            because: None,
+            asks_again: false,
+        }
     }
 
     /// What the client boots now, given what was ordered for it and has become of it.
     pub fn now(mut self, catalog: &Catalog, orders: &Orders) -> Self {
         self.policy = self.first(|said| said.boot).unwrap_or_default();
+        self.asks_again = orders.asks_again;
         let own = self.profile().map(|profile| profile.name.as_str());
         let ordered = orders.armed.as_ref().and_then(|armed| armed.profile.as_deref());
         let Some(other) = ordered.filter(|name| own != Some(*name)) else {
@@ -150,10 +165,19 @@ impl Selection {
 
     fn by(mut self, orders: &Orders) -> Self {
         if let Boots::Profile(profile) = &self.boots {
-            let because = orders.because(self.policy, &profile.name);
+            let profile = Arc::clone(profile);
+            let stakes = Stakes {
+                wipes: wipes(&profile, &self.who),
+                on_disk_failure: on_disk_failure(&profile, &self.who),
+            };
+            let because = orders.because(self.policy, &profile.name, stakes);
             self.because = Some(because);
-            if !because.is_network() {
-                self.boots = Boots::Local(Some(Arc::clone(profile)));
+            if because == Because::DiskMenu {
+                self.boots = Boots::Menu;
+            } else if because.is_hold() {
+                self.boots = Boots::Hold(profile);
+            } else if !because.is_network() {
+                self.boots = Boots::Local(Some(profile));
             }
         }
         self

@@ -12,12 +12,16 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use self::chain::Chain;
-use self::journey::{Journey, ONE_ATTEMPT, Reached, Start};
+use self::journey::{Journey, ONE_ATTEMPT, Reached};
 use self::ladder::Ladder;
+use self::open_boot::FileGrants;
+pub use self::open_boot::OpenBoot;
 use self::orders::Orders;
+use super::boot_id::BootId;
 use super::client::{Client, Stage};
 use super::event::{Event, Starts, Step};
-use super::settings::{LocalBoot, Option43};
+use super::evidence::{Doubt, Neighbour, Sender, Sightings, locate};
+use super::settings::Option43;
 use super::time::Time;
 use super::verdict::{self, Verdict};
 use super::{Arch, Mac};
@@ -25,10 +29,17 @@ use super::{Arch, Mac};
 mod chain;
 pub mod journey;
 pub mod ladder;
+pub mod open_boot;
 pub mod orders;
 
+/// The DHCP server port.
+const DHCP_PORT: u16 = 67;
 /// How soon a machine that was sent to its disk, and is back in PXE, has no disk that boots.
 const BACK: Duration = Duration::from_mins(3);
+/// How long a script waits before it offers a disk again that did not boot.
+pub const DISK_AGAIN: Duration = Duration::from_mins(1);
+/// How soon a request without an id, of a machine whose DHCP is not seen, is of the boot that is open.
+const SAME_START: Duration = Duration::from_secs(20);
 /// How many cards are remembered that were sent to the disk.
 const MOST_CARDS: usize = 16;
 
@@ -69,9 +80,62 @@ pub struct MachineState {
     pub journey: Option<Box<Journey>>,
     #[serde(skip_serializing_if = "is_default")]
     chain: Chain,
-    /// Which of its cards were sent to the disk, and when.
+    /// Which of its cards a boot has sent to the disk, and when.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    at_disk: Vec<AtDisk>,
+    sent_to_disk: Vec<SentToDisk>,
+    /// Which of its cards DHCP left to the disk by silence, and when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_in_silence: Vec<SentToDisk>,
+    /// When and where it was seen on its way to its script.
+    #[serde(skip_serializing_if = "is_default")]
+    pub sightings: Sightings,
+    /// The boot that it has opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<Box<OpenBoot>>,
+    /// The answer files that its last boots may fetch.
+    #[serde(skip_serializing_if = "FileGrants::is_empty")]
+    pub files: FileGrants,
+    /// The cards that the operator has confirmed as its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub confirmed: Vec<Mac>,
+    /// When the id of one of its boots came from a card that is not its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Alarm>,
+}
+
+/// That the id of a boot came from a card that is not the machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// When, the last time.
+    pub at: Time,
+    /// From where.
+    pub from: Ipv4Addr,
+    /// The card there.
+    pub card: Mac,
+}
+
+/// A request that could be part of a boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// Where it comes from.
+    pub sender: Sender<'a>,
+    /// The boot id that it carries.
+    pub id: Option<BootId>,
+    /// Whether it asks for a script, which can open a boot.
+    pub is_for_script: bool,
+    /// Whether DHCP is ours, so that a machine that boots is seen there.
+    pub sees_dhcp: bool,
+}
+
+/// How a request belongs to a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It carries the id of the open boot.
+    Continues,
+    /// It carries no id, and the open boot has begun since the machine was last seen to start.
+    Joins,
+    /// It opens a boot, from this card.
+    Opens(Mac),
 }
 
 /// What need not be written.
@@ -79,22 +143,37 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A card that was sent to the disk: where a machine has two, its firmware tries one after the other before
-/// its disk.
+/// A card that was sent to the disk: the firmware of a machine with two tries one after the other before the
+/// disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct AtDisk {
-    start: Start,
-    is_silent: bool,
+struct SentToDisk {
+    card: Mac,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
     at: Time,
+    /// Whether the script waits for a minute first.
+    #[serde(default)]
+    is_delayed: bool,
 }
 
-impl AtDisk {
-    /// Whether who starts so now has come back from there.
-    fn is_back(&self, start: Start, now: Time) -> bool {
-        let is_it = (self.start.mac, self.start.stage) == (start.mac, start.stage);
-        // Who was left to its disk by silence asks on for a while.
-        let asks_still = self.is_silent && now.is_within(ONE_ATTEMPT, self.at);
-        is_it && !asks_still && now.is_within(BACK, self.at)
+impl SentToDisk {
+    fn is_of(&self, card: Mac, stage: Option<Stage>) -> bool {
+        (self.card, self.stage) == (card, stage)
+    }
+
+    /// Whether a start at `now` means that the disk did not boot.
+    fn is_back(&self, now: Time) -> bool {
+        let delay = if self.is_delayed { DISK_AGAIN } else { Duration::ZERO };
+        now.is_within(BACK + delay, self.at)
+    }
+
+    /// Adds this one to a list, in the place of an earlier one of the same card and stage.
+    fn note(self, list: &mut Vec<Self>) {
+        list.retain(|sent| !sent.is_of(self.card, self.stage));
+        if list.len() == MOST_CARDS {
+            list.remove(0);
+        }
+        list.push(self);
     }
 }
 
@@ -103,22 +182,109 @@ impl MachineState {
     pub fn ends(&self, event: &Event, at: SystemTime) -> Option<Step> {
         let at = Time::from(at);
         let before = self.journey.as_deref()?;
-        let begun = Journey::begun(Some(before), event, at)?;
+        Journey::begun(Some(before), event, at)?;
         let after = at.since(before.last).unwrap_or_default();
-        let is_back = match begun.start {
-            Some(start) => self.sent_to_disk(start, at).is_some(),
-            None => before.is_back_unseen(at),
-        };
-        let verdict = if is_back {
-            let mut at_disk = before.clone();
-            at_disk.reached = Reached::Disk;
-            verdict::verdict(&at_disk, self.arch, after)
-        } else if before.is_told || before.reached == Reached::Disk {
-            None
-        } else {
-            verdict::verdict(before, self.arch, after)
-        };
+        let is_over = before.is_told || before.reached == Reached::Disk;
+        let verdict = if is_over { None } else { verdict::verdict(before, self.arch, after) };
         verdict.map(|verdict| Step::Stopped { verdict })
+    }
+
+    /// How a request belongs to a boot of this machine: the one place where a boot is opened, or is not.
+    ///
+    /// # Errors
+    /// Why the request is not taken for the machine's own.
+    pub fn admit(&self, asking: Asking<'_>, now: SystemTime) -> Result<Part, Doubt> {
+        let now = Time::from(now);
+        let Asking { sender, id, is_for_script, sees_dhcp } = asking;
+        let open = self.open.as_deref().filter(|open| open.is_open(now));
+        if let Some(open) = open.filter(|open| id == Some(open.id)) {
+            return match locate(sender, &self.sightings, now) {
+                Ok(_) => Ok(Part::Continues),
+                // The id proves more than the address, unless another card has that.
+                Err(Doubt::NoNeighbour(address) | Doubt::NotRelayed(address))
+                    if address == open.address =>
+                {
+                    Ok(Part::Continues)
+                }
+                Err(doubt) => Err(doubt),
+            };
+        }
+        let card = locate(sender, &self.sightings, now)?;
+        if !is_for_script {
+            return Err(Doubt::NoBoot);
+        }
+        let address = sender.address;
+        let is_off_link = sender.neighbour == Neighbour::OffLink;
+        if (sees_dhcp || is_off_link) && !self.sightings.is_booting(address, now) {
+            return Err(Doubt::NotBooting);
+        }
+        let is_same_start = |open: &&OpenBoot| {
+            open.card == card
+                && match self.sightings.last(address) {
+                    Some(last) if sees_dhcp => last <= open.opened,
+                    Some(_) | None => now.is_within(SAME_START, open.last),
+                }
+        };
+        Ok(open.filter(is_same_start).map_or(Part::Opens(card), |_| Part::Joins))
+    }
+
+    /// The disk failure that the opening of a boot from this card shows, to be applied before it opens.
+    pub fn returns(&self, card: Mac, now: SystemTime) -> Option<Step> {
+        let now = Time::from(now);
+        let stage = self.sightings.stage();
+        let sent = self.sent_to_disk.iter().find(|sent| sent.is_of(card, stage))?;
+        if !sent.is_back(now) {
+            return None;
+        }
+        let after = now.since(sent.at).unwrap_or_default();
+        let mut at_disk = self.journey.as_deref().cloned().unwrap_or_else(|| Journey::at_disk(now));
+        at_disk.reached = Reached::Disk;
+        let verdict = verdict::verdict(&at_disk, self.arch, after)?;
+        Some(Step::Stopped { verdict })
+    }
+
+    /// Opens a boot, which closes the one before.
+    pub fn open(
+        &mut self,
+        (id, file_id): (BootId, BootId),
+        (card, address): (Mac, Ipv4Addr),
+        now: SystemTime,
+    ) {
+        let now = Time::from(now);
+        self.address = Some(address);
+        self.first_seen.get_or_insert(now);
+        self.last_seen = Some(now);
+        self.open = Some(Box::new(OpenBoot {
+            id,
+            file_id,
+            opened: now,
+            last: now,
+            card,
+            stage: self.sightings.stage(),
+            address,
+            secrets: 0,
+            boot: None,
+            orders: None,
+            fetched: std::collections::BTreeSet::new(),
+            is_complete: false,
+        }));
+        // A request of its own has reached us: its NBP works.
+        self.chain = Chain::default();
+    }
+
+    /// Keeps the open boot open.
+    pub fn hear(&mut self, address: Ipv4Addr, now: SystemTime) {
+        if let Some(open) = &mut self.open {
+            open.last = Time::from(now);
+            self.address = Some(address);
+        }
+    }
+
+    /// Counts a script with a secret that the open boot is given.
+    pub fn count_secret(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.secrets = open.secrets.saturating_add(1);
+        }
     }
 
     /// What is to be said where nothing was heard of its boot for too long.
@@ -136,62 +302,97 @@ impl MachineState {
         journey.is_some_and(|journey| verdict::patience(journey).is_some())
     }
 
-    /// What is to be said where iPXE tells that it could not start the disk.
+    /// What is to be said where iPXE reports, in its open boot, that it could not start the disk.
     pub fn disk_failed(&self) -> Option<Step> {
+        self.open.as_ref()?;
         let verdict = verdict::told(verdict::SANBOOT_FAILED, self.journey.as_ref()?);
         verdict.map(|verdict| Step::Stopped { verdict })
     }
 
-    /// What is to be said where iPXE tells that it has all that it boots, and could not start it.
+    /// What is to be said where iPXE reports, in its open boot, that it has all that it boots and could not
+    /// start it.
     pub fn kernel_failed(&self) -> Option<Step> {
-        let journey = self.journey.as_ref().filter(|journey| journey.reached == Reached::All)?;
+        self.open.as_ref().filter(|open| open.is_complete)?;
+        let journey = self.journey.as_ref()?;
         let verdict = verdict::told(verdict::KERNEL_DOES_NOT_START, journey);
         verdict.map(|verdict| Step::Stopped { verdict })
     }
 
-    /// Takes up what happened at `at`.
-    pub fn apply(&mut self, event: &Event, at: SystemTime) {
+    /// Applies what happened at `at`, to the request of which `id` belonged if it belonged to a boot.
+    ///
+    /// Effects on orders need that this boot is the open one: see [`super::evidence::Effect`].
+    pub fn apply(&mut self, event: &Event, id: Option<BootId>, at: SystemTime) {
         let at = Time::from(at);
         if is_of_the_machine(&event.step) {
             self.first_seen.get_or_insert(at);
             self.last_seen = Some(at);
-            self.address = event.subject.address.or(self.address);
         }
         if let Some(begun) = Journey::begun(self.journey.as_deref(), event, at) {
             self.journey = Some(Box::new(begun));
         }
         self.chain.apply(event, at);
-        let had_all = self.has_all();
         if let Some(journey) = &mut self.journey {
             journey.apply(event, at);
         }
+        let is_of_open = id.is_some() && self.open.as_ref().map(|open| open.id) == id;
         match &event.step {
             Step::Offered { arch, stage, .. } => {
                 self.arch = arch.or(self.arch);
+                self.sightings.discover(*stage);
                 match stage {
                     Stage::Pxe | Stage::HttpBoot => self.ladder.start(*arch),
                     Stage::Ipxe => {}
+                }
+            }
+            Step::Leased { relay, .. } => self.sightings.request(*relay, at),
+            Step::Acknowledged { relay, port, .. } => {
+                if *port == DHCP_PORT {
+                    self.sightings.request(*relay, at);
+                } else if let Some(address) = event.subject.address {
+                    self.see_fetch(address, at);
+                }
+            }
+            Step::Probed { .. } | Step::NbpSent { .. } | Step::AutoexecSent { .. } => {
+                if let Some(address) = event.subject.address {
+                    self.see_fetch(address, at);
                 }
             }
             Step::ScriptServed { starts, client, .. } => {
                 self.client = Some(client.clone());
                 self.come_to_script();
                 match starts {
-                    Starts::Disk(_) => self.send_to_disk(at),
-                    Starts::Boot(_) => self.begin(),
-                    Starts::Menu | Starts::Question => {}
+                    Starts::Disk(_) if is_of_open => self.send_to_disk(false, at),
+                    Starts::DiskAgain(_) if is_of_open => self.send_to_disk(true, at),
+                    Starts::Boot(boot) if is_of_open => self.start(boot),
+                    Starts::Disk(_)
+                    | Starts::DiskAgain(_)
+                    | Starts::Boot(_)
+                    | Starts::Hold
+                    | Starts::Menu
+                    | Starts::Question => {}
                 }
             }
             Step::WaitServed { client, .. } => {
                 self.client = Some(client.clone());
                 self.come_to_script();
             }
-            Step::LeftToItsDisk { .. } => self.send_to_disk(at),
-            Step::ImageSent { .. } if !had_all && self.has_all() => self.complete(at),
-            Step::Stopped { verdict } => self.stop(verdict, at),
+            Step::LeftToItsDisk { at: Some((stage, _)), .. } => {
+                self.sightings.discover(*stage);
+                if let Some(card) = event.subject.mac {
+                    let left = SentToDisk { card, stage: Some(*stage), at, is_delayed: false };
+                    left.note(&mut self.left_in_silence);
+                }
+            }
+            Step::LeftToItsDisk { at: None, .. } if is_of_open => self.send_to_disk(false, at),
+            Step::ImageSent { file, .. } if is_of_open => {
+                let is_complete = self.open.as_mut().is_some_and(|open| open.fetch(file));
+                if is_complete {
+                    self.complete(at);
+                }
+            }
+            Step::Stopped { verdict } => self.stop(verdict, is_of_open, at),
             Step::Armed { profile, times } => {
                 self.orders.is_disarmed = false;
-                self.orders.disk_failed = None;
                 self.expect_back();
                 self.orders.armed =
                     Some(orders::Arming { since: at, profile: profile.clone(), times: *times });
@@ -199,15 +400,19 @@ impl MachineState {
             Step::Disarmed {} => {
                 self.orders.armed = None;
                 self.orders.is_disarmed = true;
+                self.expect_back();
             }
-            Step::Acknowledged { .. }
-            | Step::Advised { .. }
-            | Step::Leased { .. }
-            | Step::Probed { .. }
+            Step::BootIdMisused { from, card } => {
+                self.alarm = Some(Alarm { at, from: *from, card: *card });
+            }
+            Step::Confirmed { card } => {
+                self.confirmed.retain(|known| known != card);
+                self.confirmed.push(*card);
+            }
+            Step::Advised { .. }
             | Step::ScriptShown { .. }
-            | Step::NbpSent { .. }
-            | Step::AutoexecSent { .. }
             | Step::CompanionSent { .. }
+            | Step::LeftToItsDisk { at: None, .. }
             | Step::ImageSent { .. }
             | Step::FileSent { .. }
             | Step::BrokenOff { .. }
@@ -216,8 +421,10 @@ impl MachineState {
         }
     }
 
-    fn has_all(&self) -> bool {
-        self.journey.as_ref().is_some_and(|journey| journey.reached == Reached::All)
+    /// Notes a fetch from this address, which the neighbour table says is the machine's.
+    fn see_fetch(&mut self, address: Ipv4Addr, at: Time) {
+        self.sightings.fetch(address, at);
+        self.address = Some(address);
     }
 
     /// It has its script: what its firmware got has worked.
@@ -231,8 +438,13 @@ impl MachineState {
         }
     }
 
-    /// Its script boots something.
-    fn begin(&mut self) {
+    /// Notes what the script of the open boot boots.
+    fn start(&mut self, boot: &super::event::Boot) {
+        let Self { open, orders, files, .. } = self;
+        if let Some(open) = open {
+            open.start(boot, orders);
+            files.add(open);
+        }
         if let Some(journey) = &mut self.journey {
             journey.orders = Some(self.orders.clone());
         }
@@ -242,42 +454,38 @@ impl MachineState {
     fn undo(&mut self) {
         if let Some(journey) = &mut self.journey {
             journey.undo();
-            if let Some(before) = &journey.orders {
+        }
+        if let Some(open) = &mut self.open
+            && open.is_complete
+        {
+            open.undo();
+            if let Some(before) = &open.orders {
                 self.orders = self.orders.resumed(before);
                 self.boots = self.boots.saturating_sub(1);
             }
         }
     }
 
-    /// It has all that it needs.
+    /// The open boot has all that it needs.
     fn complete(&mut self, at: Time) {
-        let Some(journey) = &self.journey else {
-            return;
-        };
-        if let (Some(boot), Some(before)) = (&journey.boot, &journey.orders) {
+        if let Some(OpenBoot { boot: Some(boot), orders: Some(before), .. }) = self.open.as_deref()
+        {
             self.orders.complete(boot, before, at);
         }
         self.boots += 1;
         self.failures = 0;
         self.verdict = None;
-        self.at_disk.clear();
+        self.sent_to_disk.clear();
+        self.left_in_silence.clear();
     }
 
-    fn send_to_disk(&mut self, at: Time) {
+    /// Notes that the open boot was sent to the disk.
+    fn send_to_disk(&mut self, is_delayed: bool, at: Time) {
         self.forgive();
-        let Some((start, is_silent)) = self
-            .journey
-            .as_ref()
-            .and_then(|journey| Some((journey.start?, journey.to_disk == Some(LocalBoot::Silent))))
-        else {
-            return;
-        };
-        let is_it = |sent: &AtDisk| (sent.start.mac, sent.start.stage) == (start.mac, start.stage);
-        self.at_disk.retain(|sent| !is_it(sent));
-        if self.at_disk.len() == MOST_CARDS {
-            self.at_disk.remove(0);
+        if let Some(OpenBoot { card, stage, .. }) = self.open.as_deref() {
+            let sent = SentToDisk { card: *card, stage: *stage, at, is_delayed };
+            sent.note(&mut self.sent_to_disk);
         }
-        self.at_disk.push(AtDisk { start, is_silent, at });
     }
 
     /// What came to nothing before is over, unless it is that disk.
@@ -288,15 +496,15 @@ impl MachineState {
         }
     }
 
-    fn stop(&mut self, verdict: &Verdict, at: Time) {
+    fn stop(&mut self, verdict: &Verdict, is_of_open: bool, at: Time) {
         self.failures = self.failures.saturating_add(1);
         self.verdict = Some(Box::new(verdict.clone()));
-        if verdict.rule == verdict::KERNEL_DOES_NOT_START {
+        if verdict.rule == verdict::KERNEL_DOES_NOT_START && is_of_open {
             self.undo();
         }
-        if verdict.reached == Reached::Disk {
-            self.orders.disk_failed = Some(at);
-            self.at_disk.clear();
+        if verdict.reached == Reached::Disk && is_of_open {
+            self.orders.fail_disk(verdict.rule == verdict::SANBOOT_FAILED, at);
+            self.sent_to_disk.clear();
         }
         let is_firmware = self
             .journey
@@ -309,43 +517,42 @@ impl MachineState {
         }
     }
 
-    /// Somebody has ordered that it boots anew: that it comes back from its disk shows nothing.
+    /// The operator has decided what the machine boots: that it comes back from its disk shows nothing.
     fn expect_back(&mut self) {
-        self.at_disk.clear();
+        self.orders.forgive_disk();
+        self.sent_to_disk.clear();
+        self.left_in_silence.clear();
         let at_disk = self.journey.as_mut().filter(|journey| journey.reached == Reached::Disk);
         if let Some(journey) = at_disk {
             journey.is_told = true;
         }
     }
 
-    fn sent_to_disk(&self, start: Start, now: Time) -> Option<&AtDisk> {
-        self.at_disk.iter().find(|sent| sent.is_back(start, now))
+    /// Whether a machine that was left to its disk by silence is answered again, since its disk may not boot.
+    /// That is a claim, which any neighbour can make: the machine then opens a boot, whose script sends it to
+    /// its disk, and only its return from there counts.
+    fn breaks_silence(&self, card: Mac, stage: Stage, now: Time) -> bool {
+        let of_this = |list: &[SentToDisk]| {
+            list.iter()
+                .find(|sent| sent.is_of(card, Some(stage)))
+                .filter(|sent| sent.is_back(now))
+                .cloned()
+        };
+        // Firmware that gets no answer asks on for a while.
+        let asks_anew =
+            of_this(&self.left_in_silence).is_some_and(|left| !now.is_within(ONE_ATTEMPT, left.at));
+        let is_running_nbp = stage == Stage::Ipxe && self.chain.runs_our_nbp(now);
+        asks_anew || is_running_nbp || of_this(&self.sent_to_disk).is_some()
     }
 
     /// The orders that hold for who asks now; at DHCP it is known what has started.
     pub fn orders(&self, start: Option<(Mac, Stage, u32)>, now: SystemTime) -> Orders {
         let now = Time::from(now);
         let mut orders = self.orders.clone();
-        match start {
-            Some((mac, stage, xid)) => {
-                if self.sent_to_disk(Start { mac, stage, xid }, now).is_some() {
-                    orders.disk_failed = Some(now);
-                }
-            }
-            None => {
-                if self.journey.as_ref().is_some_and(|journey| journey.is_back_unseen(now)) {
-                    orders.disk_failed = Some(now);
-                }
-            }
-        }
+        orders.forget_old_returns(now);
+        orders.asks_again =
+            start.is_some_and(|(card, stage, _)| self.breaks_silence(card, stage, now));
         orders
-    }
-
-    /// The orders under which the boot that is under way was begun: what it fetches later, as an installer
-    /// its answers, is of that boot, though it counts as completed by then.
-    pub fn orders_under_way(&self) -> Orders {
-        let begun = self.journey.as_ref().and_then(|journey| journey.orders.clone());
-        begun.unwrap_or_default()
     }
 
     /// What option 43 says to its firmware, where the config does not say it.
@@ -381,6 +588,8 @@ fn is_of_the_machine(step: &Step) -> bool {
         Step::Stopped { .. }
         | Step::Armed { .. }
         | Step::Disarmed {}
+        | Step::BootIdMisused { .. }
+        | Step::Confirmed { .. }
         | Step::ScriptShown { .. } => false,
         Step::Offered { .. }
         | Step::Leased { .. }

@@ -35,6 +35,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("inspect", include_str!("../../boot-scripts/inspect.ipxe")),
     ("kickstart", include_str!("../../boot-scripts/kickstart.ipxe")),
     ("linux", include_str!("../../boot-scripts/linux.ipxe")),
+    ("hold", include_str!("../../boot-scripts/hold.ipxe")),
     ("local-disk", include_str!("../../boot-scripts/local-disk.ipxe")),
     ("memtest", include_str!("../../boot-scripts/memtest.ipxe")),
     ("menu", include_str!("../../boot-scripts/menu.ipxe")),

@@ -83,8 +83,12 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let now = Snapshot { config: &config, shelf: &shelf };
     if let Some(name) = &arguments.file {
         let base = links::base(local, config.server.http_port);
-        let text =
-            scripts::render_file((now, &Orders::default()), name, (machine.mac, &client), &base);
+        let text = scripts::render_file(
+            (now, &Orders::default()),
+            name,
+            (machine.mac, &client),
+            (&base, None),
+        );
         let text = text.map_err(|reason| anyhow!("{name}: {reason}"))?;
         print(&shown(&text, (&config, &arguments)))?;
         return Ok(ExitCode::SUCCESS);

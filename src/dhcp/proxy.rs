@@ -10,10 +10,11 @@ use std::time::SystemTime;
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
 use crate::boot::event::{Offer, Subject};
+use crate::boot::evidence::Neighbour;
 use crate::boot::settings::Option43;
 use crate::boot::{
-    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision,
-    links, select,
+    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Selection, Stage, Step,
+    decide as decision, links, select,
 };
 use crate::config::Config;
 
@@ -48,6 +49,8 @@ pub struct Arrival {
     pub asked: Ipv4Addr,
     /// The address that machines on this interface are told for us.
     pub local: Ipv4Addr,
+    /// Who has the sender's address, where it asks the boot server port.
+    pub neighbour: Neighbour,
 }
 
 /// A request, and who sent it.
@@ -141,11 +144,6 @@ impl Query {
     pub fn mac(&self) -> Option<Mac> {
         self.client.mac
     }
-
-    /// The machine to look up.
-    pub fn subject(&self, catalog: &Catalog) -> Subject {
-        subject(self, catalog.identify(&self.client).map(|machine| machine.name.as_str()))
-    }
 }
 
 /// Answers a query from the snapshot and from what is remembered of the machine.
@@ -158,11 +156,10 @@ pub fn respond(
     let Query { request, .. } = query;
     let catalog = &config.catalog;
     let client = &located(query, arrival);
-    // Only a DISCOVER tells of a new start.
     let is_start = (arrival.port, request.message_type) == (Port::Dhcp, MessageType::Discover);
-    let start = client.mac.filter(|_| is_start).map(|mac| (mac, client.stage, request.xid));
+    let start = client.mac.map(|mac| (mac, client.stage, request.xid));
     let selection = select(client, catalog).now(catalog, &state.orders(start, now));
-    let subject = subject(query, selection.who.name());
+    let subject = subject(query, arrival, known_as(client, &selection, state));
     // The one ROM that wants its REQUEST to the router answered by us too.
     let answers_request_67 = client.stage == Stage::Pxe
         && selection.first(|said| said.answer_request_67).unwrap_or(false);
@@ -310,7 +307,10 @@ fn step(
             option_43: (client.stage == Stage::Pxe).then_some(option_43),
             interface: arrival.interface.clone(),
         },
-        ReplyKind::Ack => Step::Acknowledged { boot_file, port: arrival.port.number() },
+        ReplyKind::Ack => {
+            let port = arrival.port.number();
+            Step::Acknowledged { boot_file, port, relay: relay(request) }
+        }
     }
 }
 
@@ -320,7 +320,8 @@ fn watched(Query { request, .. }: &Query, subject: Subject, answer: &Answer<'_>)
         return Outcome::Ignored(Ignored::NotForThisPort);
     }
     let server = request.options.address(option::SERVER_ID);
-    Outcome::Seen(Event { subject, step: Step::Leased { server } })
+    let relay = relay(request);
+    Outcome::Seen(Event { subject, step: Step::Leased { server, relay } })
 }
 
 /// The client, and where it is: at an address of its own, behind its relay, or on the LAN of the address
@@ -331,7 +332,34 @@ fn located(Query { request, client }: &Query, arrival: &Arrival) -> Client {
     Client { address, ..client.clone() }
 }
 
-fn subject(Query { request, client }: &Query, name: Option<&str>) -> Subject {
+/// The machine's name, if the card is known to be its own: that a client claims a UUID says nothing.
+fn known_as<'a>(
+    client: &Client,
+    selection: &'a Selection,
+    state: &MachineState,
+) -> Option<&'a str> {
+    let machine = selection.who.machine.as_ref()?;
+    let mac = client.mac?;
+    let is_its = machine.macs.contains(&mac) || state.confirmed.contains(&mac);
+    is_its.then_some(machine.name.as_str())
+}
+
+/// The relay that forwarded a request.
+fn relay(request: &Request) -> Option<Ipv4Addr> {
+    Some(request.giaddr).filter(|relay| !relay.is_unspecified())
+}
+
+fn subject(Query { request, client }: &Query, arrival: &Arrival, name: Option<&str>) -> Subject {
+    if arrival.port == Port::BootServer {
+        // Whoever writes another's address into a message does not have it.
+        let is_its = match arrival.neighbour {
+            Neighbour::Card(card) => client.mac == Some(card),
+            Neighbour::OffLink => true,
+            Neighbour::Unknown | Neighbour::ThisHost => false,
+        };
+        let address = Some(*arrival.from.ip()).filter(|_| is_its);
+        return Subject { mac: client.mac, name: name.map(str::to_owned), address };
+    }
     // In a DISCOVER option 50 is a wish; a REQUEST takes that address.
     let taken = match request.message_type {
         MessageType::Request => request.options.address(option::REQUESTED_ADDRESS),

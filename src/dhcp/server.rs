@@ -13,10 +13,12 @@ use super::lan::Sighting;
 use super::packet::Request;
 use super::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
 use super::survey::{self, Prober};
+use crate::boot::evidence::Neighbour;
 use crate::boot::{Event, MachineState, Step};
 use crate::config::Config;
 use crate::interfaces::Served;
 use crate::journal::Tally;
+use crate::neighbours::Neighbours;
 use crate::registry::Registry;
 use crate::udp::{Received, Udp};
 
@@ -28,6 +30,7 @@ pub struct Server {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     registry: Registry,
+    neighbours: Neighbours,
     sightings: mpsc::Sender<Sighting>,
     malformed: Tally,
     strangers: VecDeque<(Query, Received, Option<Prober>)>,
@@ -47,7 +50,7 @@ impl Server {
     pub fn new(
         (port, socket): (Port, Udp),
         (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
-        registry: Registry,
+        (registry, neighbours): (Registry, Neighbours),
         sightings: mpsc::Sender<Sighting>,
     ) -> Self {
         Self {
@@ -56,6 +59,7 @@ impl Server {
             config,
             served,
             registry,
+            neighbours,
             sightings,
             malformed: Tally::default(),
             strangers: VecDeque::new(),
@@ -158,6 +162,11 @@ impl Server {
             interface: interface.name.clone(),
             asked: received.local,
             local: interface.advertised,
+            // Whoever asks the boot server has an address; elsewhere the message itself says who asks.
+            neighbour: match self.port {
+                Port::BootServer => self.neighbours.at(*received.from.ip()),
+                Port::Dhcp => Neighbour::Unknown,
+            },
         };
         let now = SystemTime::now();
         let simulated;
@@ -173,7 +182,8 @@ impl Server {
             // That it has fetched its NBP is not remembered of the machine.
             Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now).into(),
             Some(Prober::Daemon | Prober::Doctor | Prober::Simulation) | None => {
-                registry.state(&query.subject(&config.catalog))
+                let known = query.mac().map(|mac| registry.whose(mac, &config.catalog));
+                registry.state(&known.unwrap_or_default())
             }
         };
         let outcome = respond(query, &arrival, &config, (&state, now));

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::proxy::{Arrival, Outcome, Port, Query, respond};
+use crate::boot::evidence::Neighbour;
 use crate::boot::nbp::{Nbp, Nbps};
-use crate::boot::{Arch, MachineState};
+use crate::boot::{Arch, Mac, MachineState};
 use crate::config::Config;
 use crate::config::file::File;
 use crate::config::problem::Problems;
@@ -98,6 +99,7 @@ pub(crate) fn arrival(port: Port, from: (Ipv4Addr, u16)) -> Arrival {
         interface: "eth0".into(),
         asked: US,
         local: US,
+        neighbour: Neighbour::Card(Mac::new([0x52, 0x54, 0, 0, 0, 1])),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,14 +21,16 @@ use super::body::FileBody;
 use super::tracked::{Progress, tracked};
 use super::wire::{SLACK, Wire};
 use super::{Arrival, Server};
+use crate::boot::boot_id::BootId;
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::links::{NO_DISK, NOT_STARTED};
 use crate::boot::script;
-use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, decide_script, links};
+use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, links};
 use crate::config::Snapshot;
 use crate::files::{self, Asked, Version, open, reason};
-use crate::scripts;
+use crate::registry::BootRequest;
+use crate::scripts::{self, Answer, FileRequest, Links, Report, ScriptRequest};
 
 /// How much of a fact is taken: SMBIOS strings are short, and a client can send what it likes.
 const LONGEST_FACT: usize = 200;
@@ -50,62 +52,61 @@ pub async fn script(
     let Some((mac, address)) = mac.zip(server.advertised(arrival)) else {
         return not_found("there are scripts at /boot/<mac>.ipxe only, with hyphens in the MAC\n");
     };
+    let neighbour = server.neighbours.settled(arrival.from).await;
     let config = Arc::clone(&server.config.borrow());
-    let known = server.registry.whose(mac, &config.catalog);
-    let mut state = server.registry.state(&known);
     let told = links::told(query.as_deref().unwrap_or_default());
     let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
-    let may_be_asked = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
-    let client = Client { may_be_asked, ..client(mac, arrival.from, &told, state.arch) };
-    let identified = config.catalog.identify(&client).map(|machine| machine.name.clone());
-    let subject = Subject {
-        mac: Some(mac),
-        name: identified.or_else(|| known.name.clone()),
-        address: (!arrival.from.is_loopback()).then_some(arrival.from),
-    };
-    if subject.name != known.name {
-        state = server.registry.state(&subject);
-    }
-    let shelf = server.images.shelf();
-    // Whoever looks at a script with a browser, or with curl, boots nothing.
-    let is_elsewhere = state.address.is_some() && state.address != subject.address;
-    let is_shown = is_elsewhere && !may_be_asked && client.facts.is_none();
-    let is_its = method != Method::HEAD && !is_shown;
-    let failed = if client.has_no_disk {
-        state.disk_failed()
-    } else if told.get(NOT_STARTED.0).is_some_and(|told| told == NOT_STARTED.1) {
-        state.kernel_failed()
+    let is_ipxe = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
+    let known = server.registry.state(&server.registry.whose(mac, &config.catalog));
+    let client = Client { may_be_asked: is_ipxe, ..client(mac, arrival.from, &told, known.arch) };
+    drop(known);
+    let is_told = |(name, value): (&str, &str)| told.get(name).is_some_and(|told| told == value);
+    let report = if is_told(NO_DISK) {
+        Some(Report::DiskFailed)
     } else {
-        None
+        is_told(NOT_STARTED).then_some(Report::KernelFailed)
     };
-    if let Some(step) = failed.filter(|_| is_its) {
-        server.registry.record(Event { subject: subject.clone(), step });
-        state = server.registry.state(&subject);
-    }
-    let orders = state.orders(None, SystemTime::now());
-    let remembered = (&*shelf, &orders);
-    let (text, does) = match decide_script(&client, &config.catalog, &config.templates, remembered)
-    {
-        Ok(script) => {
-            let base = links::base(address, config.server.http_port);
-            let now = Snapshot { config: &config, shelf: &shelf };
-            scripts::render(now, &script, (mac, &client), (&base, &base))
+    let sender = (arrival.from, neighbour);
+    let id = told.get(links::ID).and_then(|digits| digits.parse().ok());
+    let request = ScriptRequest {
+        boot: BootRequest { id, ..BootRequest::new(mac, sender, &config) },
+        client: &client,
+        report,
+        is_ipxe,
+        is_head: method == Method::HEAD,
+        links: Links::Http(SocketAddrV4::new(address, config.server.http_port)),
+    };
+    let now = Snapshot { config: &config, shelf: &server.images.shelf() };
+    let (subject, answer) = scripts::answer(&server.registry, now, &request);
+    match answer {
+        Answer::Given(text, does, Some(id)) => {
+            server.send_script(text, &method, (subject, Some(id)), |sent| does.steps(sent))
         }
-        Err(reason) => {
+        // Whoever it is, the script is the same for all, and nothing of it is recorded of the machine.
+        Answer::Given(text, _, None) => {
+            server.send_script(text, &method, (subject, None), |_| vec![])
+        }
+        Answer::Shown(text, doubt) => {
+            let step = Step::ScriptShown { from: arrival.from, doubt };
+            server.send_script(text, &method, (unplaced(subject), None), |_| vec![step])
+        }
+        Answer::Withheld(text, reason) => {
+            let step = Step::Refused { what: "its script".to_owned(), reason };
+            server.send_script(text, &method, (unplaced(subject), None), |_| vec![step])
+        }
+        Answer::Nothing(reason, id) => {
             let text = format!("{reason}\n");
-            if is_its {
-                server.registry.record(Event { subject, step: reason.step() });
+            if id.is_some() {
+                server.registry.record_in(Event { subject, step: reason.step() }, id);
             }
-            return (StatusCode::NOT_FOUND, text).into_response();
+            (StatusCode::NOT_FOUND, text).into_response()
         }
-    };
-    if is_shown {
-        let subject = Subject { address: None, ..subject };
-        let from = arrival.from;
-        return server
-            .send_script(text, &method, subject, move |_| vec![Step::ScriptShown { from }]);
     }
-    server.send_script(text, &method, subject, |sent| does.steps(sent))
+}
+
+/// Whom an event is about, without an address that is not known to be the machine's.
+fn unplaced(subject: Subject) -> Subject {
+    Subject { address: None, ..subject }
 }
 
 /// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
@@ -149,29 +150,52 @@ fn client(
 
 /// A machine's own answer file: preseed, kickstart, Ignition, cloud-init, a machine config.
 pub async fn file(
-    State(server): State<Server>,
-    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    state: State<Server>,
+    arrival: ConnectInfo<Arrival>,
+    Path((mac, file_id, name)): Path<(String, String, String)>,
+    method: Method,
+) -> Response {
+    answer_file(state.0, arrival.0, (&mac, Some(&file_id), &name), &method).await
+}
+
+/// The same where the address names no boot, as who looks at a script has it.
+pub async fn file_of_no_boot(
+    state: State<Server>,
+    arrival: ConnectInfo<Arrival>,
     Path((mac, name)): Path<(String, String)>,
     method: Method,
 ) -> Response {
+    answer_file(state.0, arrival.0, (&mac, None, &name), &method).await
+}
+
+async fn answer_file(
+    server: Server,
+    arrival: Arrival,
+    (mac, file_id, name): (&str, Option<&str>, &str),
+    method: &Method,
+) -> Response {
     let Some((mac, address)) = mac.parse::<Mac>().ok().zip(server.advertised(arrival)) else {
-        return not_found("there are files at /files/<mac>/<name> only, with hyphens in the MAC\n");
+        return not_found(
+            "there are files at /files/<mac>/<id>/<name> only, with hyphens in the MAC\n",
+        );
     };
+    let neighbour = server.neighbours.settled(arrival.from).await;
     let config = Arc::clone(&server.config.borrow());
-    // An installer tells nothing of its machine; what its iPXE told is remembered.
     let known = server.registry.whose(mac, &config.catalog);
-    let state = server.registry.state(&known);
-    let nothing = Client { mac: Some(mac), arch: state.arch, ..Client::at(Stage::Ipxe) };
-    let client = state.client.as_deref().cloned().unwrap_or(nothing);
-    let client = Client { address: Some(arrival.from), ..client };
+    let request = FileRequest {
+        boot: BootRequest::new(mac, (arrival.from, neighbour), &config),
+        file_id: file_id.and_then(|digits| digits.parse().ok()),
+        name,
+        base: &links::base(address, config.server.http_port),
+    };
     let subject =
         Subject { address: (!arrival.from.is_loopback()).then_some(arrival.from), ..known };
-    let base = links::base(address, config.server.http_port);
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
-    match scripts::render_file((now, &state.orders_under_way()), &name, (mac, &client), &base) {
+    match scripts::answer_file(&server.registry, now, &request) {
         Ok(text) => {
             let file = format!("files/{name}");
-            server.send_script(text, &method, subject, |sent| vec![Step::FileSent { file, sent }])
+            let done = |sent| vec![Step::FileSent { file, sent }];
+            server.send_script(text, method, (subject, None), done)
         }
         Err(reason) => server.refuse(subject, &format!("files/{name}"), &reason),
     }
@@ -186,7 +210,8 @@ pub async fn nbp(
 ) -> Response {
     let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
-    let subject = server.registry.subject_at(arrival.from);
+    let neighbour = server.neighbours.at(arrival.from);
+    let subject = server.registry.subject_at(arrival.from, neighbour, &config.catalog);
     let state = server.registry.state(&subject);
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     match files::asked(name.as_bytes(), now, (&state, SystemTime::now())) {
@@ -198,7 +223,7 @@ pub async fn nbp(
             match script::render_autoexec(&config.templates, &base) {
                 Ok(text) => {
                     let done = |sent| vec![Step::AutoexecSent { file, sent }];
-                    server.send_script(text, request.method(), subject, done)
+                    server.send_script(text, request.method(), (subject, None), done)
                 }
                 Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
             }
@@ -207,16 +232,15 @@ pub async fn nbp(
             let uefi = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("efi"));
             let kind = if uefi { "application/efi" } else { "application/octet-stream" };
             let done = |file, sent| Step::NbpSent { file, sent };
-            server.serve(subject, (name, path), (kind, done, None), request).await
+            server.serve((subject, None), (name, path), (kind, done, None), request).await
         }
         Ok(Asked::Companion(name, path)) => {
             let done = |file, sent| Step::CompanionSent { file, sent };
-            server
-                .serve(subject, (name, path), ("application/octet-stream", done, None), request)
-                .await
+            let kind = "application/octet-stream";
+            server.serve((subject, None), (name, path), (kind, done, None), request).await
         }
         // They have addresses of their own.
-        Ok(Asked::Image(..) | Asked::Script(_)) => {
+        Ok(Asked::Image(..) | Asked::Script(..)) => {
             server.refuse(subject, &name, &files::Refusal::Unknown.to_string())
         }
         Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
@@ -233,10 +257,10 @@ pub async fn image(
 ) -> Response {
     let server = server.serving(request.headers());
     let config = Arc::clone(&server.config.borrow());
-    let subject = match whose.get("mac").and_then(|mac| mac.parse::<Mac>().ok()) {
-        Some(mac) => server.registry.whose(mac, &config.catalog),
-        None => server.registry.subject_at(arrival.from),
-    };
+    let id = whose.get(links::ID).and_then(|digits| digits.parse().ok());
+    let mac = whose.get("mac").and_then(|mac| mac.parse().ok());
+    let sender = (arrival.from, server.neighbours.at(arrival.from));
+    let (subject, id) = scripts::image_fetch(&server.registry, &config, (mac, id), sender);
     let name = format!("{image}/{part}");
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     match files::image_part(&image, &part, whose.get("set").map(String::as_str), now) {
@@ -248,7 +272,7 @@ pub async fn image(
             let kind = "application/octet-stream";
             // That is what completes a boot.
             let wire = request.extensions().get::<Wire>().cloned();
-            server.serve(subject, (name, path), (kind, done, wire), request).await
+            server.serve((subject, id), (name, path), (kind, done, wire), request).await
         }
         Err(refusal @ files::Refusal::Coming(..)) => {
             let reason = refusal.to_string();
@@ -270,7 +294,7 @@ impl Server {
     /// Serves a file, and records how that ended. A HEAD or a part of the file is no step of a boot.
     async fn serve(
         self,
-        subject: Subject,
+        (subject, id): (Subject, Option<BootId>),
         (name, path): (String, PathBuf),
         (kind, done, wire): (&'static str, Done, Option<Wire>),
         request: Request,
@@ -301,7 +325,7 @@ impl Server {
                 tracked(body, length, move |progress| {
                     let record = move |progress| {
                         let step = ended(name, done, progress);
-                        self.registry.record(Event { subject, step });
+                        self.registry.record_in(Event { subject, step }, id);
                     };
                     match wire.filter(|_| progress.is_whole() && progress.of > SLACK) {
                         Some(wire) => {
@@ -321,7 +345,7 @@ impl Server {
         self,
         text: String,
         method: &Method,
-        subject: Subject,
+        (subject, id): (Subject, Option<BootId>),
         done: impl FnOnce(Sent) -> Vec<Step> + Send + 'static,
     ) -> Response {
         let length = text.len() as u64;
@@ -332,7 +356,7 @@ impl Server {
         let ended = move |progress: Progress| {
             if progress.is_whole() {
                 for step in done(progress.sent()) {
-                    self.registry.record(Event { subject: subject.clone(), step });
+                    self.registry.record_in(Event { subject: subject.clone(), step }, id);
                 }
             }
         };

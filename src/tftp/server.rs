@@ -18,9 +18,9 @@ use super::packet::{self, ErrorCode, Packet, Rrq};
 use super::ports::{Inbox, Outgoing, PortId, Ports};
 use super::sessions::{Kind, Running, Session, Sessions};
 use super::transfer::{Action, Outcome, Transfer};
+use crate::boot::boot_id::BootId;
 use crate::boot::decide::Ignored;
 use crate::boot::event::Subject;
-use crate::boot::state::orders::Orders;
 use crate::boot::{Event, Step, links, script};
 use crate::budget::Budget;
 use crate::config::{Config, Snapshot, Tftp};
@@ -28,8 +28,9 @@ use crate::files::{self, Asked, Content, Shared};
 use crate::images::Images;
 use crate::interfaces::Served;
 use crate::journal::Tally;
-use crate::registry::Registry;
-use crate::scripts;
+use crate::neighbours::Neighbours;
+use crate::registry::{BootRequest, Registry};
+use crate::scripts::{self, Answer, Links, ScriptRequest};
 use crate::udp::{Received, Udp, path_mtu};
 
 /// How often what has come is read before time-outs are looked at: a flood must not keep them off.
@@ -45,6 +46,7 @@ pub struct Server {
     config: watch::Receiver<Arc<Config>>,
     served: watch::Receiver<Arc<Served>>,
     registry: Registry,
+    neighbours: Neighbours,
     images: Images,
     sessions: Sessions,
     ports: Ports,
@@ -65,7 +67,21 @@ struct Read {
     number: u64,
     /// Its name.
     file: String,
-    read: Result<(Content, Kind), Unserved>,
+    read: Result<Ready, Unserved>,
+}
+
+/// What is sent.
+struct Ready {
+    content: Content,
+    kind: Kind,
+    /// Whose script it is, and the boot that it is of.
+    whose: Option<(Subject, Option<BootId>)>,
+}
+
+impl Ready {
+    fn of(content: Content, kind: Kind) -> Self {
+        Self { content, kind, whose: None }
+    }
 }
 
 /// Why a file is not sent.
@@ -99,7 +115,7 @@ impl Server {
         socket: Udp,
         limits: Tftp,
         (config, served): (watch::Receiver<Arc<Config>>, watch::Receiver<Arc<Served>>),
-        (registry, images): (Registry, Images),
+        ((registry, neighbours), images): ((Registry, Neighbours), Images),
     ) -> Self {
         Self {
             socket,
@@ -108,6 +124,7 @@ impl Server {
             config,
             served,
             registry,
+            neighbours,
             images,
             sessions: Sessions::default(),
             ports: Ports::default(),
@@ -191,7 +208,7 @@ impl Server {
         let from = received.from;
         if let Some(reason) = self.why_not(received, &served) {
             if let Some(reason) = reason {
-                let subject = self.registry.subject_at(*from.ip());
+                let subject = self.subject_at(*from.ip());
                 self.registry.record(Event { subject, step: Step::Ignored { reason } });
             }
             return;
@@ -200,7 +217,7 @@ impl Server {
             Ok(Packet::Rrq(rrq)) => self.request(rrq, received, &served),
             Ok(Packet::Wrq) => {
                 let text = "this server only reads";
-                let subject = self.registry.subject_at(*from.ip());
+                let subject = self.subject_at(*from.ip());
                 self.record_refusal(subject, "a write request".to_owned(), text.to_owned());
                 self.refuse(received, ErrorCode::IllegalOperation, text);
             }
@@ -231,7 +248,7 @@ impl Server {
             return (!by_loopback).then_some(None);
         };
         // A machine behind a DHCP relay was seen by DHCP.
-        let is_known = self.registry.subject_at(from).mac.is_some();
+        let is_known = self.registry.leased_by(from).is_some();
         let is_near =
             interface.is_on_lan(from) || self.limits.subnets.iter().any(|net| net.contains(&from));
         (!is_known && !is_near).then(|| {
@@ -253,7 +270,7 @@ impl Server {
             }
             return;
         }
-        let mut subject = self.registry.subject_at(*peer.ip());
+        let mut subject = self.subject_at(*peer.ip());
         let asked = rrq.shown();
         if rrq.mode != "octet" {
             let text = "only mode octet is served";
@@ -282,10 +299,6 @@ impl Server {
                 return self.refuse(received, code, &text);
             }
         };
-        if let Asked::Script(mac) = wanted {
-            let known = self.registry.whose(mac, &config.catalog);
-            subject = Subject { address: Some(*peer.ip()), ..known };
-        }
         // A request from the same port for something else ends what was running there.
         let outcome = match self.sessions.get_mut(peer) {
             Some(Session { request, running: Some(running), .. }) if *request != rrq => {
@@ -311,16 +324,23 @@ impl Server {
         };
         self.count += 1;
         let number = self.count;
-        let orders = self.registry.state(&subject).orders(None, SystemTime::now());
         let files = self.files.clone();
         let at = SocketAddrV4::new(base_address(served, local), self.limits.port);
         let images = self.images.clone();
+        let (registry, neighbours) = (self.registry.clone(), self.neighbours.clone());
+        let mut id = files::boot_of(&rrq.file);
+        if let Asked::Image(..) = &wanted {
+            let sender = (*peer.ip(), neighbours.at(*peer.ip()));
+            (subject, id) = scripts::image_fetch(&registry, &config, (subject.mac, id), sender);
+        }
         let reading = self.reading.spawn(async move {
             let now = Snapshot { config: &config, shelf: &shelf };
-            let read = read(&wanted, (&files, &images), (now, &orders), (at, *peer.ip())).await;
+            let machines = (&registry, &neighbours);
+            let from = (*peer.ip(), id);
+            let read = read(&wanted, (&files, &images), (now, machines), (at, from)).await;
             Read { peer, number, file: name(wanted), read }
         });
-        let session = Session::new((number, now), port, (rrq, subject), reading);
+        let session = Session::new((number, now), port, (rrq, subject, id), reading);
         self.sessions.insert(peer, session);
     }
 
@@ -331,7 +351,7 @@ impl Server {
         let Some(session) = self.sessions.get_mut(peer).filter(is_its) else {
             return;
         };
-        let (content, kind) = match read {
+        let Ready { content, kind, whose } = match read {
             Ok(read) => read,
             Err(reason) => {
                 let (port, subject) = (session.port, session.subject.clone());
@@ -343,6 +363,9 @@ impl Server {
                 return;
             }
         };
+        if let Some(whose) = whose {
+            (session.subject, session.id) = whose;
+        }
         let mtu = self.ports.address(session.port).map_or(Ok(ETHERNET), |at| path_mtu(at, peer));
         let carries = Most::over(mtu.unwrap_or(ETHERNET));
         let most = self.history.most(*peer.ip(), carries, now);
@@ -421,7 +444,8 @@ impl Server {
         if let Some(Running { transfer, .. }) = &session.running {
             self.history.learn(*peer.ip(), (session.started, now), (transfer, &outcome));
         }
-        self.registry.record(session.ended(outcome, now));
+        let id = session.id;
+        self.registry.record_in(session.ended(outcome, now), id);
     }
 
     /// Why there is no room for one more to this address, where none can be made.
@@ -446,6 +470,11 @@ impl Server {
         };
         self.end(expendable, Outcome::MadeRoom, now);
         None
+    }
+
+    fn subject_at(&self, address: Ipv4Addr) -> Subject {
+        let config = Arc::clone(&self.config.borrow());
+        self.registry.subject_at(address, self.neighbours.at(address), &config.catalog)
     }
 
     fn record_refusal(&self, subject: Subject, what: String, reason: String) {
@@ -481,29 +510,46 @@ impl Server {
 async fn read(
     wanted: &Asked,
     (files, images): (&Shared, &Images),
-    (now, orders): (Snapshot<'_>, &Orders),
-    (at, from): (SocketAddrV4, Ipv4Addr),
-) -> Result<(Content, Kind), Unserved> {
+    (now, (registry, neighbours)): (Snapshot<'_>, (&Registry, &Neighbours)),
+    (at, (from, id)): (SocketAddrV4, (Ipv4Addr, Option<BootId>)),
+) -> Result<Ready, Unserved> {
     let read = async |path: &Path| {
         files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
     };
     Ok(match wanted {
-        Asked::Nbp(_, path) => (read(path).await?, Kind::Nbp),
+        Asked::Nbp(_, path) => Ready::of(read(path).await?, Kind::Nbp),
         Asked::Image(_, path) => {
             images.serves(path).await?;
-            (read(path).await?, Kind::Image)
+            Ready::of(read(path).await?, Kind::Image)
         }
-        Asked::Companion(_, path) => (read(path).await?, Kind::Companion),
+        Asked::Companion(_, path) => Ready::of(read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
-            let (text, does) = scripts::render_for_tftp((now, orders), *mac, at, from)
-                .map_err(Unserved::Decided)?;
-            (Arc::new(text.into_bytes()), Kind::Script(does))
+            let sender = (from, neighbours.settled(from).await);
+            let client = scripts::client_without_http(*mac, from);
+            let request = ScriptRequest {
+                boot: BootRequest { id, ..BootRequest::new(*mac, sender, now.config) },
+                client: &client,
+                report: None,
+                is_ipxe: true,
+                is_head: false,
+                links: Links::Tftp(at),
+            };
+            let (subject, answer) = scripts::answer(registry, now, &request);
+            let (text, kind, id) = match answer {
+                Answer::Given(text, does, Some(id)) => (text, Kind::Script(does), Some(id)),
+                Answer::Given(text, _, None) => (text, Kind::Other, None),
+                Answer::Shown(text, doubt) => (text, Kind::Shown(from, doubt), None),
+                Answer::Withheld(text, reason) => (text, Kind::Withheld(reason), None),
+                Answer::Nothing(reason, _) => return Err(Unserved::Decided(reason)),
+            };
+            let whose = Some((subject, id));
+            Ready { content: Arc::new(text.into_bytes()), kind, whose }
         }
         Asked::Autoexec(_) => {
             let base = links::base(*at.ip(), now.config.server.http_port);
             let text = script::render_autoexec(&now.config.templates, &base);
             let text = text.map_err(|refusal| refusal.to_string())?;
-            (Arc::new(text.into_bytes()), Kind::Autoexec)
+            Ready::of(Arc::new(text.into_bytes()), Kind::Autoexec)
         }
     })
 }

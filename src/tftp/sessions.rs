@@ -10,7 +10,9 @@ use tokio::task::AbortHandle;
 use super::packet::Rrq;
 use super::ports::PortId;
 use super::transfer::{Outcome, Transfer};
+use crate::boot::boot_id::BootId;
 use crate::boot::event::{Break, File, Sent, Subject, Tftp, Transport};
+use crate::boot::evidence::Doubt;
 use crate::boot::{Event, Step};
 use crate::files::Content;
 use crate::scripts::Does;
@@ -36,6 +38,8 @@ pub(super) struct Session {
     /// As it came: with other options it is another one.
     pub(super) request: Rrq,
     pub(super) subject: Subject,
+    /// The boot that it belongs to.
+    pub(super) id: Option<BootId>,
     pub(super) started: Instant,
     /// What reads the file.
     pub(super) reading: AbortHandle,
@@ -63,16 +67,22 @@ pub(super) enum Kind {
     Companion,
     Autoexec,
     Script(Does),
+    /// A script that is the same for everybody, and of no boot.
+    Other,
+    /// A script for people, and why it is not given.
+    Shown(Ipv4Addr, Doubt),
+    /// A script that says why the machine's own is withheld.
+    Withheld(String),
 }
 
 impl Session {
     pub(super) fn new(
         (number, started): (u64, Instant),
         port: PortId,
-        (request, subject): (Rrq, Subject),
+        (request, subject, id): (Rrq, Subject, Option<BootId>),
         reading: AbortHandle,
     ) -> Self {
-        Self { number, port, request, subject, started, reading, running: None, alarm: None }
+        Self { number, port, request, subject, id, started, reading, running: None, alarm: None }
     }
 
     fn is_proven(&self) -> bool {
@@ -133,6 +143,9 @@ impl Running {
             Kind::Companion => Step::CompanionSent { file: file.clone(), sent },
             Kind::Autoexec => Step::AutoexecSent { file: file.clone(), sent },
             Kind::Script(does) => does.step(sent),
+            Kind::Other => Step::CompanionSent { file: file.clone(), sent },
+            Kind::Shown(from, doubt) => Step::ScriptShown { from, doubt },
+            Kind::Withheld(reason) => Step::Refused { what: "its script".to_owned(), reason },
         };
         let why = match outcome {
             Outcome::Complete => return Event { subject, step: whole(sent) },

@@ -112,7 +112,8 @@ fn run(profile: Profile, who: Who, client: &Client) -> Result<String, Refusal> {
     let mut catalog = Catalog::default();
     catalog.menu.profiles = vec![profile];
     let shelf = Shelf::default();
-    let scene = Scene { client, mac: MAC, base: BASE, http: BASE, shelf: &shelf };
+    let scene =
+        Scene { client, mac: MAC, base: BASE, http: BASE, id: None, file_id: None, shelf: &shelf };
     let script = Script::new(kind, who);
     Ok(render(&Templates::default(), &script, &catalog, scene)?.text)
 }

@@ -43,12 +43,17 @@ pub(super) struct Chain {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_xid: Option<u32>,
     transactions: u32,
+    /// The last offer of an NBP or a script; none where DHCP is not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offered: Option<Time>,
 }
 
 impl Chain {
     /// Takes up what happened at `at`.
     pub(super) fn apply(&mut self, event: &Event, at: Time) {
         match &event.step {
+            // What is fetched again without a DISCOVER in between is no turn of a loop, where DHCP is seen.
+            Step::NbpSent { .. } if self.offered.is_some() && !self.is_offered_anew() => {}
             Step::NbpSent { file, .. } => {
                 // An address alone is no machine, somebody may try TFTP from there by hand; unless it
                 // comes back from where it was led to.
@@ -67,14 +72,15 @@ impl Chain {
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
             Step::ScriptServed { .. } | Step::WaitServed { .. } => *self = Self::default(),
             Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
+                self.offered = Some(at);
                 let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
                 let is_new = before == 0 || self.last_xid != Some(*xid);
                 self.transactions = before + u32::from(is_new);
                 self.last_xid = Some(*xid);
                 self.nbp_offered = Some(at);
             }
-            Step::Offered { .. }
-            | Step::Acknowledged { .. }
+            Step::Offered { .. } => self.offered = Some(at),
+            Step::Acknowledged { .. }
             | Step::Advised { .. }
             | Step::Leased { .. }
             | Step::Probed { .. }
@@ -88,8 +94,15 @@ impl Chain {
             | Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::BootIdMisused { .. }
+            | Step::Confirmed { .. }
             | Step::ScriptShown { .. } => {}
         }
+    }
+
+    /// Whether an offer went out since the last fetch.
+    fn is_offered_anew(&self) -> bool {
+        self.fetched.last().is_none_or(|last| self.offered > Some(*last))
     }
 
     /// Of a machine that has just fetched an NBP, of whatever name.

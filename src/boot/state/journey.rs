@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::BACK;
 use super::orders::Orders;
 use crate::boot::Mac;
 use crate::boot::client::Stage;
@@ -165,6 +164,11 @@ impl Journey {
         }
     }
 
+    /// That of a machine of which nothing else is known but that it was sent to its disk.
+    pub(super) fn at_disk(at: Time) -> Self {
+        Self { reached: Reached::Disk, ..Self::new(None, at) }
+    }
+
     /// What begins with this event, after `before`: a new power-on, or the first that is seen of one.
     pub(super) fn begun(before: Option<&Self>, event: &Event, at: Time) -> Option<Self> {
         let asked = |stage, xid| event.subject.mac.map(|mac| Start { mac, stage, xid });
@@ -199,6 +203,8 @@ impl Journey {
             | Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::BootIdMisused { .. }
+            | Step::Confirmed { .. }
             | Step::ScriptShown { .. } => None,
         }
     }
@@ -328,10 +334,11 @@ impl Journey {
                     }
                     Starts::Menu => Reached::Menu,
                     Starts::Question => Reached::Question,
-                    Starts::Disk(method) => {
+                    Starts::Disk(method) | Starts::DiskAgain(method) => {
                         self.to_disk = Some(*method);
                         Reached::Disk
                     }
+                    Starts::Hold => Reached::Menu,
                 };
             }
             Step::LeftToItsDisk { method, at: asked, .. } => {
@@ -352,12 +359,16 @@ impl Journey {
             | Step::Advised { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::BootIdMisused { .. }
+            | Step::Confirmed { .. }
             | Step::ScriptShown { .. } => {}
         }
         match &event.step {
             Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::BootIdMisused { .. }
+            | Step::Confirmed { .. }
             | Step::ScriptShown { .. }
             | Step::Advised { .. } => {}
             Step::Offered { .. }
@@ -416,11 +427,5 @@ impl Journey {
         } else if self.reached == Reached::Script && boot.parts().next().as_deref() == Some(part) {
             self.reached = Reached::Kernel;
         }
-    }
-
-    /// Whether who asks for its script now, and is not seen at DHCP, has come back from its disk.
-    pub(super) fn is_back_unseen(&self, now: Time) -> bool {
-        let is_at_its_disk = self.start.is_none() && self.reached == Reached::Disk && !self.is_told;
-        is_at_its_disk && now.is_within(BACK, self.last) && !now.is_within(ONE_FETCH, self.last)
     }
 }

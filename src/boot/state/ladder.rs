@@ -57,8 +57,15 @@ impl Ladder {
         }
     }
 
-    /// Takes up that a boot has failed at this step.
+    /// Notes that a boot has failed at this step.
+    ///
+    /// An offer that nobody used is only a DISCOVER that anybody can send: before the first success it may
+    /// change option 43, and nothing else ever.
     pub(super) fn fail(&mut self, at: Reached) {
+        let is_unused_offer = at == Reached::Offered;
+        if is_unused_offer && self.worked.is_some() {
+            return;
+        }
         let before = self.failed.filter(|(step, _)| *step == at).map_or(0, |(_, times)| times);
         let enough = if self.worked.is_some() { FAILURES_AFTER_SUCCESS } else { FAILURES };
         if before + 1 < enough {
@@ -69,7 +76,9 @@ impl Ladder {
         let has_fetched_nothing = at <= Reached::Asked;
         let is_uefi = self.arch.is_some_and(|arch| arch != Arch::Bios);
         let all = MODES.len() as u32;
-        if has_fetched_nothing && is_uefi && !(self.modes + 1).is_multiple_of(all) {
+        if is_unused_offer {
+            self.modes += u32::from(is_uefi);
+        } else if has_fetched_nothing && is_uefi && !(self.modes + 1).is_multiple_of(all) {
             self.modes += 1;
         } else {
             // All of them were tried with this NBP.

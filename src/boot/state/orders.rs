@@ -3,12 +3,18 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::boot::event::Boot;
-use crate::boot::settings::BootPolicy;
+use crate::boot::settings::{BootPolicy, OnDiskFailure};
 use crate::boot::time::Time;
+
+/// How long a return from the disk counts.
+const RECENT: Duration = Duration::from_mins(10);
+/// At which return within [`RECENT`] a machine with `on_disk_failure: hold` is offered its disk no more.
+const MOST_RETURNS: usize = 3;
 
 /// An order to have the network boot a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +53,27 @@ pub struct Orders {
     /// When its disk turned out not to boot, since then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_failed: Option<Time>,
+    /// When it came back from its disk, as far as that is recent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<Time>,
+    /// Since when it waits for the operator, because its disk does not boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Time>,
+    /// Whether its firmware asks DHCP again though `local_boot: silent` left it to its disk.
+    #[serde(skip)]
+    pub asks_again: bool,
+    /// Whether the registry was lost, so that it is not known what this machine has completed.
+    #[serde(skip)]
+    pub is_state_lost: bool,
+}
+
+/// What is at stake for a machine that boots a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stakes {
+    /// Whether the profile erases a disk.
+    pub wipes: bool,
+    /// What follows if the disk does not boot.
+    pub on_disk_failure: OnDiskFailure,
 }
 
 /// Why the network boots a machine, or its disk.
@@ -61,6 +88,16 @@ pub enum Because {
     First,
     /// Its disk does not boot.
     DiskFailed,
+    /// Its disk does not boot, and it shows the menu.
+    DiskMenu,
+    /// It came back from its disk, which it is offered again.
+    DiskAgain,
+    /// Its disk does not boot, and it waits for the operator.
+    Held,
+    /// The registry was lost, and its profile erases a disk.
+    StateLost,
+    /// Its profile erases a disk, and would do so at every boot.
+    WipesAlways,
     /// It has booted once.
     Done,
     /// It was disarmed.
@@ -70,11 +107,33 @@ pub enum Because {
 }
 
 impl Because {
+    /// Whether the machine neither boots by the network nor simply goes to its disk.
+    pub fn is_hold(self) -> bool {
+        match self {
+            Self::DiskAgain | Self::Held | Self::StateLost | Self::WipesAlways => true,
+            Self::Always
+            | Self::Armed
+            | Self::First
+            | Self::DiskFailed
+            | Self::DiskMenu
+            | Self::Done
+            | Self::Disarmed
+            | Self::Local => false,
+        }
+    }
+
     /// Whether it is the network that boots.
     pub fn is_network(self) -> bool {
         match self {
             Self::Always | Self::Armed | Self::First | Self::DiskFailed => true,
-            Self::Done | Self::Disarmed | Self::Local => false,
+            Self::Done
+            | Self::Disarmed
+            | Self::Local
+            | Self::DiskMenu
+            | Self::DiskAgain
+            | Self::Held
+            | Self::StateLost
+            | Self::WipesAlways => false,
         }
     }
 }
@@ -86,6 +145,17 @@ impl fmt::Display for Because {
             Self::Armed => "it is armed",
             Self::First => "it has not completed a boot yet",
             Self::DiskFailed => "its disk did not boot",
+            Self::DiskMenu => "its disk did not boot, and `on_disk_failure: menu` shows the menu",
+            Self::DiskAgain => "it came back from its disk, which is offered again after a minute",
+            Self::Held => {
+                "its disk does not boot; `reveille disk` tries the disk again, `reveille arm` installs it anew"
+            }
+            Self::StateLost => {
+                "the registry was lost, so it may be installed already; `reveille disk` boots its disk, `reveille arm` installs it, `reveille state accept` installs all such machines"
+            }
+            Self::WipesAlways => {
+                "its profile erases a disk and has `boot: always`; write `boot: once`, or `wipes: false`"
+            }
             Self::Done => "it has completed its boot; `reveille arm` has the network boot it again",
             Self::Disarmed => "it is disarmed",
             Self::Local => "`boot: local`, and it is not armed",
@@ -95,22 +165,62 @@ impl fmt::Display for Because {
 
 impl Orders {
     /// What boots a machine of this policy and profile.
-    pub fn because(&self, policy: BootPolicy, profile: &str) -> Because {
+    pub fn because(&self, policy: BootPolicy, profile: &str, stakes: Stakes) -> Because {
         if self.armed.is_some() {
             return Because::Armed;
         }
         match policy {
+            BootPolicy::Always if stakes.wipes => Because::WipesAlways,
             BootPolicy::Always => Because::Always,
             BootPolicy::Local => Because::Local,
             BootPolicy::Once if self.is_disarmed => Because::Disarmed,
             BootPolicy::Once => match &self.completed {
                 // Who has booted something else whenever it asked has not had its one boot.
                 Some(done) if done.was_once || done.profile == profile => {
-                    if self.disk_failed.is_some() { Because::DiskFailed } else { Because::Done }
+                    self.after_disk_failure(stakes)
                 }
+                Some(_) | None if self.is_state_lost && stakes.wipes => Because::StateLost,
                 Some(_) | None => Because::First,
             },
         }
+    }
+
+    /// What boots a machine that has completed its boot.
+    fn after_disk_failure(&self, Stakes { wipes, on_disk_failure }: Stakes) -> Because {
+        let has_returned = !self.returns.is_empty();
+        match on_disk_failure {
+            // Nothing but an order leads back to a profile that wipes.
+            OnDiskFailure::Boot if !wipes && self.disk_failed.is_some() => Because::DiskFailed,
+            OnDiskFailure::Boot if !wipes => Because::Done,
+            OnDiskFailure::Menu if has_returned => Because::DiskMenu,
+            OnDiskFailure::Menu => Because::Done,
+            OnDiskFailure::Boot | OnDiskFailure::Hold if self.held.is_some() => Because::Held,
+            OnDiskFailure::Boot | OnDiskFailure::Hold if has_returned => Because::DiskAgain,
+            OnDiskFailure::Boot | OnDiskFailure::Hold => Because::Done,
+        }
+    }
+
+    /// Notes that the disk of the machine did not boot; `is_certain` if its iPXE has tried that.
+    pub(super) fn fail_disk(&mut self, is_certain: bool, at: Time) {
+        self.disk_failed = Some(at);
+        self.forget_old_returns(at);
+        self.returns.push(at);
+        if is_certain || self.returns.len() >= MOST_RETURNS {
+            self.held = Some(at);
+        }
+    }
+
+    /// Forgets returns that are no longer recent.
+    pub(super) fn forget_old_returns(&mut self, now: Time) {
+        // A clock that was set back makes none of them older.
+        self.returns.retain(|at| now.since(*at).is_none_or(|age| age < RECENT));
+    }
+
+    /// Forgets that the disk did not boot: the operator decides anew, or another boot is complete.
+    pub(super) fn forgive_disk(&mut self) {
+        self.disk_failed = None;
+        self.returns.clear();
+        self.held = None;
     }
 
     /// As they were `before` a boot was completed that has not booted after all; what was ordered since holds.
@@ -132,7 +242,7 @@ impl Orders {
         if was_once || !before.armed.as_ref().is_some_and(is_ordered) {
             self.completed = Some(Completed { at, profile: boot.profile.clone(), was_once });
         }
-        self.disk_failed = None;
+        self.forgive_disk();
         // What was ordered while it was under way is for the next one.
         let is_its = |armed: &Arming| {
             let is_for = armed.profile.is_none() || is_ordered(armed);

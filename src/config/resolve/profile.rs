@@ -16,7 +16,7 @@ use crate::config::fields::{Located, no_such};
 use crate::config::file;
 
 /// Templates that no profile boots by.
-const OF_OURS: [&str; 4] = ["ask-facts", "autoexec", "refused", "waiting"];
+const OF_OURS: [&str; 5] = ["ask-facts", "autoexec", "hold", "refused", "waiting"];
 
 impl Linker<'_> {
     pub(super) fn profile(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::boots::{Boot, Kin};
+use crate::boot::boot_id::BootId;
 use crate::boot::catalog::{Catalog, Machine, Profile};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::cmdline::{self, CmdlineError, KERNEL_NAME, MAX_LEN};
@@ -84,7 +85,9 @@ pub(super) fn try_out<'a>(
         ..Client::at(Stage::Ipxe)
     };
     let base = "http://192.0.2.2:8080";
-    let scene = Scene { client: &client, mac, base, http: base, shelf };
+    // A boot has them, and the kernel line is as much longer.
+    let id = Some(BootId::new([0; 16]));
+    let scene = Scene { client: &client, mac, base, http: base, id, file_id: id, shelf };
     let script_of = |machine: Option<&Arc<Machine>>| {
         let who = boot.who(machine);
         Script::new(Kind::of(profile, &who), who)

@@ -124,7 +124,7 @@ fn the_request_by_which_a_machine_takes_its_lease_is_watched_and_not_answered() 
         name: None,
         address: Some(CLIENT),
     };
-    let step = Step::Leased { server: Some(Ipv4Addr::new(10, 77, 0, 1)) };
+    let step = Step::Leased { server: Some(Ipv4Addr::new(10, 77, 0, 1)), relay: None };
     let seen = Outcome::Seen(Event { subject, step });
     assert_eq!(answer(&datagram, &broadcast(), &config("")), seen);
 }

@@ -1,0 +1,95 @@
+//! Whether a script that was decided on is given to who asks for it, shown to him, or withheld.
+//!
+//! A script that holds a secret, and one whose boot must be counted, go to an open boot only; everything else
+//! is the same for everybody on the served networks.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::decide::{Kind, Script};
+use super::evidence::Doubt;
+use super::release::release;
+use super::settings::{BootPolicy, Release};
+use super::state::OpenBoot;
+use super::state::open_boot::MOST_SECRETS;
+use super::wipes::wipes;
+
+/// What becomes of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// It is given.
+    Give,
+    /// Its text is shown without secrets, in a form that no iPXE runs.
+    Show(Doubt),
+    /// The machine gets a script that says why instead, and asks again.
+    Withhold(Withheld),
+}
+
+/// Why a machine does not receive its script.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Withheld {
+    /// The request is not known to be the machine's.
+    #[error("its script is withheld: {0}")]
+    Doubted(Doubt),
+    /// The boot has received enough.
+    #[error(
+        "its script holds a secret, and this boot has received {MOST_SECRETS} such scripts already; a new power-on may receive more"
+    )]
+    TooMany,
+    /// `release: armed`, and no boot is ordered or due.
+    #[error(
+        "its script holds a secret, and `release: armed` gives it only while a boot is ordered or due; `reveille arm` orders one"
+    )]
+    NotArmed,
+}
+
+/// A script, and who asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The script.
+    pub script: &'a Script,
+    /// Whether its text holds a secret.
+    pub has_secret: bool,
+    /// The boot that the request belongs to, or why it belongs to none.
+    pub boot: Result<&'a OpenBoot, &'a Doubt>,
+    /// Whether an iPXE asks: whoever else fetches a script wants to read it.
+    pub is_ipxe: bool,
+    /// `server.release`.
+    pub release: Release,
+}
+
+/// Decides what becomes of a script.
+pub fn handle(request: Request<'_>) -> Handling {
+    let Request { script, has_secret, boot, is_ipxe, release: default } = request;
+    let profile = match &script.kind {
+        Kind::Profile(profile) | Kind::Waiting(profile, _) => Some(profile),
+        Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => None,
+    };
+    let release = profile.map_or(default, |profile| release(profile, &script.who, default));
+    let is_secret = has_secret && release != Release::Anyone;
+    let boot = match boot {
+        Ok(boot) => boot,
+        Err(doubt) if !is_ipxe => return Handling::Show(doubt.clone()),
+        Err(doubt) if is_secret || is_counted(script) => {
+            return Handling::Withhold(Withheld::Doubted(doubt.clone()));
+        }
+        Err(_) => return Handling::Give,
+    };
+    if is_secret && boot.secrets >= MOST_SECRETS {
+        return Handling::Withhold(Withheld::TooMany);
+    }
+    if is_secret && release == Release::Armed && !script.is_ordered_or_due {
+        return Handling::Withhold(Withheld::NotArmed);
+    }
+    Handling::Give
+}
+
+/// Whether the boot must be counted: a boot that is not counted as completed would start once more.
+fn is_counted(script: &Script) -> bool {
+    match &script.kind {
+        Kind::Profile(profile) => {
+            wipes(profile, &script.who) || script.policy != BootPolicy::Always || script.is_armed
+        }
+        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => {
+            false
+        }
+    }
+}

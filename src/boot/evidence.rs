@@ -1,0 +1,279 @@
+//! Evidence before effect: what a request must prove before it changes what happens to a machine.
+//!
+//! Anybody on the LAN can write a machine's MAC into a DHCP message or a URL. What a neighbour cannot do,
+//! unless he also answers ARP for it, is to have the machine's address ([`locate`]), and what he cannot
+//! see is the id of its boot, which goes to that address only. [`Effect::requires`] is the table of which
+//! effect needs which of the two; the events themselves are applied in `boot::state`.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::Mac;
+use super::client::Stage;
+use super::time::Time;
+
+/// How long after its last DHCPREQUEST, port 4011 request or NBP fetch a machine still counts as booting.
+/// iPXE on a link that spanning tree keeps shut, and a question in between, need a few minutes.
+pub const BOOTING: Duration = Duration::from_mins(10);
+
+/// How many of a machine's addresses are kept: firmware, iPXE and the system may each have a lease of their own.
+const MOST_ADDRESSES: usize = 8;
+
+/// The prefix length of a relay's subnet, unless `server.tftp.subnets` has it.
+const RELAYED_PREFIX: u8 = 24;
+
+/// How strong the evidence is that a request comes from the machine that it names, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evidence {
+    /// The request says so: a `chaddr`, a URL, a UUID. Any neighbour can write that.
+    Claim,
+    /// The kernel's neighbour entry for the sender's address is a card of the machine.
+    Address,
+    /// The request belongs to an open boot: it has the boot's id, and comes from a card of the machine.
+    Boot,
+    /// The operator, over the control socket.
+    Operator,
+}
+
+/// What a request can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Count a boot as completed, after which `boot: once` boots the disk.
+    CompleteBoot,
+    /// Use up one boot of an order.
+    UseOrder,
+    /// Take a completed boot back (`boot=failed`).
+    UndoCompletion,
+    /// Boot by the network again after the disk (`disk=failed`, back in PXE).
+    ReportDiskFailure,
+    /// Open a boot, which can receive secrets.
+    OpenBoot,
+    /// Take another option 43 for a machine that has never reached its script.
+    ClimbOption43,
+    /// Take another NBP, or another option 43 after the first success.
+    ClimbNbp,
+    /// Count an NBP fetch for the loop guard.
+    CountNbpFetch,
+    /// Learn what hardware the machine has.
+    LearnFacts,
+    /// Learn an address of the machine.
+    LearnAddress,
+    /// Receive an answer file.
+    FetchAnswerFile,
+    /// Show when the machine was heard last. It decides nothing.
+    MarkSeen,
+    /// Answer a machine with `local_boot: silent` again, which then opens a boot or does not.
+    BreakSilence,
+    /// Order a boot, withdraw an order, keep a machine on its disk, confirm a card.
+    Order,
+}
+
+impl Effect {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::CompleteBoot,
+        Self::UseOrder,
+        Self::UndoCompletion,
+        Self::ReportDiskFailure,
+        Self::OpenBoot,
+        Self::ClimbOption43,
+        Self::ClimbNbp,
+        Self::CountNbpFetch,
+        Self::LearnFacts,
+        Self::LearnAddress,
+        Self::FetchAnswerFile,
+        Self::MarkSeen,
+        Self::BreakSilence,
+        Self::Order,
+    ];
+
+    /// The weakest evidence that is enough.
+    pub const fn requires(self) -> Evidence {
+        match self {
+            Self::Order => Evidence::Operator,
+            Self::CompleteBoot
+            | Self::UseOrder
+            | Self::UndoCompletion
+            | Self::ReportDiskFailure
+            | Self::LearnFacts => Evidence::Boot,
+            Self::OpenBoot
+            | Self::ClimbNbp
+            | Self::CountNbpFetch
+            | Self::LearnAddress
+            | Self::FetchAnswerFile => Evidence::Address,
+            Self::ClimbOption43 | Self::MarkSeen | Self::BreakSilence => Evidence::Claim,
+        }
+    }
+}
+
+/// Who the kernel's neighbour table says is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// This card, on the served interface whose LAN holds the address.
+    Card(Mac),
+    /// Nobody, as far as the kernel knows.
+    Unknown,
+    /// The address is on no served LAN: its requests come through a router.
+    OffLink,
+    /// The address is this host's own.
+    ThisHost,
+}
+
+/// Why a request is not taken for the machine's own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// It comes from this host: the operator, or `reveille simulate`.
+    #[error("the request comes from this host")]
+    ThisHost,
+    /// `reveille simulate` asks.
+    #[error("the request is a simulation")]
+    Simulation,
+    /// Another card has the address.
+    #[error(
+        "{address} belongs to {card} in the neighbour table, and that is no card of this machine; a second card belongs under `mac`, and machines behind one NAT address cannot be told apart"
+    )]
+    OtherCard {
+        /// The sender's address.
+        address: Ipv4Addr,
+        /// Who has it.
+        card: Mac,
+    },
+    /// Nobody is known to have the address.
+    #[error("the neighbour table does not know who has {0}")]
+    NoNeighbour(Ipv4Addr),
+    /// Off-link, and no relay's DHCP was seen for it.
+    #[error(
+        "{0} is on no served network, and no DHCP request of this machine has come through a relay of that network in the last ten minutes"
+    )]
+    NotRelayed(Ipv4Addr),
+    /// It was not seen to boot.
+    #[error(
+        "no DHCP request and no NBP fetch of this machine was seen in the last ten minutes, so it is not known to be booting"
+    )]
+    NotBooting,
+    /// The machine's entry has only a UUID or a serial number, which anybody can claim.
+    #[error(
+        "only its UUID or serial number says that it is {0}, and anybody can claim those; `reveille confirm {0} MAC` binds the entry to its card"
+    )]
+    Unconfirmed(String),
+    /// An answer file without the id of a boot, or with that of one that is too long ago.
+    #[error(
+        "it needs the file id of one of its machine's boots of the last two hours, as `files_url` has it"
+    )]
+    NoFiles,
+    /// It is no script, which could open a boot, and has no id of one.
+    #[error("it does not carry the id of an open boot")]
+    NoBoot,
+    /// The request only asks for the head of the response.
+    #[error("the request asks for no content")]
+    NoContent,
+}
+
+/// When a machine was seen on its way to its script, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sightings {
+    /// The last DHCPREQUEST of its firmware or its iPXE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested: Option<Time>,
+    /// What sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
+    /// The relay that it came through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<Ipv4Addr>,
+    /// From where it asked port 4011, or fetched an NBP or autoexec, the last one last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fetched: Vec<(Ipv4Addr, Time)>,
+}
+
+impl Sightings {
+    /// Notes a DHCPREQUEST, with its relay where one forwarded it.
+    pub(super) fn request(&mut self, relay: Option<Ipv4Addr>, at: Time) {
+        (self.requested, self.relay) = (Some(at), relay);
+    }
+
+    /// Notes at which stage firmware or iPXE asks DHCP.
+    pub(super) fn discover(&mut self, stage: Stage) {
+        // The NBP that the firmware loaded is of the same start.
+        if stage != Stage::Ipxe || self.stage.is_none() {
+            self.stage = Some(stage);
+        }
+    }
+
+    /// Notes a port 4011 request, or a fetch of an NBP or autoexec, from this address.
+    pub(super) fn fetch(&mut self, address: Ipv4Addr, at: Time) {
+        self.fetched.retain(|(known, _)| *known != address);
+        if self.fetched.len() == MOST_ADDRESSES {
+            self.fetched.remove(0);
+        }
+        self.fetched.push((address, at));
+    }
+
+    /// The stage of the start that was seen last.
+    pub(super) fn stage(&self) -> Option<Stage> {
+        self.stage
+    }
+
+    /// When the machine was last seen to boot, as far as that concerns this address.
+    pub fn last(&self, address: Ipv4Addr) -> Option<Time> {
+        let fetched = self.fetched.iter().find(|(known, _)| *known == address).map(|(_, at)| *at);
+        self.requested.max(fetched)
+    }
+
+    /// Whether the machine, at this address, is booting.
+    pub fn is_booting(&self, address: Ipv4Addr, now: Time) -> bool {
+        self.last(address).is_some_and(|last| now.is_within(BOOTING, last))
+    }
+
+    /// Whether a relay of the network of this address has forwarded the machine's DHCPREQUEST lately.
+    fn is_relayed(&self, address: Ipv4Addr, subnets: &[Ipv4Net], now: Time) -> bool {
+        let is_recent = self.requested.is_some_and(|at| now.is_within(BOOTING, at));
+        is_recent && self.is_behind_relay(address, subnets)
+    }
+
+    /// Whether an address is in the network of the relay that forwarded the machine's last DHCPREQUEST.
+    pub fn is_behind_relay(&self, address: Ipv4Addr, subnets: &[Ipv4Net]) -> bool {
+        let same_subnet = |relay: &Ipv4Addr| {
+            let configured = subnets.iter().find(|subnet| subnet.contains(relay));
+            let usual = || Ipv4Net::new(*relay, RELAYED_PREFIX).ok();
+            configured.copied().or_else(usual).is_some_and(|subnet| subnet.contains(&address))
+        };
+        self.relay.as_ref().is_some_and(same_subnet)
+    }
+}
+
+/// A request whose sender is to be located.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The address that it comes from.
+    pub address: Ipv4Addr,
+    /// Who has that address.
+    pub neighbour: Neighbour,
+    /// The card that the request names.
+    pub claimed: Mac,
+    /// The cards that the machine is known to have.
+    pub cards: &'a [Mac],
+    /// The networks behind routers that the config names.
+    pub subnets: &'a [Ipv4Net],
+}
+
+/// The card of the machine that is at the sender's address ([`Evidence::Address`]).
+///
+/// # Errors
+/// Why the sender is not taken for the machine.
+pub fn locate(sender: Sender<'_>, sightings: &Sightings, now: Time) -> Result<Mac, Doubt> {
+    let Sender { address, neighbour, claimed, cards, subnets } = sender;
+    match neighbour {
+        Neighbour::ThisHost => Err(Doubt::ThisHost),
+        Neighbour::Card(card) if cards.contains(&card) => Ok(card),
+        Neighbour::Card(card) => Err(Doubt::OtherCard { address, card }),
+        Neighbour::Unknown => Err(Doubt::NoNeighbour(address)),
+        Neighbour::OffLink if sightings.is_relayed(address, subnets, now) => Ok(claimed),
+        Neighbour::OffLink => Err(Doubt::NotRelayed(address)),
+    }
+}
