@@ -114,7 +114,15 @@ fn scripts_a_second(config: &Config, machines: u32) -> f64 {
             );
             let script = script.expect("every machine boots");
             let base = "http://192.168.1.2:8080";
-            let scene = Scene { client: &client, mac, base, http: base, shelf: &shelf };
+            let scene = Scene {
+                client: &client,
+                mac,
+                base,
+                http: base,
+                id: None,
+                file_id: None,
+                shelf: &shelf,
+            };
             let text = script::render(&config.templates, &script, &config.catalog, scene);
             black_box(text.expect("every script can be rendered"));
             rendered += 1;

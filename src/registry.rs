@@ -59,6 +59,7 @@ pub struct Registry {
     kept: Kept,
     closed: Arc<AtomicBool>,
     of: Of,
+    nature: Nature,
 }
 
 /// A request that could belong to a boot.
@@ -107,11 +108,25 @@ fn cards(subject: &Subject, card: Mac, state: &MachineState, catalog: &Catalog) 
     }
 }
 
-/// Two new ids, for a boot and for its answer files.
-fn fresh_ids() -> (BootId, BootId) {
-    // The version 4 UUID takes its bits from the kernel; six of them are fixed.
-    let id = || BootId::new(*Uuid::new_v4().as_bytes());
-    (id(), id())
+/// Where the time and the ids come from.
+#[derive(Clone, Debug, Default)]
+enum Nature {
+    /// The clock and the random numbers of this host.
+    #[default]
+    Host,
+    /// A test's.
+    #[cfg(test)]
+    Test(TestNature),
+}
+
+/// A clock that a test sets, and ids that are the same in each run.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TestNature {
+    /// Milliseconds since 1970.
+    pub(crate) millis: Arc<std::sync::atomic::AtomicU64>,
+    /// The next id.
+    pub(crate) next_id: Arc<std::sync::atomic::AtomicU64>,
 }
 
 /// How what is remembered is kept.
@@ -200,6 +215,44 @@ impl Registry {
         Ok(Self { remembered, kept, ..Self::new(journal) })
     }
 
+    /// One without a file, which holds these machines, in a test's time.
+    #[cfg(test)]
+    pub(crate) fn in_test(entries: Vec<Entry>, nature: TestNature, journal: Arc<Journal>) -> Self {
+        let mut machines = Machines::default();
+        for Entry { id, name, macs, state } in entries {
+            machines.load(id, name, macs, Arc::unwrap_or_clone(state));
+        }
+        let remembered = Remembered { machines, ..Remembered::default() };
+        let remembered = Arc::new(Mutex::new(remembered));
+        Self { remembered, nature: Nature::Test(nature), ..Self::new(journal) }
+    }
+
+    /// The time that decisions are made by.
+    pub fn now(&self) -> SystemTime {
+        match &self.nature {
+            Nature::Host => SystemTime::now(),
+            #[cfg(test)]
+            Nature::Test(nature) => {
+                SystemTime::UNIX_EPOCH
+                    + Duration::from_millis(nature.millis.load(Ordering::Relaxed))
+            }
+        }
+    }
+
+    /// Two new ids, for a boot and for its answer files.
+    fn fresh_ids(&self) -> (BootId, BootId) {
+        let id = || match &self.nature {
+            // The version 4 UUID takes its bits from the kernel; six of them are fixed.
+            Nature::Host => BootId::new(*Uuid::new_v4().as_bytes()),
+            #[cfg(test)]
+            Nature::Test(nature) => {
+                let number = nature.next_id.fetch_add(1, Ordering::Relaxed);
+                BootId::new(u128::from(number).to_be_bytes())
+            }
+        };
+        (id(), id())
+    }
+
     /// Applies an event that belongs to no boot, and publishes it.
     pub fn record(&self, event: Event) {
         self.record_in(event, None);
@@ -213,7 +266,7 @@ impl Registry {
         match self.of {
             Of::Machines => {
                 let mut remembered = locked(&self.remembered);
-                self.take_up(&mut remembered, (event, id), SystemTime::now());
+                self.take_up(&mut remembered, (event, id), self.now());
             }
             Of::ASimulation => self.journal.publish_of_a_simulation(&event),
         }
@@ -248,7 +301,7 @@ impl Registry {
     /// Why the request is not taken for the machine's own.
     pub fn admit(&self, request: &BootRequest<'_>) -> Result<Arc<MachineState>, Doubt> {
         match self.of {
-            Of::Machines => self.admit_at(request, fresh_ids(), SystemTime::now()),
+            Of::Machines => self.admit_at(request, self.fresh_ids(), self.now()),
             Of::ASimulation => Err(Doubt::Simulation),
         }
     }
@@ -320,7 +373,7 @@ impl Registry {
         let BootRequest { card, address, neighbour, subnets, catalog, .. } = *request;
         let subject = self.whose(card, catalog);
         let state = self.state(&subject);
-        let now = SystemTime::now().into();
+        let now = self.now().into();
         let cards = cards(&subject, card, &state, catalog);
         let sender = Sender { address, neighbour, claimed: card, cards: &cards, subnets };
         let granted = file_id.and_then(|file_id| state.files.orders(file_id, now));
@@ -376,7 +429,7 @@ impl Registry {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.look(SystemTime::now());
+            self.look(self.now());
         }
     }
 
@@ -408,8 +461,7 @@ impl Registry {
             return Arc::clone(&entry.state);
         }
         let address = subject.address.filter(|_| subject.mac.is_none());
-        let known =
-            address.and_then(|address| remembered.nameless.get(&address, SystemTime::now()));
+        let known = address.and_then(|address| remembered.nameless.get(&address, self.now()));
         Arc::new(known.cloned().unwrap_or_default())
     }
 
@@ -429,7 +481,7 @@ impl Registry {
 
     /// The orders that hold for a machine now; at DHCP it is known what has started.
     pub fn orders(&self, state: &MachineState, start: Option<(Mac, Stage, u32)>) -> Orders {
-        state.orders(start, SystemTime::now())
+        state.orders(start, self.now())
     }
 
     /// All machines that are remembered.
@@ -453,7 +505,7 @@ impl Registry {
     /// The machine that was last seen to lease this address, which any neighbour can claim.
     pub fn leased_by(&self, address: Ipv4Addr) -> Option<Subject> {
         let remembered = locked(&self.remembered);
-        remembered.addresses.get(&address, SystemTime::now()).cloned()
+        remembered.addresses.get(&address, self.now()).cloned()
     }
 }
 
@@ -583,10 +635,10 @@ mod tests {
         let registry = Registry::default();
         let address = Ipv4Addr::new(10, 0, 0, 100);
         let [old, new] = [1, 2].map(|n| Mac::new([2, 0, 0, 0, 0, n]));
-        assert_eq!(registry.subject_at(address).mac, None);
+        assert_eq!(registry.leased_by(address).and_then(|who| who.mac), None);
         registry.record(leased(old, address));
         registry.record(leased(new, address));
-        assert_eq!(registry.subject_at(address).mac, Some(new));
+        assert_eq!(registry.leased_by(address).and_then(|who| who.mac), Some(new));
     }
 
     #[test]
@@ -730,9 +782,12 @@ mod tests {
         let registry = Registry::default();
         let address = Ipv4Addr::new(10, 0, 0, 100);
         registry.of_a_simulation().record(leased(Mac::new([2, 0, 0, 0, 0, 1]), address));
-        assert_eq!(registry.subject_at(address).mac, None);
+        assert_eq!(registry.leased_by(address).and_then(|who| who.mac), None);
         registry.record(leased(Mac::new([2, 0, 0, 0, 0, 1]), address));
-        assert!(registry.of_a_simulation().subject_at(address).mac.is_some(), "it sees all");
+        assert!(
+            registry.of_a_simulation().leased_by(address).and_then(|who| who.mac).is_some(),
+            "it sees all"
+        );
     }
 
     #[test]
@@ -742,7 +797,7 @@ mod tests {
         let event = leased(Mac::new([2, 0, 0, 0, 0, 1]), address);
         let yesterday = SystemTime::now() - Duration::from_hours(24);
         locked(&registry.remembered).apply(&event, None, yesterday);
-        assert_eq!(registry.subject_at(address).mac, None);
+        assert_eq!(registry.leased_by(address).and_then(|who| who.mac), None);
     }
 
     #[test]
@@ -761,13 +816,22 @@ mod tests {
             locked(&registry.remembered).apply(&event, None, now);
         }
         assert_eq!(locked(&registry.remembered).addresses.strangers.entries.len(), MOST_STRANGERS);
-        assert_eq!(registry.subject_at(address).mac, Some(oden));
-        assert_eq!(registry.subject_at(Ipv4Addr::from(0)).mac, None, "the oldest went");
-        assert!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac.is_some());
+        assert_eq!(registry.leased_by(address).and_then(|who| who.mac), Some(oden));
+        assert_eq!(
+            registry.leased_by(Ipv4Addr::from(0)).and_then(|who| who.mac),
+            None,
+            "the oldest went"
+        );
+        assert!(
+            registry.leased_by(Ipv4Addr::from(strangers - 1)).and_then(|who| who.mac).is_some()
+        );
         // Who is in the config from now on is no stranger any more.
         let mut later = leased(Mac::new([2; 6]), Ipv4Addr::from(strangers - 1));
         later.subject.name = Some("balder".into());
         locked(&registry.remembered).apply(&later, None, now);
-        assert_eq!(registry.subject_at(Ipv4Addr::from(strangers - 1)).mac, Some(Mac::new([2; 6])));
+        assert_eq!(
+            registry.leased_by(Ipv4Addr::from(strangers - 1)).and_then(|who| who.mac),
+            Some(Mac::new([2; 6]))
+        );
     }
 }

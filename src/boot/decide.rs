@@ -535,6 +535,7 @@ mod tests {
             Ok(Kind::Waiting(profile, coming)) => format!("{} once {coming}", profile.name),
             Ok(Kind::Menu(_)) => "menu".into(),
             Ok(Kind::LocalDisk(method)) => format!("disk by {method:?}"),
+            Ok(Kind::Hold(hold)) => format!("hold: {hold:?}"),
             Ok(Kind::AskFacts) => "ask".into(),
             Err(reason) => reason.to_string(),
         }
@@ -874,7 +875,7 @@ mod tests {
         let over = Transport::Http;
         let sent = Sent { bytes: 1, took: std::time::Duration::ZERO, over };
         let step = Step::NbpSent { file: "undionly.kpxe".into(), sent };
-        state.apply(&Event { subject: Subject::default(), step }, NOW);
+        state.apply(&Event { subject: Subject::default(), step }, None, NOW);
         let later = |seconds| NOW + std::time::Duration::from_secs(seconds);
         let decided = |seconds| told(&decide(&ipxe, &catalog, &state, later(seconds)));
         assert_eq!(decided(3), "script 52:54:00:00:00:01");

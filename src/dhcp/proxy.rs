@@ -424,7 +424,7 @@ mod tests {
             let query = Query::read(&datagram).unwrap();
             let outcome = respond(&query, &arrival, &config, (&unseen, now));
             if let Outcome::Reply { event, .. } = &outcome {
-                unseen.apply(event, now);
+                unseen.apply(event, None, now);
             }
             Reply::read(&outcome).file
         };
@@ -435,7 +435,7 @@ mod tests {
         let step = |step| Event { subject: Subject::default(), step };
         let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
         let fetched = Step::NbpSent { file: "undionly.kpxe".into(), sent: sent.clone() };
-        state.apply(&step(fetched), now);
+        state.apply(&step(fetched), None, now);
         assert_eq!(file(&state, now), script, "the NBP asks");
         state.apply(
             &step(Step::ScriptServed {
@@ -444,6 +444,7 @@ mod tests {
                 client: Box::new(query.client.clone()),
                 sent,
             }),
+            None,
             now,
         );
         assert_eq!(file(&state, now), "undionly.kpxe", "the next power-on");

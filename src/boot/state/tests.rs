@@ -1,12 +1,20 @@
 use std::time::Duration;
 
-use super::orders::Because;
+use std::net::Ipv4Addr;
+
+use super::orders::{Because, Stakes};
 use super::*;
 use crate::boot::event::{Boot, Break, File, Offer, Sent, Subject, Transport};
-use crate::boot::settings::BootPolicy;
+use crate::boot::evidence::{Neighbour, Sender};
+use crate::boot::settings::{BootPolicy, LocalBoot, OnDiskFailure};
 
 const FIRST: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 const SECOND: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+/// A profile that erases nothing.
+const HARMLESS: Stakes = Stakes { wipes: false, on_disk_failure: OnDiskFailure::Boot };
+/// An installer.
+const INSTALLER: Stakes = Stakes { wipes: true, on_disk_failure: OnDiskFailure::Hold };
 
 fn after(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -21,23 +29,45 @@ struct Machine {
     now: u64,
     xid: u32,
     policy: BootPolicy,
+    stakes: Stakes,
+    /// Whether its DHCP is seen.
+    sees_dhcp: bool,
+    /// The id of its open boot.
+    id: Option<BootId>,
+    ids: u8,
 }
 
 impl Machine {
     fn new(policy: BootPolicy) -> Self {
         let state = MachineState::default();
-        Self { state, stopped: Vec::new(), card: FIRST, now: 1000, xid: 0, policy }
+        Self {
+            state,
+            stopped: Vec::new(),
+            card: FIRST,
+            now: 1000,
+            xid: 0,
+            policy,
+            stakes: HARMLESS,
+            sees_dhcp: true,
+            id: None,
+            ids: 0,
+        }
     }
 
     fn take(&mut self, step: Step) {
-        let subject = Subject { mac: Some(self.card), ..Subject::default() };
+        self.take_in(step, self.id);
+    }
+
+    fn take_in(&mut self, step: Step, id: Option<BootId>) {
+        let subject =
+            Subject { mac: Some(self.card), address: Some(ADDRESS), ..Subject::default() };
         let event = Event { subject: subject.clone(), step };
         let now = after(self.now);
         if let Some(step) = self.state.ends(&event, now) {
             self.stop(&step);
-            self.state.apply(&Event { subject: subject.clone(), step }, now);
+            self.state.apply(&Event { subject: subject.clone(), step }, None, now);
         }
-        self.state.apply(&event, now);
+        self.state.apply(&event, id, now);
     }
 
     fn stop(&mut self, step: &Step) {
@@ -59,7 +89,7 @@ impl Machine {
     }
 
     fn because(&self, start: Option<(Mac, Stage, u32)>) -> Because {
-        self.state.orders(start, after(self.now)).because(self.policy, "talos")
+        self.state.orders(start, after(self.now)).because(self.policy, "talos", self.stakes)
     }
 
     /// The firmware asks DHCP, a few times: who is left to its disk by silence is told nothing.
@@ -73,7 +103,9 @@ impl Machine {
     fn repeat(&mut self, stage: Stage, method: LocalBoot) {
         let xid = self.xid;
         let because = self.because(Some((self.card, stage, xid)));
-        if method == LocalBoot::Silent && !because.is_network() {
+        let is_answered_again =
+            self.state.orders(Some((self.card, stage, xid)), after(self.now)).asks_again;
+        if method == LocalBoot::Silent && !because.is_network() && !is_answered_again {
             let at = Some((stage, xid));
             return self.take(Step::LeftToItsDisk { method, at, reason: because.to_string() });
         }
@@ -91,15 +123,58 @@ impl Machine {
 
     /// From its power-on to its script; whether that is the network's.
     fn power_on(&mut self) -> Because {
+        self.id = None;
         self.discover(Stage::Pxe, LocalBoot::Exit);
+        self.take(lease());
+        self.load()
+    }
+
+    /// From its offer to its script.
+    fn load(&mut self) -> Because {
         self.wait(4).take(nbp("snponly.efi"));
         self.wait(4).discover(Stage::Ipxe, LocalBoot::Exit);
-        self.script()
+        self.take(lease());
+        self.wait(1).script()
+    }
+
+    /// Asks for its script, in its boot if one is open.
+    fn admit(&mut self) -> Result<Part, Doubt> {
+        let sender = Sender {
+            address: ADDRESS,
+            neighbour: Neighbour::Card(self.card),
+            claimed: self.card,
+            cards: &[FIRST, SECOND],
+            subnets: &[],
+        };
+        let (id, sees_dhcp) = (self.id, self.sees_dhcp);
+        let asking = Asking { sender, id, is_for_script: true, sees_dhcp };
+        let part = self.state.admit(asking, after(self.now))?;
+        match part {
+            Part::Continues | Part::Joins => self.state.hear(ADDRESS, after(self.now)),
+            Part::Opens(card) => {
+                let returned = self.state.returns(card, after(self.now));
+                self.ids += 2;
+                let ids = (BootId::new([self.ids; 16]), BootId::new([self.ids + 1; 16]));
+                self.state.open(ids, (card, ADDRESS), after(self.now));
+                if let Some(step) = returned {
+                    self.stop(&step);
+                    self.take_in(step, Some(ids.0));
+                }
+            }
+        }
+        self.id = self.state.open.as_ref().map(|open| open.id);
+        Ok(part)
     }
 
     fn script(&mut self) -> Because {
-        let because = self.wait(1).because(None);
-        let starts = if because.is_network() { self.boot() } else { Starts::Disk(LocalBoot::Exit) };
+        self.wait(1).admit().expect("it is the machine, and it boots");
+        let because = self.because(None);
+        let starts = match because {
+            _ if because.is_network() => self.boot(),
+            Because::DiskAgain => Starts::DiskAgain(LocalBoot::Exit),
+            Because::Held => Starts::Hold,
+            _ => Starts::Disk(LocalBoot::Exit),
+        };
         self.take(script(starts));
         because
     }
@@ -156,7 +231,7 @@ fn broken_off(kind: File) -> Step {
 }
 
 fn lease() -> Step {
-    Step::Leased { server: None }
+    Step::Leased { server: None, relay: None }
 }
 
 fn offer() -> Step {
@@ -275,7 +350,7 @@ fn a_profile_that_was_ordered_by_its_name_is_not_the_one_boot_of_a_machine_unles
         let boot = Boot { profile: profile.into(), image: None, initrds: 0, policy };
         let mut orders = before.clone();
         orders.complete(&boot, before, Time::default());
-        orders.because(BootPolicy::Once, "install")
+        orders.because(BootPolicy::Once, "install", HARMLESS)
     };
     use BootPolicy::{Always, Once};
     assert_eq!(next(&armed(Some("rescue")), "rescue", Always), Because::First);
@@ -423,16 +498,18 @@ fn what_was_booted_before_it_was_to_boot_once_counts_where_it_is_the_same() {
     machine.policy = BootPolicy::Once;
     assert_eq!(machine.wait(600).because(None), Because::Done);
     let orders = machine.state.orders(None, after(machine.now));
-    assert_eq!(orders.because(BootPolicy::Once, "debian"), Because::First);
-    assert_eq!(orders.because(BootPolicy::Local, "talos"), Because::Local);
-    assert_eq!(orders.because(BootPolicy::Always, "talos"), Because::Always);
+    assert_eq!(orders.because(BootPolicy::Once, "debian", HARMLESS), Because::First);
+    assert_eq!(orders.because(BootPolicy::Local, "talos", HARMLESS), Because::Local);
+    assert_eq!(orders.because(BootPolicy::Always, "talos", HARMLESS), Because::Always);
 }
 
 #[test]
 fn a_machine_whose_dhcp_is_not_seen_completes_its_boots_all_the_same() {
     let mut machine = Machine::new(BootPolicy::Once);
+    machine.sees_dhcp = false;
     assert_eq!(machine.script(), Because::First);
     machine.fetch_all();
+    machine.id = None;
     assert_eq!(machine.wait(5).script(), Because::Done);
     assert_eq!(machine.wait(100).script(), Because::DiskFailed);
     machine.fetch_all();
@@ -517,7 +594,11 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
     type Walk<'a> = &'a dyn Fn(&mut Machine);
     let asked: Walk<'_> = &|machine| {
         machine.discover(Stage::Pxe, LocalBoot::Exit);
-        machine.take(Step::Acknowledged { port: 4011, boot_file: "snponly.efi".into() });
+        machine.take(Step::Acknowledged {
+            port: 4011,
+            boot_file: "snponly.efi".into(),
+            relay: None,
+        });
     };
     let fetched: Walk<'_> = &|machine| {
         machine.discover(Stage::Pxe, LocalBoot::Exit);
@@ -706,7 +787,7 @@ fn chained(subject: &Subject, steps: &[(u64, Step)]) -> MachineState {
     let mut state = MachineState::default();
     for (second, step) in steps {
         let event = Event { subject: subject.clone(), step: step.clone() };
-        state.apply(&event, after(*second));
+        state.apply(&event, None, after(*second));
     }
     state
 }

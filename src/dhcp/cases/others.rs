@@ -276,7 +276,7 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
         let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
         let step = Step::NbpSent { file: "snponly.efi".into(), sent };
         let subject = Subject { mac: Some(Mac::new([2; 6])), ..Subject::default() };
-        state.apply(&Event { subject, step }, at(3 * turn));
+        state.apply(&Event { subject, step }, None, at(3 * turn));
     }
     let config = config("");
     let answered = |options: &[(u8, &[u8])]| {
