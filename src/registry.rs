@@ -642,14 +642,14 @@ mod tests {
     }
 
     #[test]
-    fn a_card_that_the_config_does_not_name_is_its_machines_as_long_as_that_is_there() {
+    fn a_card_that_the_config_does_not_name_is_its_machines_once_it_is_confirmed() {
         use crate::boot::catalog::{Machine, Network};
         use crate::boot::settings::Settings;
         let registry = Registry::default();
         let mac = Mac::new([2, 0, 0, 0, 0, 1]);
         let mut seen = leased(mac, Ipv4Addr::new(10, 0, 0, 100));
         seen.subject.name = Some("oden".into());
-        registry.record(seen);
+        registry.record(seen.clone());
         let mut catalog = Catalog::default();
         assert_eq!(registry.whose(mac, &catalog).name, None);
         catalog.add(Machine {
@@ -661,7 +661,14 @@ mod tests {
             network: Network::default(),
             settings: Settings::default(),
         });
+        assert_eq!(registry.whose(mac, &catalog).name, None, "its UUID is a claim");
+        registry.record(Event { step: Step::Confirmed { card: mac }, ..seen });
         assert_eq!(registry.whose(mac, &catalog).name.as_deref(), Some("oden"));
+        assert_eq!(
+            registry.whose(mac, &Catalog::default()).name,
+            None,
+            "it is gone from the config"
+        );
     }
 
     #[test]

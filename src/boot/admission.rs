@@ -93,3 +93,89 @@ fn is_counted(script: &Script) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::super::boot_id::BootId;
+    use super::super::catalog::Profile;
+    use super::super::select::Who;
+    use super::super::settings::{LocalBoot, Settings};
+    use super::super::{Mac, MachineState};
+    use super::*;
+
+    fn script(wipes: bool, policy: BootPolicy, released: Option<Release>) -> Script {
+        let settings = Settings { wipes: Some(wipes), release: released, ..Settings::default() };
+        let profile =
+            Profile { name: "p".into(), script: "linux".into(), image: None, omni: None, settings };
+        Script { policy, ..Script::new(Kind::Profile(Arc::new(profile)), Who::default()) }
+    }
+
+    fn open_boot(secrets: u32) -> OpenBoot {
+        let mut state = MachineState::default();
+        let ids = (BootId::new([1; 16]), BootId::new([2; 16]));
+        let card = Mac::new([2; 6]);
+        state.open(ids, (card, Ipv4Addr::LOCALHOST), std::time::SystemTime::UNIX_EPOCH);
+        (0..secrets).for_each(|_| state.count_secret());
+        *state.open.unwrap()
+    }
+
+    fn handled(
+        script: &Script,
+        has_secret: bool,
+        boot: Result<&OpenBoot, &Doubt>,
+        is_ipxe: bool,
+    ) -> &'static str {
+        let request = Request { script, has_secret, boot, is_ipxe, release: Release::Seen };
+        match handle(request) {
+            Handling::Give => "give",
+            Handling::Show(_) => "show",
+            Handling::Withhold(Withheld::Doubted(_)) => "doubted",
+            Handling::Withhold(Withheld::TooMany) => "too many",
+            Handling::Withhold(Withheld::NotArmed) => "not armed",
+        }
+    }
+
+    #[test]
+    fn a_stranger_receives_what_holds_no_secret_and_is_not_counted() {
+        use BootPolicy::{Always, Once};
+        let stranger = Err(&Doubt::NotBooting);
+        for (script, has_secret, expected) in [
+            (script(false, Always, None), false, "give"),
+            (script(false, Always, None), true, "doubted"),
+            (script(false, Always, Some(Release::Anyone)), true, "give"),
+            (script(false, Once, None), false, "doubted"),
+            (script(true, Once, Some(Release::Anyone)), false, "doubted"),
+            (Script { is_armed: true, ..script(false, Always, None) }, false, "doubted"),
+        ] {
+            assert_eq!(handled(&script, has_secret, stranger, true), expected);
+            assert_eq!(handled(&script, has_secret, stranger, false), "show");
+            assert_eq!(handled(&script, has_secret, Ok(&open_boot(0)), true), "give");
+        }
+        for kind in [Kind::AskFacts, Kind::Menu(LocalBoot::Exit), Kind::LocalDisk(LocalBoot::Exit)]
+        {
+            let script = Script::new(kind, Who::default());
+            assert_eq!(handled(&script, false, stranger, true), "give");
+        }
+    }
+
+    #[test]
+    fn a_boot_receives_ten_secrets() {
+        let script = script(false, BootPolicy::Always, None);
+        for (secrets, expected) in [(9, "give"), (10, "too many")] {
+            assert_eq!(handled(&script, true, Ok(&open_boot(secrets)), true), expected);
+            assert_eq!(handled(&script, false, Ok(&open_boot(secrets)), true), "give");
+        }
+    }
+
+    #[test]
+    fn a_secret_for_armed_machines_needs_an_order_or_a_first_boot() {
+        let mut script = script(false, BootPolicy::Always, Some(Release::Armed));
+        assert_eq!(handled(&script, true, Ok(&open_boot(0)), true), "not armed");
+        script.is_ordered_or_due = true;
+        assert_eq!(handled(&script, true, Ok(&open_boot(0)), true), "give");
+        assert_eq!(handled(&script, true, Err(&Doubt::NotBooting), true), "doubted");
+    }
+}

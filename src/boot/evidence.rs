@@ -277,3 +277,90 @@ pub fn locate(sender: Sender<'_>, sightings: &Sightings, now: Time) -> Result<Ma
         Neighbour::OffLink => Err(Doubt::NotRelayed(address)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    const OTHER: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+    const RELAY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+
+    fn second(seconds: u64) -> Time {
+        Time::from_millis(1_000_000 + 1000 * seconds)
+    }
+
+    fn located(
+        (address, neighbour): (Ipv4Addr, Neighbour),
+        subnets: &[Ipv4Net],
+        (sightings, now): (&Sightings, Time),
+    ) -> Result<Mac, Doubt> {
+        let sender = Sender { address, neighbour, claimed: OWN, cards: &[OWN], subnets };
+        locate(sender, sightings, now)
+    }
+
+    #[test]
+    fn every_effect_on_a_disk_an_order_or_a_secret_needs_more_than_a_claim() {
+        let claims: Vec<Effect> =
+            Effect::ALL.into_iter().filter(|effect| effect.requires() == Evidence::Claim).collect();
+        assert_eq!(claims, [Effect::ClimbOption43, Effect::MarkSeen, Effect::BreakSilence]);
+        assert_eq!(Effect::Order.requires(), Evidence::Operator);
+        for effect in [Effect::CompleteBoot, Effect::UseOrder, Effect::UndoCompletion] {
+            assert_eq!(effect.requires(), Evidence::Boot);
+        }
+    }
+
+    #[test]
+    fn only_the_card_that_has_the_address_is_located() {
+        let nothing = (&Sightings::default(), second(0));
+        let at = |neighbour| located((ADDRESS, neighbour), &[], nothing);
+        assert_eq!(at(Neighbour::Card(OWN)), Ok(OWN));
+        let other = Doubt::OtherCard { address: ADDRESS, card: OTHER };
+        assert_eq!(at(Neighbour::Card(OTHER)), Err(other));
+        assert_eq!(at(Neighbour::Unknown), Err(Doubt::NoNeighbour(ADDRESS)));
+        assert_eq!(at(Neighbour::ThisHost), Err(Doubt::ThisHost));
+        assert_eq!(at(Neighbour::OffLink), Err(Doubt::NotRelayed(ADDRESS)));
+    }
+
+    #[test]
+    fn behind_a_relay_the_machine_is_in_the_network_whose_relay_forwarded_its_request() {
+        let mut sightings = Sightings::default();
+        sightings.request(Some(RELAY), second(0));
+        let at = |address: [u8; 4], subnets: &[Ipv4Net], now| {
+            located((address.into(), Neighbour::OffLink), subnets, (&sightings, second(now)))
+                .is_ok()
+        };
+        assert!(at([10, 78, 0, 50], &[], 599));
+        assert!(!at([10, 78, 0, 50], &[], 600));
+        assert!(!at([10, 78, 1, 50], &[], 1));
+        let subnet: Ipv4Net = "10.78.0.0/16".parse().unwrap();
+        assert!(at([10, 78, 1, 50], &[subnet], 1));
+        assert!(!at([10, 79, 0, 50], &[subnet], 1));
+        // The next request came without a relay.
+        sightings.request(None, second(1));
+        assert!(!sightings.is_behind_relay(Ipv4Addr::new(10, 78, 0, 50), &[]));
+    }
+
+    #[test]
+    fn a_machine_is_booting_for_ten_minutes_after_it_was_seen_to() {
+        let mut sightings = Sightings::default();
+        assert!(!sightings.is_booting(ADDRESS, second(0)));
+        sightings.fetch(ADDRESS, second(0));
+        assert!(sightings.is_booting(ADDRESS, second(599)));
+        assert!(!sightings.is_booting(ADDRESS, second(600)));
+        assert!(!sightings.is_booting(Ipv4Addr::new(10, 0, 0, 51), second(1)));
+        sightings.request(None, second(600));
+        assert!(sightings.is_booting(Ipv4Addr::new(10, 0, 0, 51), second(601)));
+    }
+
+    #[test]
+    fn a_request_adds_an_address_and_replaces_none() {
+        let mut sightings = Sightings::default();
+        for host in 0..20 {
+            sightings.fetch(Ipv4Addr::new(10, 0, 0, host), second(host.into()));
+        }
+        let known = (0..20).filter(|host| sightings.last(Ipv4Addr::new(10, 0, 0, *host)).is_some());
+        assert_eq!(known.collect::<Vec<u8>>(), (12..20).collect::<Vec<u8>>());
+    }
+}

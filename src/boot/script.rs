@@ -228,16 +228,25 @@ pub fn render_autoexec(templates: &Templates, base: &str) -> Result<String, Refu
 /// The script of a machine that cannot boot: it says why on the machine's console, and asks again
 /// half a minute later, so that a mended config needs no walk to the machine.
 pub fn render_refusal(templates: &Templates, scene: Scene<'_>, refusal: &Refusal) -> String {
-    render_withheld(templates, scene, &refusal.to_string())
+    render_reason(templates, scene, (&refusal.to_string(), false))
 }
 
-/// The same of a machine whose script is withheld.
+/// The same of a machine whose script is withheld: it asks DHCP again before it asks for its script, since a
+/// machine that is not known to be booting is so by then.
 pub fn render_withheld(templates: &Templates, scene: Scene<'_>, reason: &str) -> String {
+    render_reason(templates, scene, (reason, true))
+}
+
+fn render_reason(
+    templates: &Templates,
+    scene: Scene<'_>,
+    (reason, asks_dhcp): (&str, bool),
+) -> String {
     let values = context! {
         machine => context! { mac => scene.mac.to_string() },
         reason,
         script_url => links::script_again(scene.base, scene.mac, scene.client, scene.id),
-        asks_dhcp => scene.id.is_none(),
+        asks_dhcp,
     };
     let own = templates.script("refused", &values);
     own.unwrap_or_else(|_| {

@@ -15,7 +15,7 @@ const MAC: Mac = Mac::new([0x5c, 0xf3, 0xfc, 0, 0, 1]);
 const BASE: &str = "http://192.168.1.2:8080";
 
 /// Those that no profile names: reveille comes to them by itself.
-const BY_ITSELF: [&str; 4] = ["ask-facts", "autoexec", "refused", "waiting"];
+const BY_ITSELF: [&str; 5] = ["hold", "ask-facts", "autoexec", "refused", "waiting"];
 
 fn image(initrds: &[&str]) -> Arc<Image> {
     Arc::new(Image {

@@ -54,7 +54,7 @@ pub struct OpenBoot {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) orders: Option<Orders>,
     /// The parts of its image that it has fetched whole.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) fetched: BTreeSet<String>,
     /// Whether it has fetched all that it boots.
     pub is_complete: bool,

@@ -395,8 +395,12 @@ fn who_is_armed_and_started_anew_has_no_disk_that_failed() {
         let mut machine = Machine::new(BootPolicy::Once);
         let boot = |machine: &mut Machine| match sees_dhcp {
             true => machine.power_on(),
-            false => machine.script(),
+            false => {
+                machine.id = None;
+                machine.script()
+            }
         };
+        machine.sees_dhcp = sees_dhcp;
         boot(&mut machine);
         machine.fetch_all();
         assert_eq!(boot(machine.wait(600)), Because::Done);
@@ -459,20 +463,172 @@ fn silence_is_the_disk_as_long_as_firmware_asks_on_and_no_longer() {
         machine.wait(pause);
         assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
     }
-    machine.wait(60);
-    assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::DiskFailed);
+    // Then it is answered again, which any neighbour can bring about: its script sends it to its disk.
+    machine.wait(60).id = None;
+    assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
+    machine.take(lease());
+    assert_eq!(machine.load(), Because::Done);
+    assert!(machine.stopped.is_empty(), "{:?}", machine.stopped);
+    // It comes back from there, and that counts.
+    machine.wait(60).id = None;
+    assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
+    machine.take(lease());
+    assert_eq!(machine.load(), Because::DiskFailed);
     assert_eq!(machine.stopped, ["disk-does-not-boot"]);
-    // Some has the same transaction after each power-on.
-    machine.script();
     machine.fetch_all();
     machine.wait(600);
     assert_eq!(machine.discover(Stage::Pxe, LocalBoot::Silent), Because::Done);
-    machine.wait(60);
-    let xid = Some((FIRST, Stage::Pxe, machine.xid));
-    assert_eq!(machine.because(xid), Because::DiskFailed);
-    machine.repeat(Stage::Pxe, LocalBoot::Silent);
-    assert_eq!(machine.stopped.len(), 2);
-    assert_eq!(machine.script(), Because::DiskFailed);
+}
+
+#[test]
+fn an_installer_holds_at_the_third_return_from_its_disk_and_never_starts_again() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.stakes = INSTALLER;
+    machine.power_on();
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+    assert_eq!(machine.wait(60).power_on(), Because::DiskAgain, "the first return");
+    assert_eq!(machine.wait(120).power_on(), Because::DiskAgain, "the second");
+    assert_eq!(machine.wait(120).power_on(), Because::Held, "the third");
+    assert_eq!(machine.wait(60).script(), Because::Held, "it asks on");
+    assert_eq!(machine.wait(86_400).power_on(), Because::Held, "until the operator decides");
+    machine.arm(1);
+    assert_eq!(machine.wait(60).power_on(), Because::Armed);
+    machine.fetch_all();
+    assert_eq!(machine.wait(600).power_on(), Because::Done);
+}
+
+#[test]
+fn returns_that_are_long_ago_hold_nothing() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.stakes = INSTALLER;
+    machine.power_on();
+    machine.fetch_all();
+    for _ in 0..5 {
+        assert_eq!(machine.wait(700).power_on(), Because::Done);
+        assert_eq!(machine.wait(60).power_on(), Because::DiskAgain);
+    }
+}
+
+#[test]
+fn an_installer_whose_ipxe_could_not_start_the_disk_holds_at_once() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.stakes = INSTALLER;
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600).power_on();
+    let step = machine.state.disk_failed().unwrap();
+    machine.take(step);
+    assert_eq!(machine.script(), Because::Held);
+}
+
+#[test]
+fn an_installer_that_would_start_at_every_boot_holds() {
+    let mut machine = Machine::new(BootPolicy::Always);
+    machine.stakes = INSTALLER;
+    assert_eq!(machine.power_on(), Because::WipesAlways);
+    machine.arm(1);
+    assert_eq!(machine.wait(600).power_on(), Because::Armed);
+}
+
+#[test]
+fn after_the_registry_was_lost_only_what_erases_nothing_boots_by_itself() {
+    let lost = Orders { is_state_lost: true, ..Orders::default() };
+    let because = |orders: &Orders, stakes| orders.because(BootPolicy::Once, "p", stakes);
+    assert_eq!(because(&lost, INSTALLER), Because::StateLost);
+    assert_eq!(because(&lost, HARMLESS), Because::First);
+    let since = Time::default();
+    let armed = Some(orders::Arming { since, profile: None, times: 1 });
+    assert_eq!(because(&Orders { armed, ..lost }, INSTALLER), Because::Armed);
+}
+
+#[test]
+fn requests_without_the_id_of_the_boot_complete_undo_and_report_nothing() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    let fetched = |part: &str| Step::ImageSent { file: format!("talos/{part}"), sent: sent() };
+    for id in [None, Some(BootId::new([0xee; 16]))] {
+        for part in ["kernel", "initrd"] {
+            machine.take_in(fetched(part), id);
+        }
+    }
+    assert_eq!((machine.state.boots, &machine.state.orders.completed), (0, &None));
+    machine.fetch_all();
+    assert_eq!(machine.state.boots, 1);
+    let stopped = machine.state.kernel_failed().unwrap();
+    machine.take_in(stopped.clone(), None);
+    assert_eq!(machine.state.boots, 1, "nobody takes it back");
+    machine.take(stopped);
+    assert_eq!(machine.state.boots, 0, "but the machine");
+    machine.fetch_all();
+    machine.wait(600).power_on();
+    let failed = machine.state.disk_failed().unwrap();
+    machine.take_in(failed, None);
+    assert_eq!(machine.script(), Because::Done);
+}
+
+#[test]
+fn discovers_alone_never_lead_from_the_disk_to_the_network() {
+    for stage in [Stage::Pxe, Stage::HttpBoot, Stage::Ipxe] {
+        let mut machine = Machine::new(BootPolicy::Once);
+        machine.power_on();
+        machine.fetch_all();
+        assert_eq!(machine.wait(600).power_on(), Because::Done);
+        for _ in 0..50 {
+            machine.wait(7).discover(stage, LocalBoot::Exit);
+            machine.take(lease());
+        }
+        assert_eq!(machine.because(None), Because::Done);
+        assert_eq!(machine.state.orders.disk_failed, None);
+    }
+}
+
+#[test]
+fn a_forged_start_amid_a_boot_does_not_keep_it_from_being_completed() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch("kernel");
+    machine.discover(Stage::Pxe, LocalBoot::Exit);
+    machine.take(lease());
+    machine.fetch("initrd");
+    assert_eq!(machine.state.boots, 1);
+}
+
+#[test]
+fn a_boot_is_opened_by_its_machine_alone_and_closes_after_a_quarter_of_an_hour() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    assert_eq!(machine.admit(), Err(Doubt::NotBooting));
+    machine.discover(Stage::Pxe, LocalBoot::Exit);
+    assert_eq!(machine.admit(), Err(Doubt::NotBooting), "it has taken no lease");
+    machine.take(lease());
+    assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
+    assert_eq!(machine.admit(), Ok(Part::Continues));
+    let id = machine.id.take();
+    assert_eq!(machine.admit(), Ok(Part::Joins), "the same start, in parallel");
+    assert_eq!(machine.id, id);
+    machine.wait(899);
+    assert_eq!(machine.admit(), Ok(Part::Continues));
+    machine.wait(900);
+    assert_eq!(machine.admit(), Err(Doubt::NotBooting), "it is closed");
+    machine.take(lease());
+    assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
+    assert_ne!(machine.id, id);
+    // A new start closes the one before.
+    machine.wait(1).take(lease());
+    machine.id = None;
+    assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
+}
+
+#[test]
+fn a_clock_that_is_set_back_closes_no_boot() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.now = 1_000_000;
+    machine.power_on();
+    machine.fetch("kernel");
+    machine.now = 5000;
+    assert_eq!(machine.admit(), Ok(Part::Continues));
+    machine.fetch("initrd");
+    assert_eq!(machine.state.boots, 1);
 }
 
 #[test]
@@ -511,17 +667,22 @@ fn a_machine_whose_dhcp_is_not_seen_completes_its_boots_all_the_same() {
     machine.fetch_all();
     machine.id = None;
     assert_eq!(machine.wait(5).script(), Because::Done);
-    assert_eq!(machine.wait(100).script(), Because::DiskFailed);
+    let again = |machine: &mut Machine, seconds| {
+        machine.id = None;
+        machine.wait(seconds).script()
+    };
+    assert_eq!(again(&mut machine, 100), Because::DiskFailed);
     machine.fetch_all();
-    assert_eq!(machine.wait(600).script(), Because::Done);
-    assert_eq!(machine.wait(600).script(), Because::Done);
+    assert_eq!(again(&mut machine, 600), Because::Done);
+    assert_eq!(again(&mut machine, 600), Because::Done);
     assert_eq!(machine.state.boots, 2);
 }
 
 #[test]
 fn an_offer_that_is_told_of_late_does_not_begin_its_boot_anew() {
     let mut machine = Machine::new(BootPolicy::Once);
-    machine.take(script(machine.boot()));
+    machine.sees_dhcp = false;
+    machine.script();
     machine.discover(Stage::Pxe, LocalBoot::Exit);
     machine.discover(Stage::Ipxe, LocalBoot::Exit);
     machine.fetch_all();
@@ -727,7 +888,8 @@ fn firmware_that_asks_on_and_on_without_a_pause_is_told_of_and_climbs() {
             is_as_usual &= machine.state.option_43() == Option43::default();
         }
         assert!(machine.stopped.len() >= 6, "{:?}", machine.stopped);
-        assert!(machine.state.ladder.has_climbed());
+        // Anybody can send DISCOVERs: they change option 43, and BIOS has no other one.
+        assert_eq!(machine.state.ladder.has_climbed(), arch == Arch::UefiX64);
         assert_eq!(is_as_usual, arch == Arch::Bios, "BIOS is told no other option 43");
     }
 }
