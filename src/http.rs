@@ -159,8 +159,7 @@ impl Server {
 
     /// As it serves this request: what a simulation fetches is no step of the machine's.
     fn serving(self, headers: &HeaderMap) -> Self {
-        let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
-        if agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes())) {
+        if is_simulation(headers) {
             return Self { registry: self.registry.of_a_simulation(), ..self };
         }
         self
@@ -178,6 +177,12 @@ impl Server {
             served.on_lan(arrival.from).or_else(|| served.with_address(arrival.back()?));
         interface.map(|interface| interface.advertised)
     }
+}
+
+/// Whether `reveille simulate` asks.
+fn is_simulation(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+    agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes()))
 }
 
 /// A script may hold a join token: who comes in on another interface gets nothing.

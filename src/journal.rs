@@ -336,6 +336,7 @@ fn level(step: &Step) -> Level {
     match step {
         Step::Ignored { .. }
         | Step::Refused { .. }
+        | Step::ScriptWithheld { .. }
         | Step::Advised { .. }
         | Step::Stopped { .. }
         | Step::BootIdMisused { .. }
@@ -369,6 +370,7 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::Ignored { .. }
         | Step::LeftToItsDisk { .. }
         | Step::Stopped { .. }
+        | Step::ScriptWithheld { .. }
         | Step::Refused { .. } => true,
         // Nothing of it was acknowledged.
         Step::BrokenOff { sent, .. } => sent.bytes == 0,

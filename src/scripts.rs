@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use crate::boot::admission::{self, Handling};
+use crate::boot::admission::{self, Handling, Withheld};
 use crate::boot::advice::Advice;
 use crate::boot::boot_id::BootId;
 use crate::boot::client::Facts;
@@ -59,11 +59,9 @@ pub enum Links {
 #[derive(Debug)]
 pub enum Answer {
     /// Its script, and the boot that it is of.
-    Given(String, Does, Option<BootId>),
-    /// Its script for people, without secrets, and why it is not given.
-    Shown(String, Doubt),
-    /// A script that says why the machine does not boot, and asks again.
-    Withheld(String, String),
+    Given(String, Does, BootId),
+    /// A text that is of no boot: what everybody may see, or why there is no more. The event says which.
+    Apart(String, Step),
     /// None.
     Nothing(Ignored, Option<BootId>),
 }
@@ -104,6 +102,7 @@ pub fn answer(
     }
     let open = is_its(&state);
     let id = open.as_ref().map(|open| open.id);
+    let doubt = admission.as_ref().err().cloned().unwrap_or(Doubt::NoBoot);
     let orders = registry.orders(&state, None);
     let templates = &config.templates;
     let script = match decide_script(client, catalog, templates, (shelf, &orders)) {
@@ -118,31 +117,37 @@ pub fn answer(
     let handled = admission::handle(admission::Request {
         script: &script,
         has_secret,
-        boot: match (&open, &admission) {
-            (Some(open), _) => Ok(open),
-            (None, Err(doubt)) => Err(doubt),
-            (None, Ok(_)) => Err(&Doubt::NoBoot),
-        },
+        boot: open.as_deref().ok_or(&doubt),
         is_ipxe,
         release: config.server.release,
     });
-    let answer = match handled {
-        Handling::Give => {
-            if has_secret && id.is_some() {
+    let from = boot.address;
+    let answer = match (handled, id) {
+        (Handling::Give, Some(id)) => {
+            if has_secret {
                 registry.count_secret(&subject);
             }
             Answer::Given(text, does, id)
         }
-        Handling::Show(doubt) => {
+        (Handling::Give, None) => Answer::Apart(text, Step::ScriptShown { from, doubt }),
+        (Handling::Show(doubt), _) => {
             let head = format!(
                 "# reveille: the script of {subject}, without secrets, to be read and not to be booted: {doubt}\n"
             );
-            Answer::Shown(head + &shown, doubt)
+            Answer::Apart(head + &shown, Step::ScriptShown { from, doubt })
         }
-        Handling::Withhold(why) => {
+        (Handling::Withhold(why), _) => {
             let reason = why.to_string();
             let text = script::render_withheld(templates, scene, &reason);
-            Answer::Withheld(text, reason)
+            let step = match why {
+                Withheld::Doubted(doubt) if !doubt.is_of_the_machine() => {
+                    Step::ScriptWithheld { from, reason }
+                }
+                Withheld::Doubted(_) | Withheld::TooMany | Withheld::NotArmed => {
+                    Step::Refused { what: "its script".to_owned(), reason }
+                }
+            };
+            Answer::Apart(text, step)
         }
     };
     (subject, answer)

@@ -275,6 +275,13 @@ pub enum Step {
         /// Why it is not taken for the machine's own.
         doubt: Doubt,
     },
+    /// Its script was withheld from somebody who is not known to be the machine.
+    ScriptWithheld {
+        /// From where the request came.
+        from: Ipv4Addr,
+        /// Why.
+        reason: String,
+    },
     /// The id of its boot came from a card that is not the machine's.
     BootIdMisused {
         /// From where the request came.
@@ -411,6 +418,7 @@ impl Step {
             | Self::Disarmed {}
             | Self::BootIdMisused { .. }
             | Self::Confirmed { .. }
+            | Self::ScriptWithheld { .. }
             | Self::ScriptShown { .. }) => return other,
         };
         Self::BrokenOff { kind, file, sent, of, why }
@@ -441,6 +449,7 @@ impl Step {
             Self::Armed { .. } => "armed",
             Self::Disarmed {} => "disarmed",
             Self::ScriptShown { .. } => "looked at",
+            Self::ScriptWithheld { .. } => "script withheld",
             Self::BootIdMisused { .. } => "boot id misused",
             Self::Confirmed { .. } => "confirmed",
         }
@@ -506,6 +515,9 @@ impl fmt::Display for Step {
             }
             Self::ScriptShown { from, doubt } => {
                 write!(f, "showed its script to {from}, which is no step of its boot: {doubt}")
+            }
+            Self::ScriptWithheld { from, reason } => {
+                write!(f, "refused {from} its script: {reason}")
             }
             Self::BootIdMisused { from, card } => write!(
                 f,

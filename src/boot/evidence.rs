@@ -173,6 +173,23 @@ pub enum Doubt {
     NoContent,
 }
 
+impl Doubt {
+    /// Whether the request comes from the machine all the same, and only more is missing.
+    pub fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::NotBooting | Self::NoBoot | Self::NoFiles => true,
+            // What only claims to be a machine was not located.
+            Self::Unconfirmed(_)
+            | Self::ThisHost
+            | Self::Simulation
+            | Self::OtherCard { .. }
+            | Self::NoNeighbour(_)
+            | Self::NotRelayed(_)
+            | Self::NoContent => false,
+        }
+    }
+}
+
 /// When a machine was seen on its way to its script, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -411,6 +411,7 @@ impl MachineState {
             }
             Step::Advised { .. }
             | Step::ScriptShown { .. }
+            | Step::ScriptWithheld { .. }
             | Step::CompanionSent { .. }
             | Step::LeftToItsDisk { at: None, .. }
             | Step::ImageSent { .. }
@@ -590,7 +591,8 @@ fn is_of_the_machine(step: &Step) -> bool {
         | Step::Disarmed {}
         | Step::BootIdMisused { .. }
         | Step::Confirmed { .. }
-        | Step::ScriptShown { .. } => false,
+        | Step::ScriptShown { .. }
+        | Step::ScriptWithheld { .. } => false,
         Step::Offered { .. }
         | Step::Leased { .. }
         | Step::Acknowledged { .. }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::body::FileBody;
 use super::tracked::{Progress, tracked};
 use super::wire::{SLACK, Wire};
-use super::{Arrival, Server};
+use super::{Arrival, Server, is_simulation};
 use crate::boot::boot_id::BootId;
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
@@ -56,9 +56,11 @@ pub async fn script(
     let config = Arc::clone(&server.config.borrow());
     let told = links::told(query.as_deref().unwrap_or_default());
     let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
-    let is_ipxe = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
+    let may_be_asked = agent.is_some_and(|agent| agent.starts_with(b"iPXE/"));
+    // A simulation reads the script, as people do.
+    let is_ipxe = may_be_asked && !is_simulation(&headers);
     let known = server.registry.state(&server.registry.whose(mac, &config.catalog));
-    let client = Client { may_be_asked: is_ipxe, ..client(mac, arrival.from, &told, known.arch) };
+    let client = Client { may_be_asked, ..client(mac, arrival.from, &told, known.arch) };
     drop(known);
     let is_told = |(name, value): (&str, &str)| told.get(name).is_some_and(|told| told == value);
     let report = if is_told(NO_DISK) {
@@ -79,20 +81,11 @@ pub async fn script(
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     let (subject, answer) = scripts::answer(&server.registry, now, &request);
     match answer {
-        Answer::Given(text, does, Some(id)) => {
+        Answer::Given(text, does, id) => {
             server.send_script(text, &method, (subject, Some(id)), |sent| does.steps(sent))
         }
-        // Whoever it is, the script is the same for all, and nothing of it is recorded of the machine.
-        Answer::Given(text, _, None) => {
-            server.send_script(text, &method, (subject, None), |_| vec![])
-        }
-        Answer::Shown(text, doubt) => {
-            let step = Step::ScriptShown { from: arrival.from, doubt };
-            server.send_script(text, &method, (unplaced(subject), None), |_| vec![step])
-        }
-        Answer::Withheld(text, reason) => {
-            let step = Step::Refused { what: "its script".to_owned(), reason };
-            server.send_script(text, &method, (unplaced(subject), None), |_| vec![step])
+        Answer::Apart(text, step) => {
+            server.send_script(text, &method, (subject, None), |_| vec![step])
         }
         Answer::Nothing(reason, id) => {
             let text = format!("{reason}\n");
@@ -102,11 +95,6 @@ pub async fn script(
             (StatusCode::NOT_FOUND, text).into_response()
         }
     }
-}
-
-/// Whom an event is about, without an address that is not known to be the machine's.
-fn unplaced(subject: Subject) -> Subject {
-    Subject { address: None, ..subject }
 }
 
 /// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
@@ -174,30 +162,32 @@ async fn answer_file(
     (mac, file_id, name): (&str, Option<&str>, &str),
     method: &Method,
 ) -> Response {
-    let Some((mac, address)) = mac.parse::<Mac>().ok().zip(server.advertised(arrival)) else {
+    let Some((card, address)) = mac.parse::<Mac>().ok().zip(server.advertised(arrival)) else {
         return not_found(
             "there are files at /files/<mac>/<id>/<name> only, with hyphens in the MAC\n",
         );
     };
     let neighbour = server.neighbours.settled(arrival.from).await;
     let config = Arc::clone(&server.config.borrow());
-    let known = server.registry.whose(mac, &config.catalog);
+    let known = server.registry.whose(card, &config.catalog);
     let request = FileRequest {
-        boot: BootRequest::new(mac, (arrival.from, neighbour), &config),
+        boot: BootRequest::new(card, (arrival.from, neighbour), &config),
         file_id: file_id.and_then(|digits| digits.parse().ok()),
         name,
         base: &links::base(address, config.server.http_port),
     };
-    let subject =
-        Subject { address: (!arrival.from.is_loopback()).then_some(arrival.from), ..known };
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
     match scripts::answer_file(&server.registry, now, &request) {
         Ok(text) => {
             let file = format!("files/{name}");
             let done = |sent| vec![Step::FileSent { file, sent }];
+            let subject = Subject { address: Some(arrival.from), ..known };
             server.send_script(text, method, (subject, None), done)
         }
-        Err(reason) => server.refuse(subject, &format!("files/{name}"), &reason),
+        Err(reason) => {
+            let who = server.registry.subject_at(arrival.from, neighbour, &config.catalog);
+            server.refuse(who, &format!("files/{}/{name}", card.hyphenated()), &reason)
+        }
     }
 }
 

@@ -106,6 +106,11 @@ enum Ran {
 impl Run {
     /// Begins the script `text`, as this machine; `None` where iPXE takes it for no script.
     pub fn new(text: &str, machine: &Machine) -> Option<Self> {
+        // A daemon shows what it would give, behind a line that says so.
+        let text = match text.split_once('\n') {
+            Some((head, shown)) if head.starts_with("# reveille: ") => shown,
+            Some(_) | None => text,
+        };
         let is_script = text.starts_with("#!ipxe") || text.starts_with("#!gpxe");
         is_script.then(|| Self {
             lines: text.lines().map(str::to_owned).collect(),

@@ -536,10 +536,8 @@ async fn read(
             };
             let (subject, answer) = scripts::answer(registry, now, &request);
             let (text, kind, id) = match answer {
-                Answer::Given(text, does, Some(id)) => (text, Kind::Script(does), Some(id)),
-                Answer::Given(text, _, None) => (text, Kind::Other, None),
-                Answer::Shown(text, doubt) => (text, Kind::Shown(from, doubt), None),
-                Answer::Withheld(text, reason) => (text, Kind::Withheld(reason), None),
+                Answer::Given(text, does, id) => (text, Kind::Script(does), Some(id)),
+                Answer::Apart(text, step) => (text, Kind::Apart(step), None),
                 Answer::Nothing(reason, _) => return Err(Unserved::Decided(reason)),
             };
             let whose = Some((subject, id));

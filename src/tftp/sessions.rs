@@ -12,7 +12,6 @@ use super::ports::PortId;
 use super::transfer::{Outcome, Transfer};
 use crate::boot::boot_id::BootId;
 use crate::boot::event::{Break, File, Sent, Subject, Tftp, Transport};
-use crate::boot::evidence::Doubt;
 use crate::boot::{Event, Step};
 use crate::files::Content;
 use crate::scripts::Does;
@@ -67,12 +66,8 @@ pub(super) enum Kind {
     Companion,
     Autoexec,
     Script(Does),
-    /// A script that is the same for everybody, and of no boot.
-    Other,
-    /// A script for people, and why it is not given.
-    Shown(Ipv4Addr, Doubt),
-    /// A script that says why the machine's own is withheld.
-    Withheld(String),
+    /// A script that is of no boot, and what it is to have fetched it.
+    Apart(Step),
 }
 
 impl Session {
@@ -143,9 +138,7 @@ impl Running {
             Kind::Companion => Step::CompanionSent { file: file.clone(), sent },
             Kind::Autoexec => Step::AutoexecSent { file: file.clone(), sent },
             Kind::Script(does) => does.step(sent),
-            Kind::Other => Step::CompanionSent { file: file.clone(), sent },
-            Kind::Shown(from, doubt) => Step::ScriptShown { from, doubt },
-            Kind::Withheld(reason) => Step::Refused { what: "its script".to_owned(), reason },
+            Kind::Apart(step) => step,
         };
         let why = match outcome {
             Outcome::Complete => return Event { subject, step: whole(sent) },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::{inside, packaged};
+use super::{inside, packaged, run};
 
 /// A host on the LAN from which firmware asks.
 #[derive(Debug)]
@@ -39,9 +39,15 @@ impl Answer {
 }
 
 impl Firmware {
-    /// Asks from this namespace, which `Lan::attach` made.
+    /// Asks from this namespace, which `Lan::attach` made, and gives its card this hardware address: the
+    /// neighbour table of the appliance says so then. The hosts of the lab keep their own.
     pub fn new(namespace: &str, mac: [u8; 6], address: Ipv4Addr) -> Self {
-        Self { namespace: namespace.to_owned(), mac, address }
+        let firmware = Self { namespace: namespace.to_owned(), mac, address };
+        if !["appliance", "router"].contains(&namespace) {
+            let mac = firmware.hyphenated().replace('-', ":");
+            run("ip", &["-n", namespace, "link", "set", "eth0", "address", &mac]);
+        }
+        firmware
     }
 
     /// The MAC as iPXE writes it into a path.

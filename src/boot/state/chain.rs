@@ -96,7 +96,8 @@ impl Chain {
             | Step::Disarmed {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
-            | Step::ScriptShown { .. } => {}
+            | Step::ScriptShown { .. }
+            | Step::ScriptWithheld { .. } => {}
         }
     }
 

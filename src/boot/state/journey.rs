@@ -205,7 +205,8 @@ impl Journey {
             | Step::Disarmed {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
-            | Step::ScriptShown { .. } => None,
+            | Step::ScriptShown { .. }
+            | Step::ScriptWithheld { .. } => None,
         }
     }
 
@@ -361,7 +362,8 @@ impl Journey {
             | Step::Disarmed {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
-            | Step::ScriptShown { .. } => {}
+            | Step::ScriptShown { .. }
+            | Step::ScriptWithheld { .. } => {}
         }
         match &event.step {
             Step::Stopped { .. }
@@ -370,6 +372,7 @@ impl Journey {
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
             | Step::ScriptShown { .. }
+            | Step::ScriptWithheld { .. }
             | Step::Advised { .. } => {}
             Step::Offered { .. }
             | Step::Acknowledged { .. }
