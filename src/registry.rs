@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hashlink::LinkedHashMap;
 use ipnet::Ipv4Net;
@@ -45,6 +45,8 @@ const MOST_STRANGERS: usize = 10_000;
 
 /// How often it is looked for boots that have come no further.
 const LOOK: Duration = Duration::from_secs(5);
+/// From how many milliseconds on a difference between the clocks is a clock that was set.
+const JUMP_MILLIS: u64 = 30_000;
 /// How many of them are told of at once: who asks meanwhile waits.
 const MOST_STALLED: usize = 500;
 
@@ -160,6 +162,8 @@ struct Remembered {
     /// Of whom only an address is known: their DHCP was not seen.
     nameless: Bounded<Ipv4Addr, MachineState>,
     addresses: Bounded<Ipv4Addr, Subject>,
+    /// What the clock said the last time, and when that was.
+    ticked: Option<(SystemTime, Instant)>,
 }
 
 fn locked(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
@@ -239,6 +243,27 @@ impl Registry {
         }
     }
 
+    /// The time now. If the clock was set since the last time, what is only so for a while keeps its age.
+    fn tick(&self, remembered: &mut Remembered) -> SystemTime {
+        let now = self.now();
+        let Nature::Host = self.nature else {
+            return now;
+        };
+        let instant = Instant::now();
+        if let Some((before, at)) = remembered.ticked.replace((now, instant)) {
+            let expected = before + instant.duration_since(at);
+            let by = match now.duration_since(expected) {
+                Ok(forward) => i64::try_from(forward.as_millis()).unwrap_or(i64::MAX),
+                Err(back) => -i64::try_from(back.duration().as_millis()).unwrap_or(i64::MAX),
+            };
+            if by.unsigned_abs() >= JUMP_MILLIS {
+                warn!("registry: the clock was set by {} s; open boots stay open", by / 1000);
+                remembered.machines.shift(by);
+            }
+        }
+        now
+    }
+
     /// Two new ids, for a boot and for its answer files.
     fn fresh_ids(&self) -> (BootId, BootId) {
         let id = || match &self.nature {
@@ -266,7 +291,8 @@ impl Registry {
         match self.of {
             Of::Machines => {
                 let mut remembered = locked(&self.remembered);
-                self.take_up(&mut remembered, (event, id), self.now());
+                let now = self.tick(&mut remembered);
+                self.take_up(&mut remembered, (event, id), now);
             }
             Of::ASimulation => self.journal.publish_of_a_simulation(&event),
         }
@@ -301,20 +327,20 @@ impl Registry {
     /// Why the request is not taken for the machine's own.
     pub fn admit(&self, request: &BootRequest<'_>) -> Result<Arc<MachineState>, Doubt> {
         match self.of {
-            Of::Machines => self.admit_at(request, self.fresh_ids(), self.now()),
+            Of::Machines => self.admit_with(request, self.fresh_ids()),
             Of::ASimulation => Err(Doubt::Simulation),
         }
     }
 
-    fn admit_at(
+    fn admit_with(
         &self,
         request: &BootRequest<'_>,
         fresh: (BootId, BootId),
-        now: SystemTime,
     ) -> Result<Arc<MachineState>, Doubt> {
         let BootRequest { card, address, neighbour, id, is_for_script, catalog, .. } = *request;
         let subject = self.whose(card, catalog);
         let mut remembered = locked(&self.remembered);
+        let now = self.tick(&mut remembered);
         let known = remembered.machines.find(&subject).map(|entry| Arc::clone(&entry.state));
         let state = known.unwrap_or_default();
         let cards = cards(&subject, card, &state, catalog);
@@ -434,7 +460,10 @@ impl Registry {
     }
 
     fn look(&self, now: SystemTime) {
-        let stalled = locked(&self.remembered).stalled(now);
+        let mut remembered = locked(&self.remembered);
+        self.tick(&mut remembered);
+        let stalled = remembered.stalled(now);
+        drop(remembered);
         for event in stalled {
             self.record(event);
         }

@@ -184,6 +184,8 @@ pub enum Step {
         option_43: Option<Option43>,
         /// The interface that it asked on.
         interface: String,
+        /// The relay that forwarded its request, if one did.
+        relay: Option<Ipv4Addr>,
     },
     /// It took its lease from the router's DHCP server; seen, not answered.
     Leased {
@@ -459,7 +461,16 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Offered { arch, stage, what: _, xid: _, boot_file, option_43: _, interface } => {
+            Self::Offered {
+                arch,
+                stage,
+                boot_file,
+                interface,
+                what: _,
+                xid: _,
+                option_43: _,
+                relay: _,
+            } => {
                 let arch = arch.map_or_else(|| "?".to_owned(), |arch| arch.to_string());
                 write!(f, "offered {boot_file} ({arch}, {stage}, on {interface})")
             }

@@ -231,6 +231,12 @@ impl Sightings {
         self.fetched.push((address, at));
     }
 
+    /// Keeps the age of what was seen when the clock is set by so many milliseconds.
+    pub(super) fn shift(&mut self, by: i64) {
+        let fetched = self.fetched.iter_mut().map(|(_, at)| at);
+        self.requested.iter_mut().chain(fetched).for_each(|at| *at = at.shifted(by));
+    }
+
     /// The stage of the start that was seen last.
     pub(super) fn stage(&self) -> Option<Stage> {
         self.stage

@@ -280,6 +280,22 @@ impl MachineState {
         }
     }
 
+    /// Whether something of it is only so for a while.
+    pub fn has_timers(&self) -> bool {
+        self.open.is_some() || !self.files.is_empty() || !self.sent_to_disk.is_empty()
+    }
+
+    /// Keeps the age of what is only so for a while, when the clock is set by so many milliseconds: a clock that
+    /// jumps neither closes a boot nor makes a disk fail.
+    pub fn shift(&mut self, by: i64) {
+        self.open.iter_mut().for_each(|open| open.shift(by));
+        self.files.shift(by);
+        self.sightings.shift(by);
+        self.orders.returns.iter_mut().for_each(|at| *at = at.shifted(by));
+        let sent = self.sent_to_disk.iter_mut().chain(&mut self.left_in_silence);
+        sent.for_each(|sent| sent.at = sent.at.shifted(by));
+    }
+
     /// Counts a script with a secret that the open boot is given.
     pub fn count_secret(&mut self) {
         if let Some(open) = &mut self.open {

@@ -28,6 +28,12 @@ impl Time {
         self.0.checked_sub(earlier.0).map(Duration::from_millis)
     }
 
+    /// The same moment by a clock that was set by so many milliseconds.
+    #[must_use]
+    pub fn shifted(self, by: i64) -> Self {
+        Self(self.0.saturating_add_signed(by))
+    }
+
     /// Whether it is less than `time` after `earlier`.
     pub fn is_within(self, time: Duration, earlier: Self) -> bool {
         self.since(earlier).is_some_and(|passed| passed < time)

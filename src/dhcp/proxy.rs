@@ -306,6 +306,7 @@ fn step(
             boot_file,
             option_43: (client.stage == Stage::Pxe).then_some(option_43),
             interface: arrival.interface.clone(),
+            relay: relay(request),
         },
         ReplyKind::Ack => {
             let port = arrival.port.number();
@@ -421,6 +422,8 @@ mod tests {
         let mut offered = |xid: u8| {
             let mut datagram = datagram.clone();
             datagram[7] = xid;
+            // A relay's: who fetches over TFTP behind it is not seen.
+            datagram[24..28].copy_from_slice(&[10, 78, 0, 1]);
             let query = Query::read(&datagram).unwrap();
             let outcome = respond(&query, &arrival, &config, (&unseen, now));
             if let Outcome::Reply { event, .. } = &outcome {

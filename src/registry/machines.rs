@@ -89,6 +89,13 @@ impl Machines {
         self.entries.values().map(AsRef::as_ref)
     }
 
+    /// Keeps the age of what is only so for a while, when the clock is set by so many milliseconds.
+    pub fn shift(&mut self, by: i64) {
+        for entry in self.entries.values_mut().filter(|entry| entry.state.has_timers()) {
+            Arc::make_mut(&mut entry.state).shift(by);
+        }
+    }
+
     /// This one.
     pub fn get(&self, id: Id) -> Option<&Entry> {
         self.entries.get(&id).map(AsRef::as_ref)

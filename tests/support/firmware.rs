@@ -50,6 +50,11 @@ impl Firmware {
         firmware
     }
 
+    /// The same host, which asks in the name of this card: its own stays as it is.
+    pub fn in_the_name_of(self, mac: [u8; 6]) -> Self {
+        Self { mac, ..self }
+    }
+
     /// The MAC as iPXE writes it into a path.
     pub fn hyphenated(&self) -> String {
         self.mac.map(|byte| format!("{byte:02x}")).join("-")
@@ -148,6 +153,42 @@ impl Firmware {
             offers += (0..100).map_while(|_| receive(&socket)).count();
         }
         offers
+    }
+
+    /// Powers on as a BIOS ROM: it asks, is offered an NBP, takes its lease and loads iPXE, which takes it once
+    /// more. Then it is seen to boot.
+    pub fn loads_ipxe(&self) {
+        let rom: &[(u8, &[u8])] = &[(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])];
+        self.discover(rom);
+        self.take_lease(rom);
+        let ipxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
+        self.discover(ipxe).expect("its iPXE is offered its script");
+        self.take_lease(ipxe);
+    }
+
+    /// Fetches a URL as iPXE does: the status, and the text.
+    pub fn fetch_as_ipxe(&self, url: &str) -> (String, String) {
+        let output =
+            self.curl(&["--user-agent", "iPXE/1.21.1", "--write-out", "\n%{http_code}", url]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
+        (status.to_owned(), body.to_owned())
+    }
+
+    /// Fetches its own script as iPXE does that was asked what machine it is, with more behind the address.
+    pub fn script(&self, more: &str) -> String {
+        let facts = "uuid=&serial=&product=&vendor=&platform=pcbios&arch=i386&cpu=x64&v2=yes";
+        let own = self.hyphenated();
+        self.fetch_as_ipxe(&format!("http://10.77.0.2:8080/boot/{own}.ipxe?{facts}{more}")).1
+    }
+
+    /// Fetches the kernel and the initrds that a script names, as far as it names any.
+    pub fn fetch_all_of(&self, script: &str) {
+        let loads = |line: &&str| line.starts_with("kernel ") || line.starts_with("initrd ");
+        for line in script.lines().filter(loads) {
+            let url = line.split(' ').find(|word| word.contains("://")).expect("it has a URL");
+            self.fetch(url);
+        }
     }
 
     /// Broadcasts the REQUEST by which it takes its lease from another server.

@@ -15,8 +15,8 @@ use crate::boot::time::Time;
 const NBP_IS_STARTING: Duration = Duration::from_mins(2);
 
 /// In how many DHCP transactions an iPXE is offered an NBP before it gets its script all the same.
-/// Which machine fetched a file over TFTP is known from the lease that it was seen to take; where that
-/// is not seen (a relay, a switch that snoops), this ends the loop. One transaction may well have many
+/// Behind a relay it is known only from the lease that a machine was seen to take that it has fetched a file
+/// over TFTP; where that is not seen, this ends the loop. One transaction may well have many
 /// DISCOVERs, where router and rack start together; each turn of a loop begins a new one.
 const MOST_TRANSACTIONS: u32 = 3;
 
@@ -71,7 +71,8 @@ impl Chain {
             Step::AutoexecSent { .. } => self.was_led = true,
             // The NBP has done its work; the next iPXE to ask comes from a new power-on.
             Step::ScriptServed { .. } | Step::WaitServed { .. } => *self = Self::default(),
-            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, .. } => {
+            // On a served LAN it is seen who fetches an NBP, and nothing more need be guessed.
+            Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, relay: Some(_), .. } => {
                 self.offered = Some(at);
                 let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
                 let is_new = before == 0 || self.last_xid != Some(*xid);

@@ -92,6 +92,12 @@ impl OpenBoot {
         has_all && !was_complete
     }
 
+    /// Keeps its age when the clock is set by so many milliseconds.
+    pub(super) fn shift(&mut self, by: i64) {
+        self.opened = self.opened.shifted(by);
+        self.last = self.last.shifted(by);
+    }
+
     /// Takes the completion back: the kernel did not start.
     pub(super) fn undo(&mut self) {
         self.fetched.clear();
@@ -128,6 +134,11 @@ impl FileGrants {
         }
         let OpenBoot { file_id, opened, orders, .. } = boot;
         self.0.push(FileGrant { file_id: *file_id, opened: *opened, orders: orders.clone() });
+    }
+
+    /// Keeps their age when the clock is set by so many milliseconds.
+    pub(super) fn shift(&mut self, by: i64) {
+        self.0.iter_mut().for_each(|grant| grant.opened = grant.opened.shifted(by));
     }
 
     /// The orders under which the boot with this file id was begun, while its files can be fetched.

@@ -118,6 +118,7 @@ impl Machine {
             boot_file: "snponly.efi".into(),
             option_43: Some(self.state.option_43()),
             interface: "eth0".into(),
+            relay: None,
         });
     }
 
@@ -243,6 +244,7 @@ fn offer() -> Step {
         boot_file: "snponly.efi".into(),
         option_43: None,
         interface: "eth0".into(),
+        relay: None,
     }
 }
 
@@ -620,6 +622,30 @@ fn a_boot_is_opened_by_its_machine_alone_and_closes_after_a_quarter_of_an_hour()
 }
 
 #[test]
+fn a_clock_that_is_set_by_years_amid_a_boot_neither_closes_it_nor_fails_a_disk() {
+    for by in [50_000_000, -400_000] {
+        let mut machine = Machine::new(BootPolicy::Once);
+        machine.now = 1_000_000;
+        let mut jump = |machine: &mut Machine| {
+            machine.state.shift(1000 * by);
+            machine.now = machine.now.saturating_add_signed(by);
+        };
+        machine.power_on();
+        machine.fetch("kernel");
+        jump(&mut machine);
+        assert_eq!(machine.admit(), Ok(Part::Continues));
+        machine.fetch("initrd");
+        assert_eq!(machine.state.boots, 1);
+        if by > 0 {
+            assert_eq!(machine.wait(600).power_on(), Because::Done);
+            machine.wait(100);
+            jump(&mut machine);
+            assert_eq!(machine.wait(100).power_on(), Because::Done, "200 s have passed");
+        }
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_closes_no_boot() {
     let mut machine = Machine::new(BootPolicy::Once);
     machine.now = 1_000_000;
@@ -774,6 +800,7 @@ fn each_verdict_has_a_journey_that_comes_to_it() {
             boot_file,
             option_43,
             interface,
+            relay: None,
         },
         other => other,
     };
@@ -880,7 +907,16 @@ fn firmware_that_asks_on_and_on_without_a_pause_is_told_of_and_climbs() {
             };
             let option_43 = Some(machine.state.option_43());
             let (arch, xid) = (Some(arch), machine.xid);
-            machine.take(Step::Offered { arch, stage, what, xid, boot_file, option_43, interface });
+            machine.take(Step::Offered {
+                arch,
+                stage,
+                what,
+                xid,
+                boot_file,
+                option_43,
+                interface,
+                relay: None,
+            });
             // It takes its lease from the router each time.
             machine.take(lease());
             machine.wait(24);
