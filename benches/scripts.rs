@@ -1,5 +1,6 @@
 //! `make bench`: rendering each machine's own script for an HTTP request, ours beside nginx that sends a
-//! file of the same size, in one run with one load generator, on the loopback of a network namespace.
+//! file of the same size, in one run with one load generator, over veth. The rack that asks is in a config of
+//! many machines; each has its own card and address, and opens its own boot.
 //!
 //! These machines are noisy: the ratios count, not the times.
 
@@ -7,18 +8,23 @@
 mod lab;
 mod support;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use lab::appliance::Folder;
-use lab::{packaged, run};
+use lab::{Lan, inside, packaged, run};
+use nix::sched::{CloneFlags, setns};
 use support::{Server, in_namespaces, start};
 
 const MACHINES: usize = 10_000;
+/// How many of them ask.
+const RACK: usize = 16;
 const CLIENTS: usize = 32;
 const REQUESTS: usize = 100_000;
 const TURNS: usize = 3;
@@ -28,7 +34,13 @@ fn main() -> ExitCode {
 }
 
 fn compare() {
-    run("ip", &["link", "set", "lo", "up"]);
+    let lan = Lan::new();
+    for number in 0..RACK {
+        let name = format!("m{number}");
+        lan.attach(&name, &format!("10.77.0.{}/24", 100 + number));
+        let mac = format!("02:00:00:00:00:{number:02x}");
+        run("ip", &["-n", &name, "link", "set", "eth0", "address", &mac]);
+    }
     // Apart: the daemon watches its folder, and nginx opens and writes files all the time.
     let (own, folder) = (Folder::new(), Folder::new());
     let ours = start_ours(&own);
@@ -42,7 +54,7 @@ fn compare() {
             number & 255
         )
     };
-    let len = get(&mut connect("127.0.0.1:8080"), &script(7), &mut Vec::new());
+    let len = from(7, || get(&mut connect("10.77.0.2:8080"), &script(7), &mut Vec::new()));
     folder.write("files/script.ipxe", vec![b'x'; len]);
     let logging = start_nginx(&folder, "nginx", 8081, "access_log logs/access.log");
     let silent = start_nginx(&folder, "nginx, no log", 8082, "access_log off");
@@ -51,17 +63,18 @@ fn compare() {
         ("one connection for all requests of a client", Life::Long),
         ("a connection for each request", Life::Short),
     ] {
-        println!("scripts of {len} bytes for {MACHINES} machines, {CLIENTS} clients, {what}");
+        println!(
+            "scripts of {len} bytes for {RACK} of {MACHINES} machines, {CLIENTS} clients, {what}"
+        );
         let mut rows = [
-            (&ours, "127.0.0.1:8080", Row::default()),
-            (&logging, "127.0.0.1:8081", Row::default()),
-            (&silent, "127.0.0.1:8082", Row::default()),
+            (&ours, "10.77.0.2:8080", Row::default()),
+            (&logging, "10.77.0.2:8081", Row::default()),
+            (&silent, "10.77.0.2:8082", Row::default()),
         ];
         for _ in 0..TURNS {
             for (number, (server, address, row)) in rows.iter_mut().enumerate() {
-                let path = |request: usize| match number {
-                    // Each is another machine, in no order.
-                    0 => script(request * 7919 % MACHINES),
+                let path = |machine: usize| match number {
+                    0 => script(machine),
                     _ => "/script.ipxe".to_owned(),
                 };
                 row.add(server, address, (len, life), path);
@@ -72,7 +85,7 @@ fn compare() {
 }
 
 fn start_ours(folder: &Folder) -> Server {
-    let mut config = "server: { interfaces: [lo], dhcp: off, tftp: off }\n\
+    let mut config = "server: { interfaces: [eth0], dhcp: off, tftp: off, release: anyone }\n\
          images: { talos: { kernel: ./files/kernel, initrd: ./files/initrd, talos: { version: v1.11.2 } } }\n\
          omni: { lab: { api: https://x, join_token: { file: ./token } } }\n\
          profiles: { talos: { script: talos, image: talos, omni: lab, cmdline: [console=ttyS1] } }\n\
@@ -88,10 +101,10 @@ fn start_ours(folder: &Folder) -> Server {
         folder.write(file, "x");
     }
     folder.write("config.yaml", config);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
     command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));
     command.current_dir(folder.path());
-    start("reveille", &mut command, || TcpStream::connect("127.0.0.1:8080").is_ok())
+    start("reveille", &mut command, || is_reachable(8080))
 }
 
 fn start_nginx(folder: &Folder, name: &'static str, port: u16, log: &str) -> Server {
@@ -102,12 +115,26 @@ fn start_nginx(folder: &Folder, name: &'static str, port: u16, log: &str) -> Ser
         "daemon off; user root; worker_processes auto; pid {root}/{port}.pid; error_log /dev/null;\n\
          events {{}}\n\
          http {{ sendfile on; tcp_nopush on; {log}; keepalive_requests 1000000;\n\
-         server {{ listen 127.0.0.1:{port}; root {root}/files; }} }}\n"
+         server {{ listen {port}; root {root}/files; }} }}\n"
     );
     let config = folder.write(&format!("nginx-{port}.conf"), config);
-    let mut command = Command::new(program);
+    let mut command = inside("appliance", &program);
     command.arg("-p").arg(folder.path()).arg("-c").arg(config);
-    start(name, &mut command, move || TcpStream::connect(("127.0.0.1", port)).is_ok())
+    start(name, &mut command, move || is_reachable(port))
+}
+
+/// Runs this as a machine of the rack does.
+fn from<T: Send>(machine: usize, run: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("/run/netns/m{machine}")).expect("it was made");
+    let there = move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may");
+        run()
+    };
+    thread::scope(|scope| scope.spawn(there).join().expect("it runs"))
+}
+
+fn is_reachable(port: u16) -> bool {
+    from(0, || TcpStream::connect(("10.77.0.2", port)).is_ok())
 }
 
 /// How long a client keeps its connection.
@@ -125,7 +152,8 @@ fn connect(address: &str) -> TcpStream {
 
 /// Sends a request and reads the response; how long its body is.
 fn get(stream: &mut TcpStream, path: &str, buffer: &mut Vec<u8>) -> usize {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: iPXE/1.0.0+\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: 10.77.0.2\r\nUser-Agent: iPXE/1.0.0+\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the server reads");
     buffer.resize(16 << 10, 0);
     let mut received = 0;
@@ -166,8 +194,13 @@ impl Row {
         let began = Instant::now();
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
-            for _ in 0..CLIENTS {
-                scope.spawn(|| {
+            for client in 0..CLIENTS {
+                let (next, path) = (&next, &path);
+                scope.spawn(move || {
+                    let machine = client % RACK;
+                    let namespace =
+                        File::open(format!("/run/netns/m{machine}")).expect("it was made");
+                    setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may");
                     let mut stream = connect(address);
                     let mut buffer = Vec::new();
                     loop {
@@ -175,7 +208,7 @@ impl Row {
                         if request >= REQUESTS {
                             return;
                         }
-                        let got = get(&mut stream, &path(request), &mut buffer);
+                        let got = get(&mut stream, &path(machine), &mut buffer);
                         assert!(got.abs_diff(len) < 32, "{got} bytes and not about {len}");
                         if life == Life::Short {
                             stream = connect(address);

@@ -246,9 +246,10 @@ impl Registry {
     /// The time now. If the clock was set since the last time, what is only so for a while keeps its age.
     fn tick(&self, remembered: &mut Remembered) -> SystemTime {
         let now = self.now();
-        let Nature::Host = self.nature else {
+        #[cfg(test)]
+        if let Nature::Test(_) = self.nature {
             return now;
-        };
+        }
         let instant = Instant::now();
         if let Some((before, at)) = remembered.ticked.replace((now, instant)) {
             let expected = before + instant.duration_since(at);

@@ -626,7 +626,7 @@ fn a_clock_that_is_set_by_years_amid_a_boot_neither_closes_it_nor_fails_a_disk()
     for by in [50_000_000, -400_000] {
         let mut machine = Machine::new(BootPolicy::Once);
         machine.now = 1_000_000;
-        let mut jump = |machine: &mut Machine| {
+        let jump = |machine: &mut Machine| {
             machine.state.shift(1000 * by);
             machine.now = machine.now.saturating_add_signed(by);
         };
