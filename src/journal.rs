@@ -161,7 +161,7 @@ impl Journal {
         };
         self.keep_of_ours((reload.kind(), level), format!("config: {reload}"));
         match reload {
-            Reload::TakenUp { source, changes, at_next_start, problems, .. } => {
+            Reload::TakenUp { source, changes, at_next_start, outdated, problems, .. } => {
                 match changes.as_slice() {
                     [] | [_] => info!("config: {reload}"),
                     many => {
@@ -172,6 +172,7 @@ impl Journal {
                 for change in at_next_start {
                     warn!("config: {change} is taken up at the next start");
                 }
+                outdated.iter().for_each(|machine| info!("config: {machine}"));
                 self.publish_problems(problems);
             }
             Reload::Refused { again: false, .. } => error!("config: {reload}"),
@@ -356,7 +357,8 @@ fn level(step: &Step) -> Level {
         | Step::ScriptShown { .. }
         | Step::Confirmed { .. }
         | Step::Armed { .. }
-        | Step::Disarmed {} => Level::Info,
+        | Step::Disarmed {}
+        | Step::KeptOnDisk {} => Level::Info,
     }
 }
 
@@ -387,7 +389,8 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::BootIdMisused { .. }
         | Step::Confirmed { .. }
         | Step::Armed { .. }
-        | Step::Disarmed {} => false,
+        | Step::Disarmed {}
+        | Step::KeptOnDisk {} => false,
     }
 }
 

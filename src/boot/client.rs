@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::catalog::swapped;
 use super::{Arch, Mac, PciId};
 
 /// Where on its way a machine is when it asks "what next?".
@@ -104,6 +105,20 @@ pub struct Facts {
     pub nic: Option<PciId>,
 }
 
+impl Facts {
+    fn or_as_known(self, before: &Self) -> Self {
+        let Self { serial, product, vendor, cpu, has_v2, nic } = self;
+        Self {
+            serial: serial.or_else(|| before.serial.clone()),
+            product: product.or_else(|| before.product.clone()),
+            vendor: vendor.or_else(|| before.vendor.clone()),
+            cpu: cpu.or(before.cpu),
+            has_v2: has_v2.or(before.has_v2),
+            nic: nic.or(before.nic),
+        }
+    }
+}
+
 /// Who sent this packet or request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
@@ -151,6 +166,30 @@ impl Client {
             choice: None,
             has_no_disk: false,
         }
+    }
+
+    /// With what the same machine reported `before` in place of what it does not report now. If it reports another
+    /// UUID or serial number, it is another machine, or another mainboard: then nothing of before holds.
+    #[must_use]
+    pub fn or_as_known(mut self, before: Option<&Self>) -> Self {
+        let Some(before) = before.filter(|before| !self.is_another_than(before)) else {
+            return self;
+        };
+        self.arch = self.arch.or(before.arch);
+        self.uuid = self.uuid.or(before.uuid);
+        self.facts = match (self.facts, &before.facts) {
+            (Some(facts), Some(before)) => Some(facts.or_as_known(before)),
+            (facts, before) => facts.or_else(|| before.clone()),
+        };
+        self
+    }
+
+    fn is_another_than(&self, before: &Self) -> bool {
+        let serial = |client: &Self| client.facts.as_ref()?.serial.clone();
+        let differ = |pair: Option<(String, String)>| pair.is_some_and(|(now, then)| now != then);
+        let uuids = self.uuid.zip(before.uuid);
+        uuids.is_some_and(|(now, then)| now != then && now != swapped(then))
+            || differ(serial(self).zip(serial(before)))
     }
 
     /// Its firmware, where it is known.

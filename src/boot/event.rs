@@ -342,8 +342,10 @@ pub enum Step {
         /// How often.
         times: u32,
     },
-    /// What was ordered for it was taken back, and its disk boots it.
+    /// What was ordered for it was withdrawn.
     Disarmed {},
+    /// What was ordered for it was withdrawn, and its disk boots it until it is armed.
+    KeptOnDisk {},
 }
 
 /// What a script does with its machine, as far as it decides the next boot.
@@ -418,6 +420,7 @@ impl Step {
             | Self::Stopped { .. }
             | Self::Armed { .. }
             | Self::Disarmed {}
+            | Self::KeptOnDisk {}
             | Self::BootIdMisused { .. }
             | Self::Confirmed { .. }
             | Self::ScriptWithheld { .. }
@@ -450,6 +453,7 @@ impl Step {
             Self::Stopped { .. } => "stopped",
             Self::Armed { .. } => "armed",
             Self::Disarmed {} => "disarmed",
+            Self::KeptOnDisk {} => "kept on its disk",
             Self::ScriptShown { .. } => "looked at",
             Self::ScriptWithheld { .. } => "script withheld",
             Self::BootIdMisused { .. } => "boot id misused",
@@ -535,7 +539,10 @@ impl fmt::Display for Step {
                 "alarm: {from} ({card}) has the id of its boot, and {card} is not its card; somebody reads its traffic, or two machines share an address"
             ),
             Self::Confirmed { card } => write!(f, "the operator has confirmed {card} as its card"),
-            Self::Disarmed {} => f.write_str("disarmed: nothing is ordered for it any more"),
+            Self::Disarmed {} => f.write_str("disarmed: no boot is ordered for it any more"),
+            Self::KeptOnDisk {} => {
+                f.write_str("kept on its disk: its disk boots it, whatever the config says")
+            }
         }
     }
 }

@@ -164,21 +164,29 @@ impl Selection {
     }
 
     fn by(mut self, orders: &Orders) -> Self {
-        if let Boots::Profile(profile) = &self.boots {
-            let profile = Arc::clone(profile);
-            let stakes = Stakes {
-                wipes: wipes(&profile, &self.who),
-                on_disk_failure: on_disk_failure(&profile, &self.who),
-            };
-            let because = orders.because(self.policy, &profile.name, stakes);
-            self.because = Some(because);
-            if because == Because::DiskMenu {
-                self.boots = Boots::Menu;
-            } else if because.is_hold() {
-                self.boots = Boots::Hold(profile);
-            } else if !because.is_network() {
-                self.boots = Boots::Local(Some(profile));
+        match &self.boots {
+            Boots::Profile(profile) => {
+                let profile = Arc::clone(profile);
+                let stakes = Stakes {
+                    wipes: wipes(&profile, &self.who),
+                    on_disk_failure: on_disk_failure(&profile, &self.who),
+                };
+                let because = orders.because(self.policy, &profile.name, stakes);
+                self.because = Some(because);
+                if because == Because::DiskMenu {
+                    self.boots = Boots::Menu;
+                } else if because.is_hold() {
+                    self.boots = Boots::Hold(profile);
+                } else if !because.is_network() {
+                    self.boots = Boots::Local(Some(profile));
+                }
             }
+            Boots::Menu | Boots::Local(_) if orders.keeps_to_disk(self.policy) => {
+                self.because = Some(Because::KeptOnDisk);
+                self.boots = Boots::Local(None);
+            }
+            // A machine that is not answered goes to its disk by itself.
+            Boots::Menu | Boots::Local(_) | Boots::Hold(_) | Boots::Ignore => {}
         }
         self
     }

@@ -374,7 +374,7 @@ impl MachineState {
                 }
             }
             Step::ScriptServed { starts, client, .. } => {
-                self.client = Some(client.clone());
+                self.learn(client);
                 self.come_to_script();
                 match starts {
                     Starts::Disk(_) if is_of_open => self.send_to_disk(false, at),
@@ -389,7 +389,7 @@ impl MachineState {
                 }
             }
             Step::WaitServed { client, .. } => {
-                self.client = Some(client.clone());
+                self.learn(client);
                 self.come_to_script();
             }
             Step::LeftToItsDisk { at: Some((stage, _)), .. } => {
@@ -408,15 +408,14 @@ impl MachineState {
             }
             Step::Stopped { verdict } => self.stop(verdict, is_of_open, at),
             Step::Armed { profile, times } => {
-                self.orders.is_disarmed = false;
                 self.expect_back();
-                self.orders.armed =
-                    Some(orders::Arming { since: at, profile: profile.clone(), times: *times });
+                let profile = profile.clone();
+                self.orders.arm(orders::Arming { since: at, profile, times: *times });
             }
-            Step::Disarmed {} => {
-                self.orders.armed = None;
-                self.orders.is_disarmed = true;
+            Step::Disarmed {} => self.orders.withdraw(),
+            Step::KeptOnDisk {} => {
                 self.expect_back();
+                self.orders.keep_on_disk();
             }
             Step::BootIdMisused { from, card } => {
                 self.alarm = Some(Alarm { at, from: *from, card: *card });
@@ -442,6 +441,12 @@ impl MachineState {
     fn see_fetch(&mut self, address: Ipv4Addr, at: Time) {
         self.sightings.fetch(address, at);
         self.address = Some(address);
+    }
+
+    /// What it reported before and does not report now stays.
+    fn learn(&mut self, client: &Client) {
+        let before = self.client.as_deref();
+        self.client = Some(Box::new(client.clone().or_as_known(before)));
     }
 
     /// It has its script: what its firmware got has worked.
@@ -605,6 +610,7 @@ fn is_of_the_machine(step: &Step) -> bool {
         Step::Stopped { .. }
         | Step::Armed { .. }
         | Step::Disarmed {}
+        | Step::KeptOnDisk {}
         | Step::BootIdMisused { .. }
         | Step::Confirmed { .. }
         | Step::ScriptShown { .. }

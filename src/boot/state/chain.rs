@@ -95,6 +95,7 @@ impl Chain {
             | Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
             | Step::ScriptShown { .. }

@@ -203,6 +203,7 @@ impl Journey {
             | Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
             | Step::ScriptShown { .. }
@@ -360,6 +361,7 @@ impl Journey {
             | Step::Advised { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
             | Step::ScriptShown { .. }
@@ -369,6 +371,7 @@ impl Journey {
             Step::Stopped { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
+            | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
             | Step::ScriptShown { .. }

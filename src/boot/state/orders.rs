@@ -45,7 +45,15 @@ pub struct Orders {
     /// The order to boot it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub armed: Option<Arming>,
-    /// Whether it was disarmed: its disk boots it, come what may.
+    /// Whether what was ordered last was withdrawn: a boot that fails later does not bring that order back.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_withdrawn: bool,
+    /// Whether its disk boots it, whatever the config says, until it is armed.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_kept_on_disk: bool,
+    /// In a registry of an earlier version: it was disarmed, which kept a machine with `boot: once` on its disk and
+    /// meant nothing for other machines.
+    #[serde(skip_serializing_if = "is_false")]
     pub is_disarmed: bool,
     /// The last boot that was completed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,8 +108,9 @@ pub enum Because {
     WipesAlways,
     /// It has booted once.
     Done,
-    /// It was disarmed.
-    Disarmed,
+    /// It was sent to its disk for good.
+    #[serde(alias = "disarmed")]
+    KeptOnDisk,
     /// `boot: local`.
     Local,
 }
@@ -117,7 +126,7 @@ impl Because {
             | Self::DiskFailed
             | Self::DiskMenu
             | Self::Done
-            | Self::Disarmed
+            | Self::KeptOnDisk
             | Self::Local => false,
         }
     }
@@ -127,7 +136,7 @@ impl Because {
         match self {
             Self::Always | Self::Armed | Self::First | Self::DiskFailed => true,
             Self::Done
-            | Self::Disarmed
+            | Self::KeptOnDisk
             | Self::Local
             | Self::DiskMenu
             | Self::DiskAgain
@@ -157,23 +166,58 @@ impl fmt::Display for Because {
                 "its profile erases a disk and has `boot: always`; write `boot: once`, or `wipes: false`"
             }
             Self::Done => "it has completed its boot; `reveille arm` has the network boot it again",
-            Self::Disarmed => "it is disarmed",
+            Self::KeptOnDisk => {
+                "it is kept on its disk; `reveille arm` has the network boot it again"
+            }
             Self::Local => "`boot: local`, and it is not armed",
         })
     }
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Orders {
+    /// Whether its disk boots a machine of this policy, whatever the config says.
+    pub fn keeps_to_disk(&self, policy: BootPolicy) -> bool {
+        self.is_kept_on_disk || self.is_disarmed && policy == BootPolicy::Once
+    }
+
+    /// Orders that the network boots it, which ends that it is kept on its disk. A profile that is ordered by
+    /// its name, as a rescue system is, is an exception from that for its own boots only.
+    pub(super) fn arm(&mut self, order: Arming) {
+        self.is_withdrawn = false;
+        if order.profile.is_none() {
+            (self.is_kept_on_disk, self.is_disarmed) = (false, false);
+        }
+        self.armed = Some(order);
+    }
+
+    /// Withdraws what was ordered: what the config says holds again.
+    pub(super) fn withdraw(&mut self) {
+        self.armed = None;
+        self.is_withdrawn = true;
+    }
+
+    /// Withdraws what was ordered, and has its disk boot it for good.
+    pub(super) fn keep_on_disk(&mut self) {
+        self.withdraw();
+        self.is_kept_on_disk = true;
+    }
+
     /// What boots a machine of this policy and profile.
     pub fn because(&self, policy: BootPolicy, profile: &str, stakes: Stakes) -> Because {
         if self.armed.is_some() {
             return Because::Armed;
         }
+        if self.keeps_to_disk(policy) {
+            return Because::KeptOnDisk;
+        }
         match policy {
             BootPolicy::Always if stakes.wipes => Because::WipesAlways,
             BootPolicy::Always => Because::Always,
             BootPolicy::Local => Because::Local,
-            BootPolicy::Once if self.is_disarmed => Because::Disarmed,
             BootPolicy::Once => match &self.completed {
                 // Who has booted something else whenever it asked has not had its one boot.
                 Some(done) if done.was_once || done.profile == profile => {
@@ -229,9 +273,14 @@ impl Orders {
             before.armed.as_ref().is_some_and(|before| before.since == armed.since)
         };
         let newer = self.armed.as_ref().filter(|armed| !is_its(armed)).cloned();
-        // Whoever disarmed it since has taken back that order too.
-        let its = before.armed.clone().filter(|_| !self.is_disarmed);
-        Self { armed: newer.or(its), is_disarmed: self.is_disarmed, ..before.clone() }
+        let its = before.armed.clone().filter(|_| !self.is_withdrawn);
+        Self {
+            armed: newer.or(its),
+            is_withdrawn: self.is_withdrawn,
+            is_kept_on_disk: self.is_kept_on_disk,
+            is_disarmed: self.is_disarmed,
+            ..before.clone()
+        }
     }
 
     /// Takes up that a boot has all that it needs, which began under `before`.

@@ -8,6 +8,8 @@ use crate::boot::event::{Boot, Break, File, Offer, Sent, Subject, Transport};
 use crate::boot::evidence::{Neighbour, Sender};
 use crate::boot::settings::{BootPolicy, LocalBoot, OnDiskFailure};
 
+mod ordered;
+
 const FIRST: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 const SECOND: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
@@ -280,8 +282,8 @@ fn an_arming_is_for_so_many_completed_boots_and_a_retry_or_a_reset_uses_none_up(
     assert_eq!(machine.wait(600).power_on(), Because::Done);
     assert_eq!(machine.state.boots, 3);
     machine.arm(1);
-    machine.take(Step::Disarmed {});
-    assert_eq!(machine.wait(600).power_on(), Because::Disarmed);
+    machine.take(Step::KeptOnDisk {});
+    assert_eq!(machine.wait(600).power_on(), Because::KeptOnDisk);
 }
 
 #[test]
@@ -326,14 +328,14 @@ fn a_script_that_is_fetched_again_after_its_boot_is_no_reason_to_boot_anew() {
 }
 
 #[test]
-fn who_was_disarmed_while_its_kernel_did_not_start_stays_disarmed() {
+fn a_machine_that_is_sent_to_its_disk_while_its_kernel_does_not_start_stays_there() {
     let mut machine = Machine::new(BootPolicy::Once);
     machine.arm(1);
     machine.power_on();
     machine.fetch_all();
-    machine.take(Step::Disarmed {});
+    machine.take(Step::KeptOnDisk {});
     machine.wait(60).does_not_start();
-    assert_eq!(machine.script(), Because::Disarmed);
+    assert_eq!(machine.script(), Because::KeptOnDisk);
     assert_eq!(machine.state.orders.armed, None);
 }
 
@@ -373,8 +375,8 @@ fn an_order_given_while_a_kernel_does_not_start_holds() {
     assert_eq!(machine.script(), Because::Armed);
     machine.fetch_all();
     assert_eq!(machine.state.orders.armed.as_ref().map(|armed| armed.times), Some(2));
-    machine.take(Step::Disarmed {});
-    assert_eq!(machine.wait(600).power_on(), Because::Disarmed);
+    machine.take(Step::KeptOnDisk {});
+    assert_eq!(machine.wait(600).power_on(), Because::KeptOnDisk);
 }
 
 #[test]
