@@ -3,6 +3,7 @@
 mod adopt;
 mod check;
 mod completions;
+mod consent;
 mod doctor;
 mod events;
 mod images;
@@ -65,12 +66,24 @@ enum Command {
     Machines(machines::List),
     /// Tell all of one machine: what it is, which entry is for it, what it boots next and why, and what became of its boots. It is named by its name, its MAC in any spelling, its serial number or its address.
     Machine(machines::One),
-    /// Have the network boot a machine with `boot: once` or `boot: local` once more; the order is used up by a boot that fetches all that it boots.
+    /// Network boot machines with `boot: once` or `boot: local` once more. A boot that fetches all that it boots uses up the order.
+    ///
+    /// Machines are named by name, MAC, serial number or address; by patterns of names, as 'blade0*'; by
+    /// group, as group:asgard, for the machines that name no profile of their own; or by --all, for those of
+    /// the config. If one of them does not exist or cannot be ordered, nothing is ordered.
+    ///
+    /// On a terminal, an order that has a machine boot a profile that erases a disk asks for the machine's
+    /// name. An order for several machines lists what each boots next and asks for a yes, or, if that erases
+    /// the disk of one, for the number of machines listed. --yes answers that. Without a terminal, a machine
+    /// that is named by itself needs no --yes; more than one do, and so does a pattern or a group whose
+    /// machine gets its disk erased.
     Arm(orders::Arm),
-    /// Take back what was ordered for a machine: its disk boots it.
+    /// Withdraw what was ordered for machines: what the config says holds again. See also `disk`.
     Disarm(orders::Disarm),
-    /// Have a machine boot this profile the next time, and then what the config says again.
+    /// Boot this profile the next time, and then what the config says again. See `arm` for how machines are named.
     Boot(orders::Boot),
+    /// Send machines to their disks for good: their disks boot them, whatever the config says, until they are armed. A profile that is ordered by `boot` meanwhile is an exception for its own boots. See `arm` for how machines are named.
+    Disk(orders::Disk),
     /// Enter a machine that was seen into the config file, as it stands: comments and order stay. The running daemon takes it up by itself.
     Adopt(adopt::Arguments),
     /// Print what was told of the machines: each step of each boot, and what became of config and images.
@@ -129,6 +142,7 @@ impl Cli {
             Command::Arm(arguments) => orders::arm(arguments),
             Command::Disarm(arguments) => orders::disarm(arguments),
             Command::Boot(arguments) => orders::boot(arguments),
+            Command::Disk(arguments) => orders::disk(arguments),
             Command::Adopt(arguments) => adopt::run(arguments),
             Command::Events(arguments) => events::run(arguments),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),

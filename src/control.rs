@@ -29,7 +29,8 @@ use crate::files::reason;
 use crate::images::inventory::IsMeant;
 use crate::images::pull::Ask;
 use crate::operations::Operations;
-use crate::operations::machines::Order;
+use crate::operations::machines::{Give, Order};
+use crate::roster::targets::Targets;
 
 /// Its name in the state folder.
 pub const NAME: &str = "control.sock";
@@ -74,19 +75,17 @@ pub enum Request {
         /// Its name, MAC, serial number or address.
         who: String,
     },
-    /// Have the network boot a machine.
-    Arm {
-        /// Which.
-        who: String,
-        /// What it boots, where it is not what the config says.
-        profile: Option<String>,
-        /// How often.
-        times: u32,
+    /// What an order would do.
+    Plan {
+        /// The machines.
+        targets: Targets,
+        /// The order.
+        order: Order,
     },
-    /// Take back what was ordered for a machine.
-    Disarm {
-        /// Which.
-        who: String,
+    /// Give an order.
+    Order {
+        /// The order, and for which machines it is.
+        give: Give,
     },
     /// What was told.
     Events {
@@ -319,10 +318,10 @@ fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
         }
         Request::Machines {} => serde_json::to_value(operations.machines()),
         Request::Machine { who } => serde_json::to_value(operations.machine(&who)?),
-        Request::Arm { who, profile, times } => {
-            serde_json::to_value(operations.order(&who, Order::Arm { profile, times })?)
+        Request::Plan { targets, order } => {
+            serde_json::to_value(operations.plan(&targets, &order)?)
         }
-        Request::Disarm { who } => serde_json::to_value(operations.order(&who, Order::Disarm)?),
+        Request::Order { give } => serde_json::to_value(operations.order(&give)?),
         Request::Events { after, who, most, wait: _ } => {
             serde_json::to_value(operations.events(after, who.as_deref(), most)?)
         }
@@ -384,6 +383,12 @@ pub fn ask<T: DeserializeOwned>(state: &Path, request: &Request) -> Result<(T, V
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| silent(error.to_string()))?;
     line.push(b'\n');
+    if line.len() as u64 > LONGEST {
+        return Err(AskError::Refused(format!(
+            "what is asked for has {} bytes, and the daemon reads {LONGEST} at once: name the machines by patterns, by groups or by --all",
+            line.len()
+        )));
+    }
     stream.write_all(&line).map_err(failed)?;
     let mut answer = Vec::new();
     BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer).map_err(failed)?;

@@ -25,11 +25,12 @@ use crate::interfaces::Served;
 use crate::journal::Journal;
 use crate::journal::ring::Told;
 use crate::registry::Registry;
+use crate::roster::targets::Targets;
 use crate::roster::{self, Machine};
 
 pub mod machines;
 
-use machines::{Events, Order, Ordered, Story};
+use machines::{Events, Give, Given, Order, Plan, Story};
 
 /// How the daemon is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +165,9 @@ pub struct Reloaded {
     pub changes: Vec<String>,
     /// What waits for the next start and was not told before, a line each.
     pub at_next_start: Vec<String>,
+    /// The installed machines for which it says another profile than before and which boot their disks all the same,
+    /// a line each.
+    pub outdated: Vec<String>,
     /// Why it was not taken up.
     pub refused: Option<String>,
 }
@@ -320,12 +324,20 @@ impl Operations {
         })
     }
 
-    /// Orders something for a machine.
+    /// What an order would do.
     ///
     /// # Errors
     /// There is no such machine, or it cannot be ordered.
-    pub fn order(&self, who: &str, order: Order) -> Result<Ordered, String> {
-        machines::order(&self.running_config(), &self.registry, who, order)
+    pub fn plan(&self, targets: &Targets, order: &Order) -> Result<Plan, String> {
+        machines::plan(&self.running_config(), &self.registry.machines(), targets, order)
+    }
+
+    /// Gives an order.
+    ///
+    /// # Errors
+    /// There is no such machine, or it cannot be ordered: then nothing is.
+    pub fn order(&self, give: &Give) -> Result<Given, String> {
+        machines::order(&self.running_config(), &self.registry, give)
     }
 
     /// What was told after this number, of a machine or of all: the last so many.
@@ -375,16 +387,20 @@ impl Operations {
 
     /// Reads the config again, and has it written down what became of that. It takes as long as the disk does.
     pub fn reload(&self) -> Reloaded {
-        let reload = self.reloader.reload();
+        let outdated = |old: &Config, new: &Config| {
+            roster::outdated::outdated_by(old, new, &self.registry.machines())
+        };
+        let reload = self.reloader.reload(outdated);
         self.journal.publish_reload(&reload);
         match reload {
-            Reload::TakenUp { generation, changes, at_next_start, .. } => {
-                Reloaded { generation, changes, at_next_start, refused: None }
+            Reload::TakenUp { generation, changes, at_next_start, outdated, .. } => {
+                Reloaded { generation, changes, at_next_start, outdated, refused: None }
             }
             Reload::Refused { error, again: _ } => Reloaded {
                 generation: self.reloader.standing().generation,
                 changes: Vec::new(),
                 at_next_start: Vec::new(),
+                outdated: Vec::new(),
                 refused: Some(error.to_string()),
             },
         }

@@ -299,19 +299,53 @@ impl Registry {
         }
     }
 
+    /// Applies events that belong to no boot, and publishes them. They are in one transaction: after a crash the file
+    /// has all of them or none.
+    pub fn record_all(&self, events: impl IntoIterator<Item = Event>) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.of {
+            Of::Machines => {
+                let mut remembered = locked(&self.remembered);
+                let mut all = Change::default();
+                for event in events {
+                    self.apply(&mut remembered, (event, None), (&mut all, self.now()));
+                }
+                self.put(all);
+            }
+            Of::ASimulation => {
+                events.into_iter().for_each(|event| self.journal.publish_of_a_simulation(&event));
+            }
+        }
+    }
+
     fn take_up(
         &self,
         remembered: &mut Remembered,
         (event, id): (Event, Option<BootId>),
         now: SystemTime,
     ) {
+        let mut change = Change::default();
+        self.apply(remembered, (event, id), (&mut change, now));
+        self.put(change);
+    }
+
+    /// Applies an event, and adds what changes by it to `all`.
+    fn apply(
+        &self,
+        remembered: &mut Remembered,
+        (event, id): (Event, Option<BootId>),
+        (all, now): (&mut Change, SystemTime),
+    ) {
         let ended = remembered.ends(&event, now);
         for event in ended.into_iter().chain([event]) {
-            let mut change = remembered.apply(&event, id, now);
+            let Change { events: _, changed, gone } = remembered.apply(&event, id, now);
+            all.changed.extend(changed);
+            all.gone.extend(gone);
             if self.journal.admits(&event) {
-                change.events.push(event);
+                all.events.push(event);
             }
-            self.put(change);
         }
     }
 
@@ -543,7 +577,7 @@ impl Registry {
 fn begun_anew(state: &Path, error: &DatabaseError) -> Result<(Store, Machines), DatabaseError> {
     let aside = Store::set_aside(state)?;
     warn!(
-        "registry: {error}; it is put aside as {}, and what was remembered of machines is not known any more: one with `boot: once` is booted by the network again (`reveille disarm` sends it to its disk)",
+        "registry: {error}; it is put aside as {}, and what was remembered of machines is not known any more: one with `boot: once` is booted by the network again (`reveille disk` keeps it on its disk)",
         aside.display()
     );
     Store::open(state)
@@ -778,7 +812,7 @@ mod tests {
         registry.record(Event { step: Step::Armed { profile: None, times: 3 }, ..event.clone() });
         let mut other = event.subject.clone();
         (other.mac, other.name) = (Some(Mac::new([2; 6])), Some("balder".into()));
-        registry.record(Event { subject: other, step: Step::Disarmed {} });
+        registry.record(Event { subject: other, step: Step::KeptOnDisk {} });
         registry.flush().unwrap();
         registry.close();
         let file = rusqlite::Connection::open(Store::path(folder)).unwrap();

@@ -17,10 +17,16 @@ use crate::boot::settings::{BootPolicy, NbpLadder};
 use crate::boot::state::journey::Reached;
 use crate::boot::state::orders::{Because, Orders};
 use crate::boot::verdict::Verdict;
+use crate::boot::wipes::wipes;
 use crate::boot::{Client, Mac, MachineState, Stage, select};
 use crate::config::Config;
 use crate::explain::entries;
 use crate::registry::machines::Entry;
+
+pub mod outdated;
+pub mod targets;
+
+use outdated::Outdated;
 
 /// A machine, as it is told outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,9 @@ pub struct Machine {
     pub why: Vec<(String, String)>,
     /// What it boots next, and why.
     pub next: Next,
+    /// What it has on its disk, where the config says another profile by now.
+    #[serde(default)]
+    pub outdated: Option<Outdated>,
     /// For how many boots it is armed.
     pub armed: u32,
     /// Boots that fetched all that they boot.
@@ -78,6 +87,9 @@ pub struct Next {
     pub profile: Option<String>,
     /// Why, where that is no matter of the config alone.
     pub because: Option<Because>,
+    /// Whether that erases a disk.
+    #[serde(default)]
+    pub wipes: bool,
 }
 
 /// What a machine can boot.
@@ -113,10 +125,11 @@ impl fmt::Display for Next {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what())?;
         match self.because {
-            Some(because) => write!(f, ": {because}"),
-            None if self.boots == What::Nothing => f.write_str(": it is not answered"),
-            None => Ok(()),
+            Some(because) => write!(f, ": {because}")?,
+            None if self.boots == What::Nothing => f.write_str(": it is not answered")?,
+            None => {}
         }
+        f.write_str(if self.wipes { "; it erases a disk" } else { "" })
     }
 }
 
@@ -207,7 +220,11 @@ pub fn list<'a>(config: &Config, entries: &'a [Entry]) -> Vec<Found<'a>> {
 /// # Errors
 /// There is none, or more than one.
 pub fn find<'a>(config: &Config, entries: &'a [Entry], who: &str) -> Result<Found<'a>, NotFound> {
-    let all = list(config, entries);
+    find_among(config, &list(config, entries), who)
+}
+
+/// The same among all machines.
+fn find_among<'a>(config: &Config, all: &[Found<'a>], who: &str) -> Result<Found<'a>, NotFound> {
     let serial = |found: &Found<'_>| {
         let told =
             found.state.client.as_ref().and_then(|client| client.facts.as_ref()?.serial.clone());
@@ -288,7 +305,11 @@ impl Found<'_> {
             Boots::Menu => (What::Menu, None),
             Boots::Ignore => (What::Nothing, None),
         };
-        let next = Next { boots, profile, because: selection.because };
+        let erases = match &selection.boots {
+            Boots::Profile(profile) => wipes(profile, &selection.who),
+            Boots::Hold(_) | Boots::Local(_) | Boots::Menu | Boots::Ignore => false,
+        };
+        let next = Next { boots, profile, because: selection.because, wipes: erases };
         let nbp = client.arch.and_then(|arch| {
             let pinned = selection.first(|said| said.nbp.get(&arch).cloned());
             let is_off = selection.first(|said| said.nbp_ladder) == Some(NbpLadder::Off);
@@ -328,6 +349,7 @@ impl Found<'_> {
             last_seen: self.state.last_seen.map(seconds),
             why,
             next,
+            outdated: self.outdated(&selection),
             armed: orders.armed.map_or(0, |armed| armed.times),
             boots: self.state.boots,
             last_boot: self.state.orders.completed.as_ref().map(|completed| seconds(completed.at)),
@@ -339,20 +361,10 @@ impl Found<'_> {
         }
     }
 
-    /// What keeps an order from being taken back.
-    ///
-    /// # Errors
-    /// That.
-    pub fn may_be_disarmed(&self, config: &Config) -> Result<(), String> {
-        let selection = select(&self.client(&config.catalog), &config.catalog)
-            .now(&config.catalog, &Orders::default());
-        if self.state.orders.armed.is_none() && selection.policy == BootPolicy::Always {
-            return Err(format!(
-                "nothing is ordered for {}, and `boot: always` has the network boot it whenever it asks; `boot: once` or `local` does not",
-                self.subject
-            ));
-        }
-        Ok(())
+    /// Its name, or its MAC where it has none: what a command names it by.
+    pub fn label(&self) -> String {
+        let mac = || self.subject.mac.map(|mac| mac.to_string());
+        self.subject.name.clone().or_else(mac).unwrap_or_else(|| self.subject.to_string())
     }
 
     /// What keeps an order to boot it from being given.
@@ -372,6 +384,8 @@ impl Found<'_> {
         let orders = Orders::default();
         let selection = select(&self.client(catalog), catalog).now(catalog, &orders);
         match (&selection.boots, selection.policy) {
+            // That is what is to end.
+            _ if self.state.orders.keeps_to_disk(selection.policy) => Ok(()),
             (Boots::Menu | Boots::Ignore | Boots::Local(None), _) => Err(format!(
                 "{} boots no profile by itself: say which one by --profile",
                 self.subject
@@ -405,3 +419,6 @@ impl Reached {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

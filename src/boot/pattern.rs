@@ -58,6 +58,11 @@ impl Wildcard {
         Self { written: written.to_owned(), ..Self::new(&digits) }
     }
 
+    /// Whether a text fits.
+    pub fn matches(&self, text: &str) -> bool {
+        self.compiled.matches(text)
+    }
+
     /// As it is written.
     pub fn written(&self) -> &str {
         &self.written

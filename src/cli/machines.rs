@@ -174,6 +174,7 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
         _ => ("config", what.clone()),
     }));
     rows.push(("boots next", machine.next.to_string()));
+    rows.extend(machine.outdated.as_ref().map(|outdated| ("on disk", outdated.to_string())));
     if machine.armed > 0 {
         let times = if machine.armed == 1 { "" } else { "s" };
         rows.push(("armed", format!("for {} boot{times}", machine.armed)));

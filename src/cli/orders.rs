@@ -1,4 +1,4 @@
-//! `reveille arm`, `reveille disarm` and `reveille boot`
+//! `reveille arm`, `disarm`, `boot` and `disk`
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,92 +7,151 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::ConfigFile;
+use super::consent::{Asked, has_terminal, listed};
 use super::output::{print, tell};
 use super::running::{Remembered, ask_running, read_remembered};
 use crate::config::load::Source;
 use crate::control::{self, Claim, Request};
 use crate::journal::Journal;
-use crate::operations::machines::{Order, Ordered, order};
+use crate::operations::machines::{self, Give, Given, Order, Plan};
 use crate::registry::Registry;
+use crate::roster::What;
+use crate::roster::targets::Targets;
+
+#[derive(Debug, Args)]
+struct Machines {
+    /// The machines: names, MACs, serial numbers or addresses; patterns of names, as 'blade0*'; group:NAME
+    #[arg(value_name = "MACHINE", required_unless_present = "all", conflicts_with = "all")]
+    machines: Vec<String>,
+    /// All machines of the config
+    #[arg(long)]
+    all: bool,
+    /// Ask nothing
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Arm {
-    /// The machine: its name, MAC, serial number or address
-    machine: String,
+    #[command(flatten)]
+    machines: Machines,
     /// Boot this profile instead of the one that the config says
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// For so many completed boots
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     times: u32,
-    #[command(flatten)]
-    file: ConfigFile,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Disarm {
-    /// The machine: its name, MAC, serial number or address
-    machine: String,
     #[command(flatten)]
-    file: ConfigFile,
+    machines: Machines,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Boot {
-    /// The machine: its name, MAC, serial number or address
-    machine: String,
+    #[command(flatten)]
+    machines: Machines,
     /// The profile
     #[arg(long, value_name = "NAME")]
     profile: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Disk {
     #[command(flatten)]
-    file: ConfigFile,
+    machines: Machines,
 }
 
-pub(super) fn arm(Arm { machine, profile, times, file }: Arm) -> Result<ExitCode> {
-    let request = Request::Arm { who: machine.clone(), profile: profile.clone(), times };
-    give(&Source::find(file.config), &request, &machine, Order::Arm { profile, times })
+pub(super) fn arm(Arm { machines, profile, times }: Arm) -> Result<ExitCode> {
+    machines.give(Order::Arm { profile, times })
 }
 
-pub(super) fn disarm(Disarm { machine, file }: Disarm) -> Result<ExitCode> {
-    let request = Request::Disarm { who: machine.clone() };
-    give(&Source::find(file.config), &request, &machine, Order::Disarm)
+pub(super) fn disarm(Disarm { machines }: Disarm) -> Result<ExitCode> {
+    machines.give(Order::Disarm {})
 }
 
-pub(super) fn boot(Boot { machine, profile, file }: Boot) -> Result<ExitCode> {
-    let profile = Some(profile);
-    let request = Request::Arm { who: machine.clone(), profile: profile.clone(), times: 1 };
-    give(&Source::find(file.config), &request, &machine, Order::Arm { profile, times: 1 })
+pub(super) fn boot(Boot { machines, profile }: Boot) -> Result<ExitCode> {
+    machines.give(Order::Arm { profile: Some(profile), times: 1 })
+}
+
+pub(super) fn disk(Disk { machines }: Disk) -> Result<ExitCode> {
+    machines.give(Order::Disk {})
+}
+
+impl Machines {
+    fn give(self, order: Order) -> Result<ExitCode> {
+        let source = Source::find(self.file.config);
+        let targets = Targets { names: self.machines, all: self.all };
+        let is_one_by_name = targets.is_one_by_name();
+        let asked = Asked { has_terminal: has_terminal(), is_one_by_name };
+        let mut agreed = None;
+        if !self.yes && !asked.is_agreed() {
+            let plan = plan(&source, &targets, &order)?;
+            asked.ask(&plan.machines)?;
+            agreed = Some(plan.id);
+        }
+        let withdraws = order == Order::Disarm {};
+        let given = give(&source, Give { targets, order, agreed })?;
+        let code = told(&given, is_one_by_name)?;
+        if withdraws && given.machines.iter().any(|one| one.next.boots == What::Profile) {
+            tell(
+                "reveille: `disarm` withdraws orders only; `reveille disk` keeps a machine on its disk",
+            );
+        }
+        Ok(code)
+    }
+}
+
+/// What the order would do: the running daemon knows; where none runs, its registry does.
+fn plan(source: &Source, targets: &Targets, order: &Order) -> Result<Plan> {
+    let request = Request::Plan { targets: targets.clone(), order: order.clone() };
+    if let Some((plan, _)) = ask_running(source, &request)? {
+        return Ok(plan);
+    }
+    let Remembered { config, entries, ring: _ } = read_remembered(source)?;
+    machines::plan(&config, &entries, targets, order).map_err(|reason| anyhow!(reason))
 }
 
 /// The running daemon does it; where none runs, it is written down for the next one.
-fn give(source: &Source, request: &Request, who: &str, ordered: Order) -> Result<ExitCode> {
-    let Ordered { done, next, not_kept } = match ask_running::<Ordered>(source, request)? {
-        Some((ordered, _)) => ordered,
-        None => {
-            // A damaged registry is the daemon's to put aside, and to tell of.
-            let Remembered { config, .. } = read_remembered(source)?;
-            let state = &config.server.state;
-            let _claim = Claim::take(state).map_err(|_| {
-                let socket = state.join(control::NAME);
-                anyhow!("a reveille runs, and does not answer at {}; restart it", socket.display())
-            })?;
-            let journal = Arc::new(Journal::open(state));
-            let registry = Registry::open(state, Arc::clone(&journal))?;
-            let ordered = order(&config, &registry, who, ordered);
-            registry.close();
-            journal.close();
-            let ordered = ordered.map_err(|reason| anyhow!(reason))?;
-            if let Some(reason) = ordered.not_kept {
-                bail!("it is not written down: {reason}");
-            }
-            tell(format_args!(
-                "reveille: no reveille runs; it is written down in {} for the next one",
-                state.display()
-            ));
-            ordered
+fn give(source: &Source, give: Give) -> Result<Given> {
+    let request = Request::Order { give: give.clone() };
+    if let Some((given, _)) = ask_running(source, &request)? {
+        return Ok(given);
+    }
+    // A damaged registry is the daemon's to put aside, and to tell of.
+    let Remembered { config, .. } = read_remembered(source)?;
+    let state = &config.server.state;
+    let _claim = Claim::take(state).map_err(|_| {
+        let socket = state.join(control::NAME);
+        anyhow!("a reveille runs, and does not answer at {}; restart it", socket.display())
+    })?;
+    let journal = Arc::new(Journal::open(state));
+    let registry = Registry::open(state, Arc::clone(&journal))?;
+    let given = machines::order(&config, &registry, &give);
+    registry.close();
+    journal.close();
+    let given = given.map_err(|reason| anyhow!(reason))?;
+    if let Some(reason) = given.not_kept {
+        bail!("it is not written down: {reason}");
+    }
+    tell(format_args!(
+        "reveille: no reveille runs; it is written down in {} for the next one",
+        state.display()
+    ));
+    Ok(given)
+}
+
+fn told(Given { done, machines, not_kept }: &Given, is_one_by_name: bool) -> Result<ExitCode> {
+    match machines.as_slice() {
+        [one] if is_one_by_name => {
+            print(&format!("{}: {done}\nnext boot: {}\n", one.machine, one.next))?;
         }
-    };
-    print(&format!("{done}\nnext boot: {next}\n"))?;
+        many => print(&format!("{done}\n{}", listed(many)))?,
+    }
     if let Some(reason) = not_kept {
         tell(format_args!(
             "reveille: it is not on the disk, and holds only until the daemon ends: {reason}"

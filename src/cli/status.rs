@@ -52,7 +52,7 @@ pub(super) fn reload(config: Option<PathBuf>) -> Result<ExitCode> {
     let Some((reloaded, _)) = asked::<Reloaded>(&Source::find(config), Request::Reload {})? else {
         return Ok(ExitCode::from(NO_DAEMON));
     };
-    let Reloaded { generation, changes, at_next_start, refused } = reloaded;
+    let Reloaded { generation, changes, at_next_start, outdated, refused } = reloaded;
     if let Some(refused) = &refused {
         tell(format_args!("reveille: not reloaded, the last good config serves on:\n{refused}"));
         return Ok(code(false));
@@ -66,6 +66,9 @@ pub(super) fn reload(config: Option<PathBuf>) -> Result<ExitCode> {
     }
     for change in at_next_start {
         text += &format!("{change} is taken up at the next start\n");
+    }
+    for machine in outdated {
+        text += &format!("{machine}\n");
     }
     print(&text)?;
     Ok(code(true))

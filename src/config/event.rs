@@ -19,6 +19,9 @@ pub enum Reload {
         changes: Vec<String>,
         /// What has changed and waits for the next start, a line each, where that was not told before.
         at_next_start: Vec<String>,
+        /// The installed machines for which it says another profile than before and which boot their disks all the
+        /// same, a line each.
+        outdated: Vec<String>,
         /// The faults and warnings that were not told before.
         problems: Vec<Problem>,
     },

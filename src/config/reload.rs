@@ -95,8 +95,9 @@ impl Reloader {
         (since > PATIENCE).then_some(since)
     }
 
-    /// Reads the source again, and says what became of that. What is bad changes nothing.
-    pub fn reload(&self) -> Reload {
+    /// Reads the source again, and says what became of that. What is bad changes nothing. `outdated` finds the
+    /// machines on whose disks there is something else than the second config says, and the first one said.
+    pub fn reload(&self, outdated: impl FnOnce(&Config, &Config) -> Vec<String>) -> Reload {
         let mut taken = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut standing = Standing::clone(&self.standing());
         // One may have come that is found where none was.
@@ -111,14 +112,19 @@ impl Reloader {
             Ok(config) if breaks(&self.snapshot.borrow(), &config) => {
                 refuse(LoadError::Invalid(config.problems), &mut standing)
             }
-            Ok(config) => self.take_up(config, &mut taken, &mut standing),
+            Ok(config) => self.take_up(config, (&mut taken, &mut standing), outdated),
             Err(error) => refuse(error, &mut standing),
         };
         self.standing.send_replace(Arc::new(standing));
         reload
     }
 
-    fn take_up(&self, mut config: Config, taken: &mut Marks, standing: &mut Standing) -> Reload {
+    fn take_up(
+        &self,
+        mut config: Config,
+        (taken, standing): (&mut Marks, &mut Standing),
+        outdated: impl FnOnce(&Config, &Config) -> Vec<String>,
+    ) -> Reload {
         let old = Arc::clone(&self.snapshot.borrow());
         let waiting = at_next_start(&old.server, &config.server);
         let waited = std::mem::replace(&mut standing.at_next_start, waiting.clone());
@@ -135,6 +141,7 @@ impl Reloader {
             generation: standing.generation,
             changes: changes(&old, &config, &touched),
             at_next_start: waiting.into_iter().filter(|line| !waited.contains(line)).collect(),
+            outdated: outdated(&old, &config),
             problems: new_problems(&old, &config),
         };
         self.snapshot.send_replace(Arc::new(config));

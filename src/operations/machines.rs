@@ -1,4 +1,6 @@
-//! Machines: who there is, what becomes of one, what is ordered for one.
+//! Machines: who there is, what becomes of one, what is ordered for them.
+
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,9 @@ use crate::journal::Journal;
 use crate::journal::ring::Told;
 use crate::registry::Registry;
 use crate::registry::machines::Entry;
-use crate::roster::{self, Found, Machine};
+use crate::roster::targets::{Targets, bounded};
+use crate::roster::{self, Found, Machine, Next};
+use crate::sum::Sha256;
 
 /// How much of what was told is told of one machine.
 const MOST_EVENTS: usize = 300;
@@ -31,27 +35,62 @@ pub struct Events {
     pub events: Vec<Told>,
 }
 
-/// What is ordered for a machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is ordered for machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// The network boots it.
+    /// The network boots them.
     Arm {
         /// What, where it is not what the config says.
         profile: Option<String>,
         /// How often.
         times: u32,
     },
-    /// Nothing any more.
-    Disarm,
+    /// Nothing any more: what the config says holds.
+    Disarm {},
+    /// Their disks boot them until they are armed.
+    Disk {},
+}
+
+/// An order, and for which machines it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Give {
+    /// The machines.
+    pub targets: Targets,
+    /// The order.
+    pub order: Order,
+    /// The [`Plan::id`] that the operator agreed to: if the order would do something else by now, it is rejected.
+    pub agreed: Option<Sha256>,
+}
+
+/// What an order would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// With each machine, each once.
+    pub machines: Vec<Planned>,
+    /// Identifies it: two orders that do the same have the same.
+    pub id: Sha256,
+}
+
+/// What an order does with a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Its name, or its MAC where it has none.
+    pub machine: String,
+    /// What it boots next by that, and why.
+    pub next: Next,
+    /// Whether the order has it boot a profile that erases a disk.
+    pub erases: bool,
 }
 
 /// What became of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ordered {
+pub struct Given {
     /// In words.
     pub done: String,
-    /// What the machine boots next, and why.
-    pub next: String,
+    /// The machines, and what they boot next.
+    pub machines: Vec<Planned>,
     /// Why it holds only until the daemon ends.
     pub not_kept: Option<String>,
 }
@@ -81,32 +120,174 @@ pub fn told_of(journal: &Journal, found: &Found<'_>) -> Vec<Told> {
     told.into_iter().map(|told| (*told).clone()).collect()
 }
 
-/// Gives an order, and waits until it is on the disk.
+/// What an order would do.
 ///
 /// # Errors
-/// There is no such machine, or it cannot be ordered.
-pub fn order(
+/// A machine does not exist, or cannot be ordered.
+pub fn plan(
     config: &Config,
-    registry: &Registry,
-    who: &str,
-    order: Order,
-) -> Result<Ordered, String> {
+    entries: &[Entry],
+    targets: &Targets,
+    order: &Order,
+) -> Result<Plan, String> {
+    let found = targets.find(config, entries)?;
+    Ok(Plan::of(config, &found, order)?.0)
+}
+
+/// Gives an order to all of its machines, or to none, and waits until it is on the disk.
+///
+/// # Errors
+/// A machine does not exist, or cannot be ordered, or it would do something else than was agreed.
+pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given, String> {
+    let Give { targets, order, agreed } = give;
     let entries = registry.machines();
-    let found = roster::find(config, &entries, who).map_err(|error| error.to_string())?;
-    let step = match order {
-        Order::Arm { profile, times } => {
-            found.may_be_armed(config, profile.as_deref())?;
-            Step::Armed { profile, times: times.max(1) }
-        }
-        Order::Disarm => {
-            found.may_be_disarmed(config)?;
-            Step::Disarmed {}
-        }
-    };
-    let done = format!("{}: {step}", found.subject);
-    registry.record(Event { subject: found.subject.clone(), step });
+    let found = targets.find(config, &entries)?;
+    let (plan, step) = Plan::of(config, &found, order)?;
+    if agreed.is_some_and(|agreed| agreed != plan.id) {
+        return Err("nothing was ordered: the config or the machines have changed since this order was listed, and it would do something else now; give it again".to_owned());
+    }
+    let events = found.iter().map(|found| found.subject.clone());
+    registry.record_all(events.map(|subject| Event { subject, step: step.clone() }));
     let not_kept = registry.flush().err();
-    let after = Found { state: &registry.state(&found.subject), ..found };
-    let next = after.told(config).next.to_string();
-    Ok(Ordered { done, next, not_kept })
+    let after = found.iter().zip(plan.machines).map(|(found, planned)| {
+        let state = registry.state(&found.subject);
+        Planned { next: Found { state: &state, ..found.clone() }.told(config).next, ..planned }
+    });
+    Ok(Given { done: step.to_string(), machines: after.collect(), not_kept })
+}
+
+impl Plan {
+    /// With the step that the order is for each machine.
+    fn of(config: &Config, found: &[Found<'_>], order: &Order) -> Result<(Self, Step), String> {
+        let step = match order {
+            Order::Arm { profile, times } => {
+                let may = |found: &Found<'_>| found.may_be_armed(config, profile.as_deref()).err();
+                let mut refused: Vec<String> = found.iter().filter_map(may).collect();
+                // A profile that does not exist is one mistake, for however many machines.
+                refused.dedup();
+                if !refused.is_empty() {
+                    return Err(bounded(refused).join("\n"));
+                }
+                Step::Armed { profile: profile.clone(), times: (*times).max(1) }
+            }
+            Order::Disarm {} => Step::Disarmed {},
+            Order::Disk {} => Step::KeptOnDisk {},
+        };
+        let machines: Vec<Planned> =
+            found.iter().map(|found| found.planned(config, order, &step)).collect();
+        let text = serde_json::to_vec(&machines).map_err(|error| error.to_string())?;
+        Ok((Self { machines, id: Sha256::of(&text) }, step))
+    }
+}
+
+impl Found<'_> {
+    fn planned(&self, config: &Config, order: &Order, step: &Step) -> Planned {
+        let event = Event { subject: self.subject.clone(), step: step.clone() };
+        let mut state = self.state.clone();
+        // No order depends on the time.
+        state.apply(&event, None, SystemTime::UNIX_EPOCH);
+        let next = Found { state: &state, ..self.clone() }.told(config).next;
+        let is_new = match order {
+            Order::Arm { .. } => true,
+            // It may end an order that keeps a machine from its first boot.
+            Order::Disarm {} => next.profile != self.told(config).next.profile,
+            Order::Disk {} => false,
+        };
+        Planned { machine: self.label(), erases: next.wipes && is_new, next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::roster::What;
+    use crate::roster::tests::{CONFIG, config};
+
+    fn targets(names: &[&str]) -> Targets {
+        Targets { names: names.iter().map(|&name| name.to_owned()).collect(), all: false }
+    }
+
+    fn arm(profile: Option<&str>) -> Order {
+        Order::Arm { profile: profile.map(str::to_owned), times: 1 }
+    }
+
+    fn give(names: &[&str], order: Order) -> Give {
+        Give { targets: targets(names), order, agreed: None }
+    }
+
+    #[test]
+    fn an_order_for_several_machines_is_for_all_of_them_or_for_none() {
+        let config = config(CONFIG);
+        let registry = Registry::default();
+        let rejected = |names: &[&str], order_of: Order| {
+            order(&config, &registry, &give(names, order_of)).unwrap_err()
+        };
+        let unknown = rejected(&["blade01", "odin"], arm(None));
+        assert!(unknown.contains("there is no machine `odin`"), "{unknown}");
+        let always = rejected(&["blade0*"], arm(None));
+        assert!(always.contains("blade02 (52:54:00:77:00:02) boots by the network"), "{always}");
+        let unknown = rejected(&["blade0*"], arm(Some("debain")));
+        assert_eq!(unknown, "the config has no profile `debain`; did you mean `debian`?");
+        assert!(registry.machines().is_empty(), "nothing was ordered");
+
+        let given = order(&config, &registry, &give(&["blade01", "freja"], arm(None))).unwrap();
+        assert_eq!(given.done, "armed: the network boots it once, what the config says");
+        let told: Vec<String> = given.machines.iter().map(|one| one.next.to_string()).collect();
+        assert_eq!(
+            told,
+            [
+                "profile talos: it is armed; it erases a disk",
+                "profile debian: it is armed; it erases a disk"
+            ]
+        );
+        let armed =
+            registry.machines().iter().filter(|one| one.state.orders.armed.is_some()).count();
+        assert_eq!(armed, 2);
+    }
+
+    #[test]
+    fn an_order_erases_where_it_brings_about_a_boot_that_wipes() {
+        let config = config(CONFIG);
+        let registry = Registry::default();
+        let planned = |who: &str, order: Order| {
+            let entries = registry.machines();
+            plan(&config, &entries, &targets(&[who]), &order).unwrap().machines.remove(0)
+        };
+        for (who, order, erases) in [
+            ("blade01", arm(None), true),
+            ("blade01", arm(Some("rescue")), false),
+            ("blade02", arm(Some("debian")), true),
+            ("blade01", Order::Disk {}, false),
+            // Its first boot is due with or without that.
+            ("blade01", Order::Disarm {}, false),
+        ] {
+            assert_eq!(planned(who, order.clone()).erases, erases, "{who} {order:?}");
+        }
+        order(&config, &registry, &give(&["blade01"], arm(Some("rescue")))).unwrap();
+        let withdrawn = planned("blade01", Order::Disarm {});
+        assert!(withdrawn.erases, "the order has kept it from its first boot");
+        order(&config, &registry, &give(&["blade01"], Order::Disk {})).unwrap();
+        let kept = planned("blade01", Order::Disarm {});
+        assert_eq!((kept.next.boots, kept.erases), (What::Disk, false));
+    }
+
+    #[test]
+    fn what_was_agreed_to_is_what_is_ordered() {
+        let old = config(CONFIG);
+        let registry = Registry::default();
+        let agreed = plan(&old, &[], &targets(&["blade0*"]), &arm(Some("rescue"))).unwrap().id;
+        let agreed = Some(agreed);
+        let give = Give { agreed, ..give(&["blade0*"], arm(Some("rescue"))) };
+        // Meanwhile another machine has such a name, and the profile erases a disk.
+        let machine = "  blade03: { mac: 52:54:00:77:00:05, profile: talos }\n";
+        for new in [
+            format!("{CONFIG}{machine}"),
+            CONFIG.replace("image: linux, wipes: false", "image: linux, boot: once, wipes: true"),
+        ] {
+            let rejected = order(&config(&new), &registry, &give).unwrap_err();
+            assert!(rejected.starts_with("nothing was ordered: "), "{rejected}");
+        }
+        assert!(registry.machines().is_empty());
+        assert_eq!(order(&old, &registry, &give).unwrap().machines.len(), 2);
+    }
 }

@@ -1,0 +1,76 @@
+//! Machines whose disk has another profile than the config says.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::targets::bounded;
+use super::{Found, list};
+use crate::boot::select;
+use crate::boot::select::{Boots, Selection};
+use crate::boot::wipes::wipes;
+use crate::config::Config;
+use crate::registry::machines::Entry;
+
+/// What such a machine has on its disk, and what the config says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outdated {
+    /// The machine's name, or its MAC where it has none.
+    pub machine: String,
+    /// The profile of its one boot.
+    pub installed: String,
+    /// The profile that the config says.
+    pub wanted: String,
+    /// Whether that erases a disk.
+    pub wipes: bool,
+}
+
+impl fmt::Display for Outdated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine, installed, wanted, wipes } = self;
+        let does = if *wipes { "installs" } else { "boots" };
+        write!(
+            f,
+            "profile {installed} -> {wanted}; its disk still boots; `reveille arm {machine}` {does} {wanted} at its next network boot"
+        )
+    }
+}
+
+impl Found<'_> {
+    /// Whether its disk has another profile than its `selection` says, as that is now.
+    pub(super) fn outdated(&self, selection: &Selection) -> Option<Outdated> {
+        let done = self.state.orders.completed.as_ref().filter(|done| done.was_once)?;
+        let profile = match &selection.boots {
+            Boots::Local(Some(profile)) => profile,
+            // It does not boot its disk.
+            Boots::Profile(_)
+            | Boots::Hold(_)
+            | Boots::Local(None)
+            | Boots::Menu
+            | Boots::Ignore => return None,
+        };
+        (profile.name != done.profile).then(|| Outdated {
+            machine: self.label(),
+            installed: done.profile.clone(),
+            wanted: profile.name.clone(),
+            wipes: wipes(profile, &selection.who),
+        })
+    }
+}
+
+/// The installed machines for which `new` says another profile than `old` and which boot their disks all the same,
+/// a line each; of many the first, and how many more there are.
+pub fn outdated_by(old: &Config, new: &Config, entries: &[Entry]) -> Vec<String> {
+    let known = list(new, entries);
+    let installed = known.iter().filter(|found| found.state.orders.completed.is_some());
+    let lines = installed.filter_map(|found| {
+        let client = found.client(&new.catalog);
+        let now = select(&client, &new.catalog).now(&new.catalog, &found.state.orders);
+        let outdated = found.outdated(&now)?;
+        let before = select(&client, &old.catalog);
+        let is_new = before.profile().is_none_or(|profile| profile.name != outdated.wanted);
+        is_new.then(|| format!("{}: {outdated}", outdated.machine))
+    });
+    bounded(lines.collect())
+}
