@@ -2,17 +2,18 @@
 //! the files that it leaves, and a real terminal.
 #![expect(clippy::unwrap_used, reason = "a test stops at what is not there")]
 
-use std::fs::{self, File, Permissions};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use nix::poll::{PollFd, PollFlags, poll};
-use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use tempfile::TempDir;
+
+use terminal::Session;
+
+mod terminal;
 
 /// No real one.
 const TOKEN: &str = "hushw7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfC";
@@ -264,70 +265,28 @@ fn what_cannot_be_used_is_told_and_never_repeated() {
     assert_eq!(names(folder), Vec::<String>::new());
 }
 
-/// How long it may show nothing, in milliseconds.
-const SILENT: u16 = 30_000;
-
-/// The program before a terminal of its own, and what the terminal has shown.
-struct Session {
-    child: Child,
-    terminal: File,
-    shown: String,
-    heard: usize,
+/// It runs before a terminal of its own.
+fn before_a_terminal(folder: &Path, arguments: &[&str]) -> Session {
+    Session::start(command(folder, arguments))
 }
 
-impl Session {
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let pair = openpty(None, None).unwrap();
-        let mut command = command(folder, arguments);
-        let end = || Stdio::from(pair.slave.try_clone().unwrap());
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Self { child, terminal: File::from(pair.master), shown: String::new(), heard: 0 }
-    }
+/// Waits for the end. Whatever was shown shows no token.
+fn ended(session: Session) -> (String, Option<i32>) {
+    let (shown, code) = session.ended();
+    assert!(!shown.contains("hush"), "the token was shown");
+    (shown, code)
+}
 
-    /// Reads on; whether there was more.
-    fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        let mut waiting = [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)];
-        // It would be waited for an answer to another question, for ever.
-        assert!(poll(&mut waiting, SILENT).unwrap() > 0, "it waits at\n{}", self.shown);
-        // When the last one who has the other end is gone, this is an error.
-        let count = self.terminal.read(&mut bytes).unwrap_or(0);
-        self.shown += str::from_utf8(&bytes[..count]).unwrap();
-        count > 0
-    }
-
-    /// Waits for a question, and answers it.
-    fn answer(&mut self, question: &str, answer: &str) {
-        loop {
-            if let Some(at) = self.shown[self.heard..].find(question) {
-                self.heard += at + question.len();
-                break;
-            }
-            assert!(self.read(), "no `{question}` in\n{}", self.shown);
-        }
-        self.terminal.write_all(answer.as_bytes()).unwrap();
-    }
-
-    /// Waits for the end. Whatever was shown shows no token.
-    fn ended(mut self) -> (String, Option<i32>) {
-        while self.read() {}
-        assert!(!self.shown.contains("hush"), "the token was shown");
-        (self.shown.replace("\r\n", "\n"), self.child.wait().unwrap().code())
-    }
-
-    fn echoes(&self) -> bool {
-        tcgetattr(&self.terminal)
-            .unwrap()
-            .local_flags
-            .contains(LocalFlags::ECHO | LocalFlags::ICANON)
-    }
+fn echoes(session: &Session) -> bool {
+    let flags = tcgetattr(&session.terminal).unwrap().local_flags;
+    flags.contains(LocalFlags::ECHO | LocalFlags::ICANON)
 }
 
 #[test]
 fn on_a_terminal_it_asks_for_what_matters_and_what_is_pasted_is_not_shown() {
     let folder = folder();
     let folder = folder.path();
-    let mut session = Session::start(folder, &["init"]);
+    let mut session = before_a_terminal(folder, &["init"]);
     session.answer("Interface that machines boot on", "eth99\n");
     session.answer("there is no interface `eth99`", "lo\n");
     session.answer("Shall machines join Sidero Omni? [Y/n]: ", "\n");
@@ -359,7 +318,7 @@ fn on_a_terminal_it_asks_for_what_matters_and_what_is_pasted_is_not_shown() {
     session.answer("./secrets/homelab.token, mode 0600:\r\n\r\n  *** (plain)", "");
     assert_eq!(names(folder), Vec::<String>::new(), "nothing is written before it was agreed to");
     session.answer("Write this? [Y/n]: ", "\n");
-    let (shown, code) = session.ended();
+    let (shown, code) = ended(session);
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("\nwrote ./secrets/homelab.token, mode 0600\n"), "{shown}");
     assert!(shown.contains("5C-F3-FC-00-00-01\n"), "what is no secret is echoed\n{shown}");
@@ -389,31 +348,31 @@ fn who_breaks_off_leaves_nothing_and_has_the_echo_again() {
             "not all questions were answered; nothing was written\n",
         ),
     ] {
-        let mut session = Session::start(folder, &asked);
+        let mut session = before_a_terminal(folder, &asked);
         if question.starts_with("It") {
             session.answer("Shall machines join Sidero Omni? [Y/n]: ", "y\n");
         }
         session.answer(question, answer);
         session.answer(told.trim_end(), "");
-        assert!(session.echoes());
-        let (shown, code) = session.ended();
+        assert!(echoes(&session));
+        let (shown, code) = ended(session);
         assert!(shown.ends_with(told), "{shown}");
         assert_eq!(code, Some(1));
     }
-    let mut session = Session::start(folder, &asked);
+    let mut session = before_a_terminal(folder, &asked);
     session.answer("Shall machines join Sidero Omni? [Y/n]: ", "n\n");
     session.answer("Talos version [latest]: ", "\n");
     session.answer("System extensions, as siderolabs/bnx2-bnx2x (Enter: none): ", "\n");
     session.answer("Name of the first machine (Enter: none yet): ", "\n");
     session.answer("Write this? [Y/n]: ", "n\n");
-    let (shown, code) = session.ended();
+    let (shown, code) = ended(session);
     assert!(shown.ends_with("reveille: nothing was written\n"), "{shown}");
     assert_eq!((code, names(folder)), (Some(1), vec![]));
 
     let mut yes =
-        Session::start(folder, &["init", "--interface", "lo", "--yes", "--omni-args", "-"]);
+        before_a_terminal(folder, &["init", "--interface", "lo", "--yes", "--omni-args", "-"]);
     yes.answer("It is not shown: ", &format!("{}\n\n", pasted()));
-    let (shown, code) = yes.ended();
+    let (shown, code) = ended(yes);
     assert!(!shown.contains("?"), "it asks nothing\n{shown}");
     assert_eq!(
         (code, names(folder)),

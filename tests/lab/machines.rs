@@ -38,13 +38,13 @@ machines:
 ";
 
 /// Runs a command of the operator beside the daemon, or where it was.
-fn reveille(folder: &Folder, arguments: &[&str]) -> Output {
+pub fn reveille(folder: &Folder, arguments: &[&str]) -> Output {
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
     command.args(arguments).current_dir(folder.path()).env_remove("REVEILLE_CONFIG");
     command.output().unwrap()
 }
 
-fn done(folder: &Folder, arguments: &[&str]) -> String {
+pub fn done(folder: &Folder, arguments: &[&str]) -> String {
     let output = reveille(folder, arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let why = String::from_utf8_lossy(&output.stderr);
@@ -52,7 +52,7 @@ fn done(folder: &Folder, arguments: &[&str]) -> String {
     text
 }
 
-fn machine(folder: &Folder, who: &str) -> Value {
+pub fn machine(folder: &Folder, who: &str) -> Value {
     let story = done(folder, &["machine", who, "--json"]);
     serde_json::from_str::<Value>(&story).unwrap()["machine"].clone()
 }
@@ -204,7 +204,7 @@ fn a_uefi_machine_whose_nbp_is_damaged_reaches_its_script_by_the_next_one() {
 const MACHINES: u8 = 50;
 
 /// A config of many machines, with a kernel and an initrd of these sizes.
-fn rack(kernel: usize, initrd: usize) -> Folder {
+pub fn rack(kernel: usize, initrd: usize) -> Folder {
     let mut config = "
 server: { nbps: [./nbps] }
 images: { linux: { kernel: ./linux, initrd: ./first } }
@@ -225,7 +225,7 @@ machines:
 
 /// What a simulated machine has come to know.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+pub struct Seen {
     /// It has fetched all.
     fetched: u64,
     /// It has begun to, and the daemon was killed: whether the last bytes were on their way, nobody knows.
@@ -310,12 +310,12 @@ fn a_daemon_that_is_killed_again_and_again_forgets_no_boot_that_it_has_told_and_
     });
 }
 
-fn of_the_rack(n: u8) -> Firmware {
+pub fn of_the_rack(n: u8) -> Firmware {
     Firmware::new("rack", [0x52, 0x54, 0, 0x78, 0, n], Ipv4Addr::new(10, 77, 0, 50))
 }
 
 /// One boot of a machine, as far as the daemon lives.
-fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>, port: &Mutex<UdpSocket>) {
+pub fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>, port: &Mutex<UdpSocket>) {
     let firmware = of_the_rack(n);
     let mac = firmware.hyphenated();
     if seen.lock().unwrap().get(&n).is_some_and(|seen| seen.at_disk) {

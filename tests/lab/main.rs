@@ -22,6 +22,7 @@ mod journey;
 mod last_good;
 mod machines;
 mod option_43;
+mod orders;
 mod reload;
 mod scripts;
 mod secrets;
