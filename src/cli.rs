@@ -3,6 +3,7 @@
 mod adopt;
 mod check;
 mod completions;
+mod confirm;
 mod consent;
 mod doctor;
 mod events;
@@ -84,6 +85,8 @@ enum Command {
     Boot(orders::Boot),
     /// Send machines to their disks for good: their disks boot them, whatever the config says, until they are armed. A profile that is ordered by `boot` meanwhile is an exception for its own boots. See `arm` for how machines are named.
     Disk(orders::Disk),
+    /// Confirm that a card belongs to a machine whose entry has only a uuid or a serial. Anybody on the LAN can claim these; until then such a machine receives no secret and starts nothing that erases a disk.
+    Confirm(confirm::Arguments),
     /// Enter a machine that was seen into the config file, as it stands: comments and order stay. The running daemon takes it up by itself.
     Adopt(adopt::Arguments),
     /// Print what was told of the machines: each step of each boot, and what became of config and images.
@@ -143,6 +146,7 @@ impl Cli {
             Command::Disarm(arguments) => orders::disarm(arguments),
             Command::Boot(arguments) => orders::boot(arguments),
             Command::Disk(arguments) => orders::disk(arguments),
+            Command::Confirm(arguments) => confirm::run(arguments),
             Command::Adopt(arguments) => adopt::run(arguments),
             Command::Events(arguments) => events::run(arguments),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),

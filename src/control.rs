@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::boot::Mac;
 use crate::files::reason;
 use crate::images::inventory::IsMeant;
 use crate::images::pull::Ask;
@@ -81,6 +82,13 @@ pub enum Request {
         targets: Targets,
         /// The order.
         order: Order,
+    },
+    /// Confirm that a card is a machine's.
+    Confirm {
+        /// The machine's name.
+        machine: String,
+        /// The card.
+        card: Mac,
     },
     /// Give an order.
     Order {
@@ -320,6 +328,9 @@ fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
         Request::Machine { who } => serde_json::to_value(operations.machine(&who)?),
         Request::Plan { targets, order } => {
             serde_json::to_value(operations.plan(&targets, &order)?)
+        }
+        Request::Confirm { machine, card } => {
+            serde_json::to_value(operations.confirm(&machine, card)?)
         }
         Request::Order { give } => serde_json::to_value(operations.order(&give)?),
         Request::Events { after, who, most, wait: _ } => {

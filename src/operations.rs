@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use crate::boot::Mac;
 use crate::boot::catalog::Image;
 use crate::boot::shelf::{Lack, Standing};
 use crate::config::event::Reload;
@@ -53,6 +54,8 @@ pub struct Status {
     pub missing_images: Vec<String>,
     /// Why what is remembered of machines is not kept, where it is not.
     pub not_kept: Option<String>,
+    /// Where the id of a machine's boot came from a card that is not its own, a line each.
+    pub alarms: Vec<String>,
     /// How many of what there are.
     pub counts: Counts,
     /// How many events of each kind there were since the start.
@@ -225,6 +228,7 @@ impl Operations {
             missing_interfaces: served.missing().to_vec(),
             missing_images: self.missing_images(&config),
             not_kept: self.registry.trouble(),
+            alarms: machines::alarms(&self.registry.machines()),
             counts: self.counts(&config),
             events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
         }
@@ -338,6 +342,14 @@ impl Operations {
     /// There is no such machine, or it cannot be ordered: then nothing is.
     pub fn order(&self, give: &Give) -> Result<Given, String> {
         machines::order(&self.running_config(), &self.registry, give)
+    }
+
+    /// Confirms that a card is a machine's.
+    ///
+    /// # Errors
+    /// There is no such machine, the card is another's, or it cannot be written down.
+    pub fn confirm(&self, machine: &str, card: Mac) -> Result<String, String> {
+        machines::confirm(&self.running_config(), &self.registry, (machine, card))
     }
 
     /// What was told after this number, of a machine or of all: the last so many.

@@ -10,10 +10,12 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::catalog::Catalog;
+use crate::boot::event::Step;
 use crate::boot::event::Subject;
 use crate::boot::names::nearest;
 use crate::boot::select::Boots;
 use crate::boot::settings::{BootPolicy, NbpLadder};
+use crate::boot::state::Alarm;
 use crate::boot::state::journey::Reached;
 use crate::boot::state::orders::{Because, Orders};
 use crate::boot::verdict::Verdict;
@@ -68,6 +70,8 @@ pub struct Machine {
     pub last_boot: Option<u64>,
     /// Boots in a row that came to nothing since then.
     pub failures: u32,
+    /// Where the id of its boot came from a card that is not its own.
+    pub alarm: Option<String>,
     /// Where the last boot has stopped, and why.
     pub verdict: Option<Box<Verdict>>,
     /// How far its last boot has come.
@@ -354,6 +358,10 @@ impl Found<'_> {
             boots: self.state.boots,
             last_boot: self.state.orders.completed.as_ref().map(|completed| seconds(completed.at)),
             failures: self.state.failures,
+            alarm: self
+                .state
+                .alarm
+                .map(|Alarm { from, card, .. }| Step::BootIdMisused { from, card }.to_string()),
             verdict: self.state.verdict.clone().filter(|_| self.state.failures > 0),
             reached: journey.map(|journey| journey.reached),
             has_stopped: self.state.failures > 0 && journey.is_some_and(|journey| journey.is_told),

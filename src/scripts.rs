@@ -80,7 +80,7 @@ pub fn answer(
     let admission = match catalog.identify(client) {
         _ if is_head => Err(Doubt::NoContent),
         Some(machine) if subject.name.as_ref() != Some(&machine.name) => {
-            Err(Doubt::Unconfirmed(machine.name.clone()))
+            Err(Doubt::Unconfirmed(machine.name.clone(), boot.card))
         }
         Some(_) | None => registry.admit(&boot),
     };

@@ -157,9 +157,9 @@ pub enum Doubt {
     NotBooting,
     /// The machine's entry has only a UUID or a serial number, which anybody can claim.
     #[error(
-        "only its UUID or serial number says that it is {0}, and anybody can claim those; `reveille confirm {0} MAC` binds the entry to its card"
+        "only its UUID or serial number says that it is {0}, and anybody can claim those; `reveille confirm {0} {1}` makes this card the machine's"
     )]
-    Unconfirmed(String),
+    Unconfirmed(String, Mac),
     /// An answer file without the id of a boot, or with that of one that is too long ago.
     #[error(
         "it needs the file id of one of its machine's boots of the last two hours, as `files_url` has it"
@@ -179,7 +179,7 @@ impl Doubt {
         match self {
             Self::NotBooting | Self::NoBoot | Self::NoFiles => true,
             // What only claims to be a machine was not located.
-            Self::Unconfirmed(_)
+            Self::Unconfirmed(..)
             | Self::ThisHost
             | Self::Simulation
             | Self::OtherCard { .. }

@@ -98,7 +98,8 @@ pub struct MachineState {
     /// The cards that the operator has confirmed as its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confirmed: Vec<Mac>,
-    /// When the id of one of its boots came from a card that is not its own.
+    /// When the id of one of its boots came from a card that is not its own: until the next order, which
+    /// shows that the operator has seen it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
 }
@@ -408,12 +409,17 @@ impl MachineState {
             }
             Step::Stopped { verdict } => self.stop(verdict, is_of_open, at),
             Step::Armed { profile, times } => {
+                self.alarm = None;
                 self.expect_back();
                 let profile = profile.clone();
                 self.orders.arm(orders::Arming { since: at, profile, times: *times });
             }
-            Step::Disarmed {} => self.orders.withdraw(),
+            Step::Disarmed {} => {
+                self.alarm = None;
+                self.orders.withdraw();
+            }
             Step::KeptOnDisk {} => {
+                self.alarm = None;
                 self.expect_back();
                 self.orders.keep_on_disk();
             }

@@ -195,6 +195,7 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
         let before = if machine.has_stopped { "" } else { " before that" };
         rows.push(("failed", format!("{}{before}", times(machine.failures))));
     }
+    rows.extend(machine.alarm.iter().map(|alarm| ("alarm", alarm.clone())));
     rows.extend(machine.verdict.iter().map(|verdict| ("verdict", verdict.to_string())));
     let mut text = String::new();
     for (word, what) in rows {

@@ -132,6 +132,9 @@ fn told(status: &Status, now: u64) -> String {
         let until = "what is remembered of machines holds until this daemon ends";
         rows.push(("not kept", format!("{until}: {reason}")));
     }
+    if !status.alarms.is_empty() {
+        rows.push(("alarms", status.alarms.join("\n")));
+    }
     rows.push(("sends", counted(counts.tftp_transfers, "file") + " over TFTP"));
     let events = joined(events.iter().map(|(kind, count)| format!("{kind} {count}")));
     rows.push(("since then", if events.is_empty() { "nothing".to_owned() } else { events }));
@@ -266,6 +269,7 @@ mod tests {
             missing_interfaces: vec!["interface eth7 has no IPv4 address".into()],
             missing_images: vec!["talos: 43 % of 99 MiB are here".into()],
             not_kept: Some("state/registry.db: the disk is full".into()),
+            alarms: Vec::new(),
             counts: Counts {
                 machines: 16,
                 groups: 2,

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{Event, Step};
+use crate::boot::event::Subject;
+use crate::boot::names::nearest;
+use crate::boot::state::Alarm;
+use crate::boot::{Event, Mac, Step};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::journal::ring::Told;
@@ -118,6 +121,43 @@ pub fn story(
 pub fn told_of(journal: &Journal, found: &Found<'_>) -> Vec<Told> {
     let told = journal.after(0, Some(&found.macs), MOST_EVENTS);
     told.into_iter().map(|told| (*told).clone()).collect()
+}
+
+/// Confirms that a card is a machine's, and waits until that is on the disk.
+///
+/// # Errors
+/// There is no such machine, the card is another's, or it cannot be written down.
+pub fn confirm(
+    config: &Config,
+    registry: &Registry,
+    (machine, card): (&str, Mac),
+) -> Result<String, String> {
+    let catalog = &config.catalog;
+    let Some(known) = catalog.machines().get(machine) else {
+        let near = nearest(machine, catalog.machines().keys().map(String::as_str));
+        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        return Err(format!("the config has no machine `{machine}`{hint}"));
+    };
+    if let Some(owner) = catalog.machine(card) {
+        return match owner.name == known.name {
+            true => Err(format!("{card} stands under `mac` of {machine} already")),
+            false => Err(format!("{card} stands under `mac` of {}, another machine", owner.name)),
+        };
+    }
+    let subject = Subject { mac: Some(card), name: Some(machine.to_owned()), address: None };
+    registry.record(Event { subject, step: Step::Confirmed { card } });
+    registry.flush().map_err(|reason| format!("it is not written down: {reason}"))?;
+    Ok(format!("{machine}: {card} is its card from now on; it boots at its next try"))
+}
+
+/// Where the id of a boot came from a card that is not the machine's.
+pub fn alarms(entries: &[Entry]) -> Vec<String> {
+    let told = entries.iter().filter_map(|entry| {
+        let Alarm { from, card, .. } = entry.state.alarm?;
+        let step = Step::BootIdMisused { from, card };
+        Some(format!("{}: {step}", entry.subject()))
+    });
+    told.collect()
 }
 
 /// What an order would do.

@@ -186,6 +186,14 @@ fn a_serial_number_that_a_neighbour_claims_makes_him_no_machine_of_the_config() 
             evil.fetch(&format!("http://10.77.0.2:8080/images/linux/{part}?mac={own}"));
         }
         assert_eq!(next(&folder, "ymer"), "first");
+
+        // The operator knows better.
+        order(&folder, &["confirm", "ymer", "02:00:00:00:00:66"]);
+        evil.loads_ipxe();
+        let (_, script) = evil.fetch_as_ipxe(&url);
+        evil.fetch_all_of(&script);
+        appliance.wait_for("ymer (02:00:00:00:00:66): fetched linux/initrd");
+        assert_eq!(next(&folder, "ymer"), "done");
     });
 }
 
