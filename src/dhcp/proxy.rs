@@ -13,8 +13,8 @@ use crate::boot::event::{Offer, Subject};
 use crate::boot::evidence::Neighbour;
 use crate::boot::settings::Option43;
 use crate::boot::{
-    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Selection, Stage, Step,
-    decide as decision, links, select,
+    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision,
+    links, select,
 };
 use crate::config::Config;
 
@@ -58,6 +58,8 @@ pub struct Arrival {
 pub struct Query {
     request: Request,
     client: Client,
+    /// The machine that the operator has confirmed its card to be of.
+    confirmed_as: Option<String>,
 }
 
 /// What is to be done about a datagram.
@@ -132,12 +134,18 @@ impl Query {
     /// It is from nobody who network boots.
     pub fn new(request: Request) -> Result<Self, Ignored> {
         let client = pxe::client(&request)?;
-        Ok(Self { request, client })
+        Ok(Self { request, client, confirmed_as: None })
     }
 
     /// Whether it is of a machine of the config.
     pub fn is_of(&self, catalog: &Catalog) -> bool {
         catalog.identify(&self.client).is_some()
+    }
+
+    /// The same, of a card that the operator has confirmed to be of this machine.
+    #[must_use]
+    pub fn confirmed_as(self, name: Option<String>) -> Self {
+        Self { confirmed_as: name, ..self }
     }
 
     /// Its sender's MAC.
@@ -159,7 +167,10 @@ pub fn respond(
     let is_start = (arrival.port, request.message_type) == (Port::Dhcp, MessageType::Discover);
     let start = client.mac.map(|mac| (mac, client.stage, request.xid));
     let selection = select(client, catalog).now(catalog, &state.orders(start, now));
-    let subject = subject(query, arrival, known_as(client, &selection, state));
+    // That a client claims the UUID of a machine makes its card none of the machine's.
+    let named = client.mac.and_then(|mac| catalog.machine(mac));
+    let name = named.map(|machine| machine.name.as_str()).or(query.confirmed_as.as_deref());
+    let subject = subject(query, arrival, name);
     // The one ROM that wants its REQUEST to the router answered by us too.
     let answers_request_67 = client.stage == Stage::Pxe
         && selection.first(|said| said.answer_request_67).unwrap_or(false);
@@ -232,7 +243,7 @@ fn template(
     boot_file: String,
     vendor_options: Option<Vec<u8>>,
 ) -> Reply {
-    let Query { request, client } = query;
+    let Query { request, client, .. } = query;
     let http_boot = client.stage == Stage::HttpBoot;
     Reply {
         kind,
@@ -293,7 +304,7 @@ fn destination(request: &Request, arrival: &Arrival) -> SocketAddrV4 {
 
 fn step(
     kind: ReplyKind,
-    Query { request, client }: &Query,
+    Query { request, client, .. }: &Query,
     (what, boot_file, option_43): (Offer, String, Option43),
     arrival: &Arrival,
 ) -> Step {
@@ -327,22 +338,10 @@ fn watched(Query { request, .. }: &Query, subject: Subject, answer: &Answer<'_>)
 
 /// The client, and where it is: at an address of its own, behind its relay, or on the LAN of the address
 /// that it asked at.
-fn located(Query { request, client }: &Query, arrival: &Arrival) -> Client {
+fn located(Query { request, client, .. }: &Query, arrival: &Arrival) -> Client {
     let at = [request.ciaddr, request.giaddr, arrival.local];
     let address = at.into_iter().find(|address| !address.is_unspecified());
     Client { address, ..client.clone() }
-}
-
-/// The machine's name, if the card is known to be its own: that a client claims a UUID says nothing.
-fn known_as<'a>(
-    client: &Client,
-    selection: &'a Selection,
-    state: &MachineState,
-) -> Option<&'a str> {
-    let machine = selection.who.machine.as_ref()?;
-    let mac = client.mac?;
-    let is_its = machine.macs.contains(&mac) || state.confirmed.contains(&mac);
-    is_its.then_some(machine.name.as_str())
 }
 
 /// The relay that forwarded a request.
@@ -350,7 +349,11 @@ fn relay(request: &Request) -> Option<Ipv4Addr> {
     Some(request.giaddr).filter(|relay| !relay.is_unspecified())
 }
 
-fn subject(Query { request, client }: &Query, arrival: &Arrival, name: Option<&str>) -> Subject {
+fn subject(
+    Query { request, client, .. }: &Query,
+    arrival: &Arrival,
+    name: Option<&str>,
+) -> Subject {
     if arrival.port == Port::BootServer {
         // Whoever writes another's address into a message does not have it.
         let is_its = match arrival.neighbour {

@@ -113,7 +113,7 @@ impl Server {
         while Instant::now() < until
             && let Some((query, received, prober)) = self.strangers.pop_front()
         {
-            self.answer(&query, received, prober).await;
+            self.answer(query, received, prober).await;
         }
     }
 
@@ -140,7 +140,7 @@ impl Server {
             return;
         }
         if query.is_of(&self.config.borrow().catalog) {
-            self.answer(&query, received, prober).await;
+            self.answer(query, received, prober).await;
         } else if self.strangers.len() < MOST_STRANGERS {
             self.strangers.push_back((query, received, prober));
         } else if let Some(count) = self.dropped.tell() {
@@ -150,7 +150,7 @@ impl Server {
         }
     }
 
-    async fn answer(&mut self, query: &Query, received: Received, prober: Option<Prober>) {
+    async fn answer(&mut self, query: Query, received: Received, prober: Option<Prober>) {
         let config = Arc::clone(&self.config.borrow());
         let served = Arc::clone(&self.served.borrow());
         let Some(interface) = served.at(received.interface) else {
@@ -178,15 +178,16 @@ impl Server {
             Some(Prober::Daemon | Prober::Doctor) => (&self.registry, true),
             None => (&self.registry, false),
         };
+        let known = query.mac().map(|mac| registry.whose(mac, &config.catalog)).unwrap_or_default();
         let state = match prober {
             // That it has fetched its NBP is not remembered of the machine.
             Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now).into(),
             Some(Prober::Daemon | Prober::Doctor | Prober::Simulation) | None => {
-                let known = query.mac().map(|mac| registry.whose(mac, &config.catalog));
-                registry.state(&known.unwrap_or_default())
+                registry.state(&known)
             }
         };
-        let outcome = respond(query, &arrival, &config, (&state, now));
+        let query = query.confirmed_as(known.name);
+        let outcome = respond(&query, &arrival, &config, (&state, now));
         // Were it held while it changes, it would have to be copied.
         drop(state);
         match outcome {
