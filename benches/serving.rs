@@ -82,7 +82,7 @@ fn beside_slow_ones(ours: &Server, path: &str, len: usize) -> f64 {
             let mut slow: Vec<TcpStream> = (0..SLOW_CLIENTS)
                 .map(|_| {
                     let mut stream = TcpStream::connect("127.0.0.1:8080").expect("it listens");
-                    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+                    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
                     stream.write_all(request.as_bytes()).expect("it is connected");
                     stream
                 })

@@ -6,10 +6,11 @@
 
 pub mod body;
 pub mod boot;
+mod guard;
 mod tracked;
 mod wire;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::images::Images;
-use crate::interfaces::Served;
+use crate::interfaces::{Served, is_own_address};
 use crate::journal::Tally;
 use crate::neighbours::Neighbours;
 use crate::registry::Registry;
@@ -111,6 +112,7 @@ impl Server {
             .route("/nbp/{*name}", get(boot::nbp))
             .route("/images/{image}/{part}", get(boot::image))
             .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is served under this path\n") })
+            .layer(middleware::from_fn_with_state(self.clone(), only_what_machines_send))
             .layer(middleware::from_fn_with_state(self.clone(), only_where_machines_boot))
             .with_state(self);
         let mut http = http1::Builder::new();
@@ -165,6 +167,14 @@ impl Server {
         self
     }
 
+    /// Records that a request was refused, whatever it asked for.
+    fn refuse_request(&self, arrival: Arrival, request: &Request, reason: String) {
+        let subject = Subject { address: Some(arrival.from), ..Subject::default() };
+        let path = request.uri().path().escape_debug();
+        let what = path.take(guard::LONGEST_SHOWN).collect();
+        self.registry.record(Event { subject, step: Step::Refused { what, reason } });
+    }
+
     /// The address of ours that a client on this connection is told, if it comes from where machines
     /// boot. A host answers on every interface for each of its addresses, so the address that was
     /// asked says nothing: the client is on a served LAN, or the way back to it goes out there.
@@ -185,6 +195,27 @@ fn is_simulation(headers: &HeaderMap) -> bool {
     agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes()))
 }
 
+/// A web page must not reach this server through the browser of somebody on the LAN.
+async fn only_what_machines_send(
+    State(server): State<Server>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let config = Arc::clone(&server.config.borrow());
+    let is_local = |address| address == IpAddr::V4(arrival.local) || is_own_address(address);
+    let hosts = &config.server.http_hosts;
+    match guard::check(request.uri(), request.headers(), hosts, is_local) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            let server = server.serving(request.headers());
+            server.refuse_request(arrival, &request, refusal.to_string());
+            (refusal.status(), "only booting machines are served; the server's log says why\n")
+                .into_response()
+        }
+    }
+}
+
 /// A script may hold a join token: who comes in on another interface gets nothing.
 async fn only_where_machines_boot(
     State(server): State<Server>,
@@ -196,10 +227,8 @@ async fn only_where_machines_boot(
     if server.advertised(arrival).is_some() {
         return next.run(request).await;
     }
-    let subject = Subject { address: Some(arrival.from), ..Subject::default() };
     let reason = "it comes from a network that is not in `server.interfaces`".to_owned();
-    let what = request.uri().path().escape_debug().to_string();
-    server.registry.record(Event { subject, step: Step::Refused { what, reason } });
+    server.refuse_request(arrival, &request, reason);
     let text = "machines do not boot on this network; see `server.interfaces`\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }
