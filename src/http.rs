@@ -61,6 +61,10 @@ const SEND_TIMEOUT: Duration = Duration::from_mins(2);
 /// counts twice this for its own overhead. At 10 Gbit/s and 0.4 ms there and back, 512 KiB are on the way.
 const SEND_BUFFER: usize = 512 << 10;
 
+/// How many connections may wait to be accepted, if `net.core.somaxconn` allows as many: with the usual
+/// 128, a burst of a neighbour's has the kernel drop a machine's SYN, which comes again after a second.
+const BACKLOG: i32 = 4096;
+
 /// How often idle connections are inspected.
 const CLOSE_IDLE: Duration = Duration::from_secs(1);
 
@@ -126,9 +130,12 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         // It holds one piece of a body, and asks for the next when that is sent.
         http.max_buf_size(MOST_HEADERS);
-        // Each connection inherits it.
-        if let Err(error) = SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER) {
-            warn!("http: cannot bound the send buffers: {error}");
+        // Each connection inherits the send buffer; to listen again only changes the backlog.
+        let socket = SockRef::from(&listener);
+        let bounded =
+            socket.set_send_buffer_size(SEND_BUFFER).and_then(|()| socket.listen(BACKLOG));
+        if let Err(error) = bounded {
+            warn!("http: cannot set up the listening socket: {error}; it serves as it is");
         }
         let connections = Connections::new(most_connections);
         let mut tallies = Tallies { most: most_connections, ..Tallies::default() };
