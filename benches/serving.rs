@@ -8,7 +8,7 @@ mod lab;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use lab::appliance::Folder;
 use lab::{packaged, run};
+use socket2::{Domain, Socket, Type};
 use support::{Server, at, fetch_http, in_namespaces, noise, start};
 
 /// An initramfs of Talos is about this large.
@@ -80,9 +81,11 @@ fn beside_slow_ones(ours: &Server, path: &str, len: usize) -> f64 {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut slow: Vec<TcpStream> = (0..SLOW_CLIENTS)
-                .map(|_| {
-                    let mut stream = TcpStream::connect("127.0.0.1:8080").expect("it listens");
-                    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+                .map(|n| {
+                    // An address has 64 connections at most.
+                    let from = Ipv4Addr::new(127, 0, 0, 2 + (n / 50) as u8);
+                    let mut stream = connect_from(from);
+                    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
                     stream.write_all(request.as_bytes()).expect("it is connected");
                     stream
                 })
@@ -106,6 +109,14 @@ fn beside_slow_ones(ours: &Server, path: &str, len: usize) -> f64 {
         report(&[measured]);
         peak
     })
+}
+
+fn connect_from(address: Ipv4Addr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("it may have sockets");
+    socket.bind(&SocketAddrV4::new(address, 0).into()).expect("the address is local");
+    let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
+    socket.connect(&server.into()).expect("it listens");
+    socket.into()
 }
 
 fn answers_http(address: &'static str) -> impl Fn() -> bool {

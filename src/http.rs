@@ -6,25 +6,28 @@
 
 pub mod body;
 pub mod boot;
+mod connections;
+mod guard;
 mod tracked;
 mod wire;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
@@ -32,11 +35,12 @@ use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::images::Images;
-use crate::interfaces::Served;
+use crate::interfaces::{Served, is_own_address};
 use crate::journal::Tally;
 use crate::neighbours::Neighbours;
 use crate::registry::Registry;
 use body::Pieces;
+use connections::{Admission, Closed, Connections, Evicted, PER_ADDRESS, Place};
 use wire::{Line, Looks};
 
 /// What the User-Agent of `reveille simulate` ends with.
@@ -52,6 +56,17 @@ const MOST_HEADERS: usize = 16 << 10;
 /// How long what was sent may stay unacknowledged, or unread by the client, before its connection
 /// ends: a machine that was switched off amid its download.
 const SEND_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How much the kernel holds of a response that a client does not read or acknowledge, in bytes. It
+/// counts twice this for its own overhead. At 10 Gbit/s and 0.4 ms there and back, 512 KiB are on the way.
+const SEND_BUFFER: usize = 512 << 10;
+
+/// How many connections may wait to be accepted, if `net.core.somaxconn` allows as many: with the usual
+/// 128, a burst of a neighbour's has the kernel drop a machine's SYN, which comes again after a second.
+const BACKLOG: i32 = 4096;
+
+/// How often idle connections are inspected.
+const CLOSE_IDLE: Duration = Duration::from_secs(1);
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -80,13 +95,9 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    fn of(stream: &TcpStream, from: SocketAddr) -> std::io::Result<Self> {
-        let v4 = |address: SocketAddr| match address {
-            SocketAddr::V4(address) => *address.ip(),
-            SocketAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
+    fn of(stream: &TcpStream, from: Ipv4Addr) -> std::io::Result<Self> {
         SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
-        Ok(Self { from: v4(from), local: v4(stream.local_addr()?) })
+        Ok(Self { from, local: v4(stream.local_addr()?) })
     }
 
     /// The address of ours from which the way back to the client goes out.
@@ -102,7 +113,7 @@ impl Arrival {
 }
 
 impl Server {
-    /// Serves on a bound listener, for ever: so many connections at once, more wait to be accepted.
+    /// Serves on a bound listener, for ever, with at most so many connections.
     pub async fn run(self, listener: TcpListener, most_connections: usize) {
         let app = Router::new()
             .route("/boot/{file}", get(boot::script))
@@ -111,32 +122,52 @@ impl Server {
             .route("/nbp/{*name}", get(boot::nbp))
             .route("/images/{image}/{part}", get(boot::image))
             .fallback(|| async { (StatusCode::NOT_FOUND, "nothing is served under this path\n") })
+            .layer(middleware::from_fn_with_state(self.clone(), only_what_machines_send))
             .layer(middleware::from_fn_with_state(self.clone(), only_where_machines_boot))
+            .layer(middleware::from_fn(under_way))
             .with_state(self);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         // It holds one piece of a body, and asks for the next when that is sent.
         http.max_buf_size(MOST_HEADERS);
-        let (mut full, mut failed) = (Tally::default(), Tally::default());
-        let room = Arc::new(Semaphore::new(most_connections));
+        // Each connection inherits the send buffer; to listen again only changes the backlog.
+        let socket = SockRef::from(&listener);
+        let bounded =
+            socket.set_send_buffer_size(SEND_BUFFER).and_then(|()| socket.listen(BACKLOG));
+        if let Err(error) = bounded {
+            warn!("http: cannot set up the listening socket: {error}; it serves as it is");
+        }
+        let connections = Connections::new(most_connections);
+        let mut tallies = Tallies { most: most_connections, ..Tallies::default() };
+        let mut close_idle = tokio::time::interval(CLOSE_IDLE);
+        close_idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let looks = Looks::start();
         loop {
-            if room.available_permits() == 0 && full.tell().is_some() {
-                warn!("http: all of {most_connections} connections are in use; more wait");
-            }
-            let place = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
-            let arrived = listener.accept().await;
-            let arrived = arrived.and_then(|(stream, from)| {
-                Ok((Arrival::of(&stream, from)?, Line::new(stream, looks.clone())?))
-            });
-            let (arrival, line) = match arrived {
-                Ok(arrived) => arrived,
-                Err(error) => {
-                    // A connection that is gone already, or no file descriptor left for it.
-                    if let Some(count) = failed.tell() {
-                        warn!("http: accepting a connection: {error} ({count} since the start)");
+            let (stream, peer) = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Mostly that no file descriptor is left.
+                        tallies.failed(&error);
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
                     }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                },
+                _ = close_idle.tick() => {
+                    connections.close_idle();
+                    continue;
+                }
+            };
+            let from = v4(peer);
+            let Some((place, closed)) = admit(&connections, from, &mut tallies).await else {
+                continue;
+            };
+            let arrival = Arrival::of(&stream, from);
+            let line = Line::new((stream, peer), looks.clone(), place.clone());
+            let (arrival, line) = match arrival.and_then(|arrival| Ok((arrival, line?))) {
+                Ok(arrival) => arrival,
+                Err(error) => {
+                    tallies.failed(&error);
                     continue;
                 }
             };
@@ -144,15 +175,18 @@ impl Server {
             let app = app.clone().map_request(move |mut request: hyper::Request<_>| {
                 request.extensions_mut().insert(ConnectInfo(arrival));
                 request.extensions_mut().insert(wire.clone());
+                request.extensions_mut().insert(place.clone());
                 request
             });
             let connection =
                 http.serve_connection(TokioIo::new(line), TowerToHyperService::new(app));
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!("http: {}: {error}", arrival.from);
+                tokio::select! {
+                    served = connection => if let Err(error) = served {
+                        debug!("http: {from}: {error}");
+                    },
+                    _ = closed => debug!("http: {from}: closed a connection that others need"),
                 }
-                drop(place);
             });
         }
     }
@@ -163,6 +197,14 @@ impl Server {
             return Self { registry: self.registry.of_a_simulation(), ..self };
         }
         self
+    }
+
+    /// Records that a request was refused, whatever it asked for.
+    fn refuse_request(&self, arrival: Arrival, request: &Request, reason: String) {
+        let subject = Subject { address: Some(arrival.from), ..Subject::default() };
+        let path = request.uri().path().escape_debug();
+        let what = path.take(guard::LONGEST_SHOWN).collect();
+        self.registry.record(Event { subject, step: Step::Refused { what, reason } });
     }
 
     /// The address of ours that a client on this connection is told, if it comes from where machines
@@ -185,6 +227,110 @@ fn is_simulation(headers: &HeaderMap) -> bool {
     agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes()))
 }
 
+/// Waits for room for a new connection from this address, or refuses it.
+async fn admit(
+    connections: &Connections,
+    from: Ipv4Addr,
+    tallies: &mut Tallies,
+) -> Option<(Place, Closed)> {
+    loop {
+        match connections.admit(from) {
+            Admission::Admitted { place, closed, evicted } => {
+                if let Some(evicted) = evicted {
+                    tallies.evicted(evicted, from);
+                }
+                return Some((place, closed));
+            }
+            Admission::Refused => {
+                tallies.refused(from);
+                return None;
+            }
+            Admission::Full => {
+                tallies.full();
+                connections.room().await;
+            }
+        }
+    }
+}
+
+/// What is logged of connections, each at most once a minute.
+#[derive(Default)]
+struct Tallies {
+    most: usize,
+    failed: Tally,
+    evicted: Tally,
+    refused: Tally,
+    full: Tally,
+}
+
+impl Tallies {
+    fn failed(&mut self, error: &std::io::Error) {
+        if let Some(count) = self.failed.tell() {
+            warn!("http: cannot accept a connection: {error} ({count} since the start)");
+        }
+    }
+
+    fn evicted(&mut self, Evicted { address, is_idle, .. }: Evicted, from: Ipv4Addr) {
+        let Some(count) = self.evicted.tell() else {
+            return;
+        };
+        let what = if is_idle { "an idle connection" } else { "a download" };
+        let most = self.most;
+        warn!(
+            "http: closed {what} of {address} for a new connection of {from}: an address may have {PER_ADDRESS}, all together {most}; see what runs at {address} ({count} since the start)"
+        );
+    }
+
+    fn refused(&mut self, from: Ipv4Addr) {
+        if let Some(count) = self.refused.tell() {
+            let most = self.most;
+            warn!(
+                "http: closed a new connection of {from}: an address may have {PER_ADDRESS}, all together {most}, and a request is under way on each of its others; see what runs at {from} ({count} since the start)"
+            );
+        }
+    }
+
+    fn full(&mut self) {
+        if self.full.tell().is_some() {
+            warn!("http: all of {} connections are in use; more wait", self.most);
+        }
+    }
+}
+
+fn v4(address: SocketAddr) -> Ipv4Addr {
+    match address {
+        SocketAddr::V4(address) => *address.ip(),
+        SocketAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+/// Marks the connection as serving a request until the end of the response.
+async fn under_way(Extension(place): Extension<Place>, request: Request, next: Next) -> Response {
+    let under_way = place.begin();
+    next.run(request).await.map(|body| under_way.until_end_of(body))
+}
+
+/// A web page must not reach this server through the browser of somebody on the LAN.
+async fn only_what_machines_send(
+    State(server): State<Server>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let config = Arc::clone(&server.config.borrow());
+    let is_local = |address| address == IpAddr::V4(arrival.local) || is_own_address(address);
+    let hosts = &config.server.http_hosts;
+    match guard::check(request.uri(), request.headers(), hosts, is_local) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            let server = server.serving(request.headers());
+            server.refuse_request(arrival, &request, refusal.to_string());
+            (refusal.status(), "only booting machines are served; the server's log says why\n")
+                .into_response()
+        }
+    }
+}
+
 /// A script may hold a join token: who comes in on another interface gets nothing.
 async fn only_where_machines_boot(
     State(server): State<Server>,
@@ -196,10 +342,8 @@ async fn only_where_machines_boot(
     if server.advertised(arrival).is_some() {
         return next.run(request).await;
     }
-    let subject = Subject { address: Some(arrival.from), ..Subject::default() };
     let reason = "it comes from a network that is not in `server.interfaces`".to_owned();
-    let what = request.uri().path().escape_debug().to_string();
-    server.registry.record(Event { subject, step: Step::Refused { what, reason } });
+    server.refuse_request(arrival, &request, reason);
     let text = "machines do not boot on this network; see `server.interfaces`\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }

@@ -1,7 +1,7 @@
 //! The network interfaces that machines boot on, and the address that each is told there.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,6 +203,18 @@ pub fn look(server: &Server) -> Result<Served, String> {
         }
     }
     Ok(Served { by_index, missing })
+}
+
+/// Whether this is an address of any interface of this host, served or not.
+pub fn is_own_address(address: IpAddr) -> bool {
+    let is_own = |entry: InterfaceAddress| {
+        let own = entry.address?;
+        let v4 = own.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
+        Some(v4.or_else(|| own.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip())))? == address)
+    };
+    // The kernel routes all of 127.0.0.0/8 to this host.
+    address.is_loopback()
+        || getifaddrs().is_ok_and(|mut entries| entries.any(|entry| is_own(entry) == Some(true)))
 }
 
 /// What `reveille init` has to choose from.

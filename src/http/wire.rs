@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::warn;
 
+use super::connections::Place;
+
 /// How soon the table is looked at: to read it costs the kernel a millisecond or more, however few connections
 /// there are.
 const LOOK: Duration = Duration::from_millis(20);
@@ -70,14 +72,19 @@ impl Wire {
 pub(super) struct Line {
     stream: TcpStream,
     wire: Wire,
+    place: Place,
 }
 
 impl Line {
-    /// Takes over an accepted connection.
-    pub(super) fn new(stream: TcpStream, looks: Looks) -> io::Result<Self> {
-        let ends = written_as(stream.local_addr()?, stream.peer_addr()?);
+    /// Takes over an accepted connection from this peer.
+    pub(super) fn new(
+        (stream, peer): (TcpStream, SocketAddr),
+        looks: Looks,
+        place: Place,
+    ) -> io::Result<Self> {
+        let ends = written_as(stream.local_addr()?, peer);
         let wire = Wire(Arc::new(Shared { ends, inner: Mutex::default(), looks }));
-        Ok(Self { stream, wire })
+        Ok(Self { stream, wire, place })
     }
 
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -151,6 +158,8 @@ impl AsyncWrite for Line {
                 let wire = self.wire.clone();
                 self.wire.0.looks.wait(Waiting { wire, arrived, upto, missing: 1 });
             }
+            drop(inner);
+            self.place.flushed();
         }
         polled
     }
@@ -284,11 +293,13 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::connections::{Admission, Connections};
     use super::*;
 
     const WHOLE: usize = 4 << 20;
@@ -297,8 +308,12 @@ mod tests {
     async fn send<F: Future<Output = ()>>(client: impl FnOnce(TcpStream) -> F) -> u64 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut line = Line::new(stream, Looks::start()).unwrap();
+        let accepted = listener.accept().await.unwrap();
+        let Admission::Admitted { place, .. } = Connections::new(1).admit(Ipv4Addr::LOCALHOST)
+        else {
+            panic!("there is room");
+        };
+        let mut line = Line::new(accepted, Looks::start(), place).unwrap();
         let wire = line.wire();
         let (sender, arrived) = mpsc::channel();
         let sending = tokio::spawn(async move {

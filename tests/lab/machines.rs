@@ -368,7 +368,8 @@ fn who_is_reset_at_the_end_of_its_download_has_not_booted_and_who_looks_at_its_s
         firmware.fetch(&image("kernel"));
         // The kernel of the appliance has all of it, and of the machine's a part.
         let mut line = firmware.connections(8080, 1).pop().unwrap();
-        write!(line, "GET /images/linux/initrd?mac={mac} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(line, "GET /images/linux/initrd?mac={mac} HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n")
+            .unwrap();
         line.read_exact(&mut [0; 100_000]).unwrap();
         socket2::SockRef::from(&line).set_linger(Some(Duration::ZERO)).unwrap();
         drop(line);

@@ -16,6 +16,7 @@ mod boots;
 mod control;
 mod evidence;
 mod fetching;
+mod http_limits;
 mod images;
 mod interfaces;
 mod journey;

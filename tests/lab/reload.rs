@@ -378,7 +378,8 @@ fn a_download_ends_on_the_snapshot_that_it_began_with() {
         folder.write("lab.token", "hush\n");
         let mut running = Running::start_in(&lan, folder);
         let mut stream = running.firmware.connections(8080, 1).remove(0);
-        let request = "GET /images/debian/kernel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let request =
+            "GET /images/debian/kernel HTTP/1.1\r\nHost: 10.77.0.2\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
         let mut begin = [0; 100];
         stream.read_exact(&mut begin).unwrap();
