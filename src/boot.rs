@@ -29,6 +29,7 @@ pub mod nbp;
 pub mod omni;
 pub mod pattern;
 pub mod pci;
+pub mod release;
 pub mod script;
 pub mod secret;
 pub mod select;
@@ -39,6 +40,7 @@ pub mod talos;
 pub mod templates;
 pub mod time;
 pub mod verdict;
+pub mod wipes;
 
 pub use arch::Arch;
 pub use catalog::Catalog;
