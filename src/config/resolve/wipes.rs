@@ -226,7 +226,7 @@ fn by_default(profile: &Profile) -> String {
     match profile.script.as_str() {
         "talos" => "with a machine config Talos installs to a disk".to_owned(),
         "linux" => "answer files and installer arguments start an installer".to_owned(),
-        script => format!("script `{script}` erases a disk"),
+        script => format!("script `{script}` counts as erasing a disk"),
     }
 }
 
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(key, "profiles.d.script");
         assert_eq!(
             message,
-            "script `debian` erases a disk, and `boot` is not written, which means `always`: the disk is erased at every boot of profile d; write `boot: once`, or `wipes: false` if profile d erases nothing"
+            "script `debian` counts as erasing a disk, and `boot` is not written, which means `always`: the disk is erased at every boot of profile d; write `boot: once`, or `wipes: false` if profile d erases nothing"
         );
         for spared in ["boot: once", "boot: local", "wipes: false"] {
             let profile = format!("  d: {{ script: debian, image: i, {spared} }}");
