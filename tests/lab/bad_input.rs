@@ -21,7 +21,7 @@ omni:
 images:
   debian: { kernel: ./linux, initrd: ./gone.gz }
 profiles:
-  talos: { script: talos, image: talos, omni: lab }
+  talos: { script: talos, image: talos, omni: lab, release: seen }
   debian: { script: linux, image: debian }
   nixos: { script: nixos }
   fine: { script: linux, image: fine }

@@ -107,7 +107,7 @@ impl<'a> Linker<'a> {
         self.tells_of_kernel_lines(&boots, &trials);
         let from = (self.found, self.templates);
         look::at_scripts(&trials, &boots, &catalog, from, self.problems);
-        wipes::check(&boots, &catalog, &places, self.problems);
+        wipes::check(&boots, (&catalog, self.templates), &places, self.problems);
         release::check(&boots, (&catalog, released), &places, self.problems);
         (catalog, self.wanted)
     }

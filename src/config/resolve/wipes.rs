@@ -12,6 +12,7 @@ use super::whose::{Counts, Hit, whose};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::select::Who;
 use crate::boot::settings::{BootPolicy, Settings};
+use crate::boot::templates::Templates;
 use crate::boot::wipes::wipes;
 use crate::config::problem::Problems;
 use crate::config::yaml::Place;
@@ -59,11 +60,11 @@ struct Finding<'a> {
 /// Reports what would erase a disk at every boot, and a `menu.default` that wipes.
 pub(super) fn check(
     boots: &[Boot<'_>],
-    catalog: &Catalog,
+    (catalog, templates): (&Catalog, &Templates),
     places: &Places,
     problems: &mut Problems,
 ) {
-    let judged = judged(boots, catalog, problems);
+    let judged = judged(boots, (catalog, templates), problems);
     let mut findings: BTreeMap<Key<'_>, Finding<'_>> = BTreeMap::new();
     for boot in &judged {
         judge(boot, places, &mut findings);
@@ -78,13 +79,21 @@ pub(super) fn check(
 }
 
 /// The boots that are judged: those by the config's own word, and each profile alone that has none.
-fn judged<'a>(boots: &[Boot<'a>], catalog: &'a Catalog, problems: &Problems) -> Vec<Boot<'a>> {
-    // What is wrong with such a profile may change whether it wipes.
+fn judged<'a>(
+    boots: &[Boot<'a>],
+    (catalog, templates): (&'a Catalog, &Templates),
+    problems: &Problems,
+) -> Vec<Boot<'a>> {
+    // What is wrong with a profile may change whether it wipes; a script that does not exist erases nothing.
+    let is_right = |profile: &Profile| {
+        templates.knows(&profile.script)
+            && !problems.has_error_below(&format!("profiles.{}", profile.name))
+    };
     let sound: BTreeSet<&str> = catalog
         .profiles
-        .keys()
-        .filter(|name| !problems.has_error_below(&format!("profiles.{name}")))
-        .map(String::as_str)
+        .values()
+        .filter(|profile| is_right(profile))
+        .map(|profile| profile.name.as_str())
         .collect();
     let is_sound = |profile: &Profile| sound.contains(profile.name.as_str());
     let unasked = boots.iter().filter(|boot| match boot.sure {
@@ -408,5 +417,7 @@ mod tests {
         assert_eq!(keys("  d: { script: debian, image: i, boot: onec }", ""), ["profiles.d.boot"]);
         assert_eq!(keys(DEBIAN, &machines(1, ", boot: onec")), ["machines.m0.boot"]);
         assert_eq!(keys("  d: { script: debian, image: j }", ""), ["profiles.d.image"]);
+        let gone = errors("  d: { script: debain, image: i }", "");
+        assert_eq!(gone, [], "it is a fault of its own boots, and keeps no daemon from its start");
     }
 }
