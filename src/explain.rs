@@ -10,10 +10,12 @@ use crate::boot::catalog::{Catalog, Unknown, swapped};
 use crate::boot::decide::{Kind, Script};
 use crate::boot::evidence::Neighbour;
 use crate::boot::pattern::Fit;
+use crate::boot::release::secrets;
 use crate::boot::script::{self, Rendered, Scene};
 use crate::boot::select::{Boots, Selection};
-use crate::boot::settings::Settings;
+use crate::boot::settings::{Release, Settings};
 use crate::boot::state::orders::Orders;
+use crate::boot::wipes::{on_disk_failure, wipes};
 use crate::boot::{Arch, Client, Event, MachineState, Step, decide_script, links, select};
 use crate::config::{Config, Snapshot};
 use crate::dhcp::packet::{Offer, option};
@@ -69,7 +71,7 @@ pub fn explain(
         let advice: Vec<String> = advice.iter().map(ToString::to_string).collect();
         why.push(("advice", advice.join("; ")));
     }
-    let says = said(&selection);
+    let says = said(&selection, config.server.release);
     if !says.is_empty() {
         why.push(("settings", says));
     }
@@ -169,8 +171,9 @@ fn template(script: &Script, config: &Config) -> String {
     format!("{name}.ipxe, {from}")
 }
 
-/// What is said for it, each with who says it, where that is not the default.
-fn said(selection: &Selection) -> String {
+/// What is said for it, each with who says it: what decides about its disk and its secrets always, the rest
+/// where it is not the default.
+fn said(selection: &Selection, server: Release) -> String {
     let who = &selection.who;
     let layers: Vec<(String, &Settings)> = [
         who.machine.as_ref().map(|m| (format!("machine {}", m.name), &m.settings)),
@@ -186,6 +189,24 @@ fn said(selection: &Selection) -> String {
         Some(format!("{name}: {value} ({layer})"))
     };
     let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());
+    let decided = selection.profile().map(|profile| {
+        let wiping = |said: &Settings| flag(said.wipes);
+        let failing = |said: &Settings| said.on_disk_failure.map(|word| word.word().to_owned());
+        let releasing = |said: &Settings| said.release.map(|word| word.word().to_owned());
+        let erases = wipes(profile, who);
+        let failure = on_disk_failure(profile, who).word();
+        let kind = if erases { "what wipes" } else { "what does not wipe" };
+        [
+            first("wipes", &wiping)
+                .or_else(|| Some(format!("wipes: {erases} (script {})", profile.script))),
+            first("on_disk_failure", &failing)
+                .or_else(|| Some(format!("on_disk_failure: {failure} (default of {kind})"))),
+            first("release", &releasing).or_else(|| {
+                secrets(profile, who)?;
+                Some(format!("release: {} (server)", server.word()))
+            }),
+        ]
+    });
     let mut told = vec![
         first("boot", &|said| said.boot.map(|policy| policy.word().to_owned())),
         first("local_boot", &|said| said.local_boot.map(|method| method.word().to_owned())),
@@ -195,6 +216,7 @@ fn said(selection: &Selection) -> String {
         first("replace_ipxe", &|said| flag(said.replace_ipxe)),
         first("talos.halt_if_installed", &|said| flag(said.halt_if_installed)),
     ];
+    told.splice(1..1, decided.into_iter().flatten());
     // Each architecture's NBP is a word of its own, and so is each label.
     let arches: BTreeSet<&Arch> = layers.iter().flat_map(|(_, said)| said.nbp.keys()).collect();
     for arch in arches {

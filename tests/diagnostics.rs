@@ -106,7 +106,7 @@ fn json_has_each_problem_with_its_file_its_place_and_its_line() {
     let folder = folder(&[
         (
             "config.yaml",
-            "profiles:\n  p: { script: own, image: debain }\n  q: { script: own }\nunknown: q\n\
+            "profiles:\n  p: { script: own, image: debain }\n  q: { script: own, wipes: false }\nunknown: q\n\
              images: { debian: { kernel: ./linux } }\n",
         ),
         ("boot-scripts/own.ipxe", "#!ipxe\necho {{ machin.name }}\n"),

@@ -16,7 +16,7 @@ images:
   debian: { kernel: ./linux, initrd: ./initrd.gz, cmdline: [of=image] }
 profiles:
   talos: { script: talos, image: debian, omni: homelab }
-  rescue: { script: linux, image: debian, files: { preseed.cfg: ./preseed.cfg } }
+  rescue: { script: linux, image: debian, files: { preseed.cfg: ./preseed.cfg }, wipes: false }
   disk: { script: local-disk }
 machines:
   oden: { mac: 5c:f3:fc:00:00:01, profile: talos, cmdline: [talos.hostname=oden] }
@@ -95,6 +95,7 @@ fn what_a_machine_gets_is_told_in_words_with_the_script_below_and_no_token() {
 machine       oden, found by its MAC address 5c:f3:fc:00:00:01
 boots         profile talos, image debian: its own entry says so
 template      talos.ipxe, built in
+settings      wipes: false (script talos); on_disk_failure: boot (default of what does not wipe); release: seen (server)
 facts         its iPXE is first asked what machine it is, since Talos, an entry or the template needs to know; then this is decided
 its firmware  snponly.efi on 192.168.1.2 (option 60 PXEClient, no option 43)
 on port 4011  snponly.efi on 192.168.1.2 (option 60 PXEClient, no option 43)
@@ -198,7 +199,10 @@ fn who_is_sent_to_its_disk_without_an_answer_or_ignored_is_told_so() {
     let folder = folder(CONFIG);
     let said = json(folder.path(), &["tyst"]);
     assert_eq!(said["offers"], serde_json::json!({ "its firmware": silent, "its iPXE": silent }));
-    assert_eq!(said["why"]["settings"], "local_boot: silent (machine tyst)");
+    assert_eq!(
+        said["why"]["settings"],
+        "wipes: false (script local-disk); on_disk_failure: boot (default of what does not wipe); local_boot: silent (machine tyst)"
+    );
     assert_eq!(said["does"], "to its local disk by exit");
 
     let (said, _, code) = render(folder.path(), &["fyra"]);
@@ -252,9 +256,12 @@ fn who_is_not_known_or_not_named_is_told_what_to_say() {
 fn layers(said: [&str; 3]) -> TempDir {
     let [profile, group, machine] =
         said.map(|said| if said.is_empty() { String::new() } else { format!(", {said}") });
+    // A template of one's own wipes unless it is written otherwise, and then needs another `boot`.
+    let harmless =
+        if said.iter().any(|said| said.contains("wipes")) { "boot: once" } else { "wipes: false" };
     folder(&format!(
         "images: {{ debian: {{ kernel: ./linux, cmdline: [image, of=image] }} }}\n\
-         profiles: {{ p: {{ script: tell, image: debian, cmdline: [profile, of=profile], vars: {{ a: p, b: p, c: p }}, files: {{ a: profile.cfg, b: profile.cfg, c: profile.cfg }}{profile} }} }}\n\
+         profiles: {{ p: {{ script: tell, {harmless}, image: debian, cmdline: [profile, of=profile], vars: {{ a: p, b: p, c: p }}, files: {{ a: profile.cfg, b: profile.cfg, c: profile.cfg }}{profile} }} }}\n\
          groups: [{{ name: g, match: {{ mac: '02:*' }}, profile: p, cmdline: [group, of=group], vars: {{ b: g, c: g }}, files: {{ b: group.cfg, c: group.cfg }}{group} }}]\n\
          machines: {{ m: {{ mac: 02:00:00:00:00:01, cmdline: [machine, of=machine, -group], vars: {{ c: m }}, files: {{ c: machine.cfg }}{machine} }} }}\n"
     ))
@@ -265,6 +272,9 @@ fn the_machines_word_comes_before_its_groups_and_that_before_its_profiles() {
     let layer = ["profile p", "group g", "machine m"];
     for (name, told, values) in [
         ("boot", "boot", ["always", "once", "always"]),
+        ("wipes", "wipes", ["false", "true", "false"]),
+        ("on_disk_failure", "on_disk_failure", ["boot", "menu", "hold"]),
+        ("release", "release", ["anyone", "armed", "seen"]),
         ("local_boot", "local_boot", ["exit", "sanboot", "silent"]),
         ("nbp_ladder", "nbp_ladder", ["auto", "off", "auto"]),
         ("option_43", "option_43", ["none", "bios", "skip-prompt"]),

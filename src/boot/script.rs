@@ -17,6 +17,7 @@ use super::select::Who;
 use super::settings::{LocalBoot, Settings, Var};
 use super::shelf::Shelf;
 use super::templates::{Mistake, Templates};
+use super::wipes::wipes;
 use super::{Client, Mac, links};
 
 /// How long a machine, or who else asks for an image, waits before it asks again whether the image is here.
@@ -129,7 +130,7 @@ fn fill(
             ("waiting", own, does)
         }
         Kind::Menu(local_boot) => {
-            ("menu", menu_values(catalog, *local_boot, scene), "the menu".to_owned())
+            ("menu", menu_values(catalog, who, *local_boot, scene), "the menu".to_owned())
         }
         Kind::LocalDisk(local_boot) => {
             let method = local_boot.word();
@@ -396,21 +397,23 @@ fn omni_values(profile: &Profile) -> Option<Value> {
     })
 }
 
-fn menu_values(catalog: &Catalog, local_boot: LocalBoot, scene: Scene<'_>) -> Value {
+fn menu_values(catalog: &Catalog, who: &Who, local_boot: LocalBoot, scene: Scene<'_>) -> Value {
     let menu = &catalog.menu;
+    // The default starts without a question, so it is never one that wipes, whatever machine is asked.
+    let default = menu.default.as_ref().filter(|profile| !wipes(profile, who));
     let entries: Vec<Value> = menu
         .profiles
         .iter()
         .map(|profile| {
             let choosing = Client { choice: Some(profile.name.clone()), ..scene.client.clone() };
             let url = links::script_again(scene.base, scene.mac, &choosing, scene.id);
-            context! { name => &profile.name, url }
+            context! { name => &profile.name, url, wipes => wipes(profile, who) }
         })
         .collect();
     context! {
         menu => context! {
             profiles => entries,
-            default => menu.default.as_ref().map(|profile| &profile.name),
+            default => default.map(|profile| &profile.name),
             timeout_ms => u64::try_from(menu.timeout.as_millis()).unwrap_or(u64::MAX),
         },
         local_boot => local_boot.word(),
@@ -553,6 +556,17 @@ mod tests {
         catalog.menu.default = Some(Arc::clone(&second));
         catalog.menu.profiles = vec![first, second];
         insta::assert_snapshot!("menu", rendered(&script, &catalog));
+    }
+
+    #[test]
+    fn the_menu_asks_before_what_wipes_and_never_starts_it_by_itself() {
+        let mut catalog = Catalog::default();
+        let [installer, rescue] = [("debian", "debian"), ("rescue", "linux")]
+            .map(|(name, script)| Arc::new(Profile { name: name.into(), ..profile(script) }));
+        catalog.menu.default = Some(Arc::clone(&installer));
+        catalog.menu.profiles = vec![installer, rescue];
+        let script = Script::new(Kind::Menu(LocalBoot::Exit), Who::default());
+        insta::assert_snapshot!("menu_wipes", rendered(&script, &catalog));
     }
 
     #[test]

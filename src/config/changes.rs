@@ -290,7 +290,24 @@ menu: { timeout: 30s }
                 "option_43: bios",
                 "profile rescue: local_boot exit -> none; option_43 none -> bios",
             ),
-            ("script: linux", "script: own", "profile rescue: script linux -> own"),
+            (
+                "script: linux",
+                "script: own, wipes: false",
+                "profile rescue: script linux -> own; wipes none -> false",
+            ),
+            (
+                "local_boot: exit",
+                "local_boot: exit, wipes: false, on_disk_failure: hold, release: armed",
+                "profile rescue: wipes none -> false; on_disk_failure none -> hold; release none -> armed",
+            ),
+            (
+                "10, profile: talos",
+                "10, profile: talos, boot: once, wipes: true, release: anyone",
+                "machine oden: boot none -> once; wipes none -> true; release none -> anyone",
+            ),
+            ("[eth0]", "[eth0], http: { hosts: [boot.lan] }", "server.http.hosts: + boot.lan"),
+            ("[eth0]", "[eth0], release: armed", "server.release: seen -> armed"),
+            ("[eth0]", "[eth0], on_lost_state: boot", "server.on_lost_state: hold -> boot"),
             ("omni: lab, ", "", "profile talos: omni lab -> none"),
             ("10, profile: talos", "10, profile: rescue", "machine oden: profile talos -> rescue"),
             (

@@ -23,10 +23,13 @@ mod look;
 mod machine;
 mod menu;
 mod omni;
+mod places;
 mod profile;
+mod release;
 mod server;
 mod trial;
 mod whose;
+mod wipes;
 
 use link::Linker;
 
@@ -303,11 +306,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_boot_that_can_never_be_completed_is_told_of_one_that_is_to_be_completed_once() {
-        let yaml = "profiles:\n  a: { script: netbootxyz, boot: once }\n  b: { script: menu }\n";
+        let yaml = "profiles:\n  a: { script: netbootxyz, wipes: false, boot: once }\n  b: { script: menu }\n";
         assert_eq!(
             complaints(yaml),
             [
-                "config.yaml:2:34: profiles.a.boot: a boot counts once the kernel and all initrds are fetched, and this profile has no `image`: the network boots its machines whenever they ask"
+                "config.yaml:2:48: profiles.a.boot: a boot counts once the kernel and all initrds are fetched, and this profile has no `image`: the network boots its machines whenever they ask"
             ]
         );
     }

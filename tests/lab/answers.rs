@@ -15,6 +15,7 @@ profiles:
   debian:
     script: debian
     image: debian
+    wipes: false
     files: { preseed.cfg: ./answers/preseed.cfg, note: ./answers/note, broken: ./answers/broken }
     vars: { disk: /dev/sda }
   shown: { script: inspect, files: { facts: ./answers/facts } }

@@ -21,9 +21,9 @@ omni:
 images:
   debian: { kernel: ./linux, initrd: ./gone.gz }
 profiles:
-  talos: { script: talos, image: talos, omni: lab }
+  talos: { script: talos, image: talos, omni: lab, release: seen }
   debian: { script: linux, image: debian }
-  nixos: { script: nixos }
+  nixos: { script: nixos, wipes: false }
   fine: { script: linux, image: fine }
 machines:
   one: { mac: 52:54:00:77:00:01, profile: talos }

@@ -70,8 +70,14 @@ fn of_a_template_that_is_broken_the_good_one_stays_until_it_is_mended() {
         assert!(running.script().contains(" a=1 ||"), "{}", running.script());
         running.is_well();
 
-        running.folder.write("config.yaml", saying("a=1").replace("script: linux", "script: own"));
-        assert_eq!(running.reloads_once(), "profile debian: script linux -> own");
+        running.folder.write(
+            "config.yaml",
+            saying("a=1").replace("script: linux", "script: own, wipes: false"),
+        );
+        assert_eq!(
+            running.reloads_once(),
+            "profile debian: script linux -> own; wipes none -> false"
+        );
         let good = "#!ipxe\necho one\n";
         fs::remove_file(running.path("boot-scripts/own.ipxe")).unwrap();
         running.keeps(good, "there is no boot script named `own`");
@@ -125,10 +131,12 @@ fn what_is_broken_at_the_start_refuses_its_own_boots_and_keeps_no_other_change()
     in_lab!(|lan| {
         let folder = folder();
         let config = |argument: &str| {
-            saying(argument).replace("profiles:\n", "profiles:\n  own: { script: own }\n").replace(
-                "machines: {",
-                "machines: { loke: { mac: 02:00:00:00:00:02, profile: own },",
-            )
+            saying(argument)
+                .replace("profiles:\n", "profiles:\n  own: { script: own, wipes: false }\n")
+                .replace(
+                    "machines: {",
+                    "machines: { loke: { mac: 02:00:00:00:00:02, profile: own },",
+                )
         };
         folder.write("config.yaml", config("a=0"));
         folder.write("boot-scripts/own.ipxe", "#!ipxe\necho {{ machin.name }}\n");

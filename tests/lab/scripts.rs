@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::in_lab;
 use crate::support::appliance::Folder;
@@ -43,6 +44,7 @@ images: { debian: { kernel: ./images/linux, initrd: ./images/installer.gz } }
 profiles:
   debian:
     script: debian
+    wipes: false
     image: debian
     cmdline: [console=ttyS0, DEBIAN_FRONTEND=text]
     files: { preseed.cfg: ./preseed.cfg }
@@ -73,6 +75,7 @@ images: { debian: { kernel: ./images/linux, initrd: ./images/installer.gz } }
 profiles:
   debian:
     script: debian
+    wipes: false
     image: debian
     cmdline: [console=ttyS0, DEBIAN_FRONTEND=text]
     files: { preseed.cfg: ./preseed.cfg }
@@ -126,12 +129,14 @@ images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
   coreos:
     script: coreos
+    wipes: false
     image: linux
     cmdline: [console=ttyS0, quiet]
     files: { config.ign: ./config.ign }
     vars: { rootfs: /images/linux/initrd }
   flatcar:
     script: flatcar
+    wipes: false
     image: linux
     cmdline: [console=ttyS0, quiet]
     files: { config.ign: ./config.ign }
@@ -163,12 +168,14 @@ images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
   alma:
     script: kickstart
+    wipes: false
     image: linux
     cmdline: [console=ttyS0, quiet]
     files: { ks.cfg: ./ks.cfg }
     vars: { repo: 'http://mirror.example/os/' }
   ubuntu:
     script: autoinstall
+    wipes: false
     image: linux
     cmdline: [console=ttyS0, quiet]
     files: { user-data: ./user-data, meta-data: ./meta-data }
@@ -199,7 +206,7 @@ fn netboot_xyz_is_chained_to_and_its_end_leads_back() {
         let config = "
 images: { mirror: { kernel: ./menu.ipxe } }
 profiles:
-  netbootxyz: { script: netbootxyz, vars: { netbootxyz: 'http://10.77.0.2:8080/images/mirror/kernel' } }
+  netbootxyz: { script: netbootxyz, wipes: false, vars: { netbootxyz: 'http://10.77.0.2:8080/images/mirror/kernel' } }
 unknown: netbootxyz
 ";
         let (folder, _router, mut appliance) = serving(config);
@@ -330,6 +337,45 @@ menu: { default: rescue, timeout: 2s, profiles: [disk, rescue] }
                 assert!(log.contains(&format!("{mac}: runs its script: {does}")), "{does}: {log}");
             }
         }
+    });
+}
+
+#[test]
+fn the_menu_asks_before_it_starts_what_wipes_and_no_leads_back() {
+    in_lab!(|lan| {
+        let config = "
+images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
+profiles:
+  install: { script: linux, image: linux, boot: once, wipes: true, cmdline: [console=ttyS0, quiet, lab.wiped=1] }
+menu: { default: local, timeout: 0s, profiles: [install] }
+";
+        let (_folder, _router, mut appliance) = serving(config);
+        let mut guest = Guest::power_on(&lan, Machine::Bios, BIOS);
+        let shows = |guest: &mut Guest, text: &str, times: usize| {
+            while guest.console().matches(text).count() < times {
+                assert!(!guest.has_ended(), "{}", guest.console());
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        };
+        // The last lines of the two screens. In the menu the cursor is at the disk, below the profile.
+        let (menu, question) = ("an iPXE shell", "yes, erase the disk");
+        shows(&mut guest, menu, 1);
+        guest.press(&["up", "ret"]);
+        shows(&mut guest, question, 1);
+        let console = guest.console();
+        assert!(
+            console.contains(&format!("Profile install erases the disk of {BIOS}")),
+            "{console}"
+        );
+        let redrawn = console.matches(menu).count() + 1;
+        guest.press(&["ret"]);
+        shows(&mut guest, menu, redrawn);
+        assert!(!appliance.log().contains("runs its script: profile install"));
+        let asked = guest.console().matches(question).count() + 1;
+        guest.press(&["up", "ret"]);
+        shows(&mut guest, question, asked);
+        guest.press(&["down", "ret"]);
+        assert_eq!(guest.command_line(), "initrd=initrd console=ttyS0 quiet lab.wiped=1");
     });
 }
 

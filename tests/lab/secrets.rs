@@ -27,7 +27,7 @@ images:
   talos: { kernel: ./images/linux, initrd: ./images/initramfs.gz, talos: { version: v1.11.2 } }
   far: { kernel: 'http://me:hushpassword@127.0.0.1:9/linux?token=hushquery' }
 profiles:
-  plain: { script: talos, image: talos, omni: plain, cmdline: [console=ttyS0], files: { config.yaml: ./config.tpl } }
+  plain: { script: talos, image: talos, omni: plain, cmdline: [console=ttyS0], files: { config.yaml: ./config.tpl }, wipes: false }
   signed: { script: talos, image: talos, omni: signed, cmdline: [console=ttyS0] }
   far: { script: linux, image: far }
 machines:

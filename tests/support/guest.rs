@@ -1,6 +1,8 @@
 //! A machine in QEMU that boots from its network card, until its Linux prints its command line.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -56,7 +58,7 @@ pub enum Disk<'a> {
 pub struct Guest {
     qemu: Child,
     console: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Guest {
@@ -85,7 +87,8 @@ impl Guest {
         qemu.env("PATH", PATH)
             .args(["-k", "5", PATIENCE, "qemu-system-x86_64"])
             .args(["-machine", "q35", "-accel", "tcg", "-nodefaults"])
-            .args(["-nographic", "-no-reboot", "-monitor", "none"])
+            .args(["-nographic", "-no-reboot", "-monitor"])
+            .arg(format!("unix:{},server=on,wait=off", folder.path().join("monitor").display()))
             .args(["-uuid", &format!("{}-{}-4000-8000-000000000000", &digits[..8], &digits[8..])])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
@@ -113,7 +116,7 @@ impl Guest {
         }
         hardware.plug_into(&mut qemu);
         let qemu = qemu.stdin(Stdio::null()).spawn().expect("timeout (package coreutils) starts");
-        Self { qemu, console, _folder: folder }
+        Self { qemu, console, folder }
     }
 
     /// Waits until the machine has switched itself off, and returns the command line that its kernel
@@ -137,6 +140,26 @@ impl Guest {
             assert!(!ended || console.contains(text), "no `{text}` on the console:\n{console}");
             // A console in a file tells nobody that it has grown.
             std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Presses keys on its keyboard, by QEMU's names for them. Each is let go before the next one.
+    pub fn press(&self, keys: &[&str]) {
+        let mut monitor =
+            UnixStream::connect(self.folder.path().join("monitor")).expect("QEMU runs");
+        let mut prompted = |command: &str| {
+            monitor.write_all(command.as_bytes()).expect("QEMU reads");
+            let (mut read, mut byte) = (Vec::new(), [0]);
+            while !read.ends_with(b"(qemu) ") {
+                monitor.read_exact(&mut byte).expect("QEMU answers");
+                read.extend(byte);
+            }
+        };
+        prompted("");
+        for key in keys {
+            prompted(&format!("sendkey {key} 50\n"));
+            // QEMU lets it go in its own time, and says nothing then.
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 

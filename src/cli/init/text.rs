@@ -27,11 +27,22 @@ impl Plan {
             "unknown: menu",
             "who is not in the config gets: menu | local | ignore | a profile's name",
         );
-        text.told(
-            &format!("menu: {{ default: local, timeout: 30s, profiles: [{name}] }}"),
-            "0s waits for ever",
-        );
+        if self.omni.is_some() && self.boots_usual() {
+            text.add(&format!("# Whoever chose {name} there would receive the join token: it is for the machines above."));
+            text.told("menu: { default: local, timeout: 30s, profiles: [] }", "0s waits for ever");
+        } else {
+            text.told(
+                &format!("menu: {{ default: local, timeout: 30s, profiles: [{name}] }}"),
+                "0s waits for ever",
+            );
+        }
         text.0
+    }
+
+    /// Whether a machine boots the usual system: without one, only the menu does.
+    fn boots_usual(&self) -> bool {
+        let usual = self.system.name();
+        self.machines.iter().any(|new| new.profile.as_deref().is_none_or(|name| name == usual))
     }
 
     fn server(&self, text: &mut Lines) {
@@ -130,6 +141,12 @@ impl Plan {
         text.add(&format!("    image: {name}"));
         if let Some((omni, _)) = &self.omni {
             text.add(&format!("    omni: {omni}"));
+            if !self.boots_usual() {
+                text.told(
+                    "    release: seen",
+                    "who chooses it from the menu receives the join token; armed: only once ordered",
+                );
+            }
         }
         text.add("    # cmdline: [\"console=ttyS1,115200n8\", intel_iommu=off]");
         text.told("    local_boot: exit", "exit | sanboot: how this hardware reaches its disk");
@@ -192,12 +209,13 @@ mod tests {
     use super::super::plan::tests::{bare, plan};
     use super::*;
     use crate::boot::catalog::Part;
-    use crate::config::Severity;
     use crate::config::file::File;
     use crate::config::problem::Problems;
     use crate::config::resolve::{Surroundings, resolve};
+    use crate::config::{Problem, Severity};
 
-    /// Every problem that the loader has with it, but for what is not on this host.
+    /// Every error that the loader has with it, and every secret that it gives to strangers, but for what is not
+    /// on this host.
     fn complaints(plan: &Plan) -> Vec<String> {
         let mut problems = Problems::new(&plan.config, &plan.yaml());
         let file = File::parse(&plan.yaml(), &mut problems).unwrap();
@@ -205,8 +223,18 @@ mod tests {
             Ok(config) => config.problems,
             Err(problems) => problems,
         };
-        let told = problems.iter().filter(|problem| problem.severity == Severity::Error);
-        told.map(ToString::to_string).collect()
+        let is_of_the_config = |problem: &&Problem| {
+            problem.severity == Severity::Error || problem.message.contains(" receives ")
+        };
+        problems.iter().filter(is_of_the_config).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_join_token_is_for_the_machines_of_the_config_or_the_release_is_written() {
+        assert!(plan().yaml().contains("profiles: [] }"), "{}", plan().yaml());
+        let without = Plan { machines: Vec::new(), ..plan() };
+        assert!(without.yaml().contains("\n    release: seen "), "{}", without.yaml());
+        assert_eq!(complaints(&without), Vec::<String>::new());
     }
 
     #[test]

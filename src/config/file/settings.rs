@@ -47,6 +47,8 @@ pub struct Said {
     pub files: Vec<(String, Located<String>)>,
     /// Where `boot` stands.
     pub boot_at: Option<(String, Place)>,
+    /// Where `wipes` stands.
+    pub wipes_at: Option<(String, Place)>,
     /// Those that say how DHCP answers, where each stands.
     pub at_dhcp: Vec<Located<&'static str>>,
 }
@@ -100,9 +102,10 @@ impl Said {
             vars: vars(fields, problems),
         };
         let at_dhcp = at_dhcp(fields, settings.local_boot);
-        let boot_at = fields.node("boot").map(|node| (fields.path("boot"), node.place));
+        let at = |field| fields.node(field).map(|node| (fields.path(field), node.place));
+        let (boot_at, wipes_at) = (at("boot"), at("wipes"));
         let nbps = nbps(fields, problems);
-        Self { settings, nbps, files: files(fields, problems), boot_at, at_dhcp }
+        Self { settings, nbps, files: files(fields, problems), boot_at, wipes_at, at_dhcp }
     }
 }
 

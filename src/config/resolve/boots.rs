@@ -44,7 +44,7 @@ pub(super) enum Sure {
 }
 
 /// A profile with who may boot it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Boot<'a> {
     pub(super) profile: &'a Arc<Profile>,
     pub(super) group: Option<&'a Arc<Group>>,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::boots::{self, Entry};
 use super::lines::TooLong;
-use super::{Surroundings, look};
+use super::places::Places;
+use super::{Surroundings, look, release, wipes};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::names::nearest;
 use crate::boot::templates::Templates;
@@ -61,6 +62,8 @@ impl<'a> Linker<'a> {
 
     /// The catalog, and by image what of it is to be fetched.
     pub(super) fn link(mut self, file: File) -> (Catalog, BTreeMap<String, Vec<Wanted>>) {
+        let places = Places::of(&file);
+        let released = file.server.release.unwrap_or_default();
         let omni = by_name(file.omni, |name, omni| self.omni(name, omni));
         let images = by_name(file.images, |name, image| self.image(name, image));
         let trials: Vec<look::Trial> = file
@@ -104,6 +107,8 @@ impl<'a> Linker<'a> {
         self.tells_of_kernel_lines(&boots, &trials);
         let from = (self.found, self.templates);
         look::at_scripts(&trials, &boots, &catalog, from, self.problems);
+        wipes::check(&boots, (&catalog, self.templates), &places, self.problems);
+        release::check(&boots, (&catalog, released), &places, self.problems);
         (catalog, self.wanted)
     }
 

@@ -198,8 +198,9 @@ mod tests {
 
     /// What is wrong with these machines of a profile whose template prints their bay.
     fn tried(rest: &str) -> Vec<Problem> {
-        let yaml =
-            format!("server: {{ nbps: [] }}\nprofiles: {{ own: {{ script: own }} }}\n{rest}");
+        let yaml = format!(
+            "server: {{ nbps: [] }}\nprofiles: {{ own: {{ script: own, wipes: false }} }}\n{rest}"
+        );
         let mut problems = Problems::new(Path::new("config.yaml"), &yaml);
         let file = File::parse(&yaml, &mut problems).unwrap();
         let source = "#!ipxe\necho {{ machine.vars.bay }}\n".to_owned();
@@ -282,7 +283,7 @@ mod tests {
     fn a_line_too_long_is_found_also_where_another_machine_has_more_words_of_its_own() {
         let yaml = format!(
             "server: {{ nbps: [] }}\nunknown: ignore\nimages: {{ i: {{ kernel: /k }} }}\n\
-             profiles: {{ own: {{ script: own, image: i, cmdline: ['a={}'] }} }}\n\
+             profiles: {{ own: {{ script: own, wipes: false, image: i, cmdline: ['a={}'] }} }}\n\
              machines:\n  most: {{ mac: 00:00:00:00:00:01, profile: own, cmdline: ['a={}'] }}\n  \
              less: {{ mac: 00:00:00:00:00:02, profile: own, cmdline: ['b={}'] }}\n",
             "x".repeat(1000),

@@ -12,6 +12,7 @@ use crate::boot::catalog::{Image, Profile};
 use crate::boot::omni::Omni;
 use crate::boot::select::Who;
 use crate::boot::settings::{BootPolicy, Settings};
+use crate::boot::wipes::wipes;
 use crate::config::fields::{Located, no_such};
 use crate::config::file;
 
@@ -63,6 +64,7 @@ impl Linker<'_> {
         }
         if profile.settings.boot == Some(BootPolicy::Once)
             && profile.image.is_none()
+            && !wipes(&profile, &Who::default())
             && let Some((key, place)) = boot_at
         {
             let message = "a boot counts once the kernel and all initrds are fetched, and this profile has no `image`: the network boots its machines whenever they ask";
