@@ -1,16 +1,12 @@
 //! From a name that a client sends to a file on this host: the only place where that happens, for
 //! TFTP and HTTP alike. A client's string is looked up among what is served; it never becomes a path.
 
-use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, Weak};
 use std::time::SystemTime;
 
-use tokio::sync::Mutex;
-
+pub use self::shared::{Content, OpenFile, Shared, Version};
 use crate::boot::boot_id::BootId;
 use crate::boot::catalog::Files;
 use crate::boot::cmdline::{KERNEL_NAME, initrd_name};
@@ -19,6 +15,8 @@ use crate::boot::shelf::Coming;
 use crate::boot::{Mac, MachineState, decide_by_name, links};
 use crate::config::Snapshot;
 use crate::config::wanted::{FILE, INITRAMFS, KERNEL};
+
+mod shared;
 
 /// Why a name is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,92 +187,6 @@ pub fn read_text(path: &Path) -> Result<String, String> {
         let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("its line {line} is not UTF-8; save it in that encoding")
     })
-}
-
-/// The bytes of a file, which all share who send it.
-pub type Content = Arc<Vec<u8>>;
-
-/// The largest file that is held in memory, in bytes: an installer's initrd has 200 MiB.
-const LARGEST: u64 = 512 << 20;
-
-/// The content of files that several transfers send at once: read once, kept while somebody has it.
-#[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<std::sync::Mutex<HashMap<PathBuf, Arc<Mutex<Kept>>>>>);
-
-/// A file as it was when it was read.
-#[derive(Debug, Default)]
-struct Kept {
-    identity: Option<Version>,
-    content: Weak<Vec<u8>>,
-}
-
-/// What tells one version of a file from another: a file that is replaced is another inode, one that is
-/// written has another time, down to the kernel's tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    inode: (u64, u64),
-    changed: (i64, i64),
-    len: u64,
-}
-
-impl Version {
-    /// That of a file with this metadata.
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            inode: (metadata.dev(), metadata.ino()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            len: metadata.len(),
-        }
-    }
-}
-
-impl Shared {
-    /// Reads a file, unless somebody has the same version of it already.
-    ///
-    /// # Errors
-    /// Why it cannot be read, and what would mend it.
-    pub async fn read(&self, path: &Path) -> Result<Content, String> {
-        let version = {
-            let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(versions.entry(path.to_owned()).or_default())
-        };
-        // Held while reading, so that a rack that asks at once has the file read once; a file that
-        // hangs holds up nobody who wants another.
-        let mut version = version.lock_owned().await;
-        let path = path.to_owned();
-        // Who waits may go away; what has begun goes on, so that a file that hangs has one reader only.
-        let read = tokio::task::spawn_blocking(move || version.read(&path)).await;
-        read.map_err(|error| error.to_string())?
-    }
-}
-
-impl Kept {
-    fn read(&mut self, path: &Path) -> Result<Content, String> {
-        let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
-        let identity = Some(Version::of(&metadata));
-        if let Some(content) = self.content.upgrade()
-            && self.identity == identity
-        {
-            return Ok(content);
-        }
-        let content = Arc::new(read_whole(path)?);
-        *self = Self { identity, content: Arc::downgrade(&content) };
-        Ok(content)
-    }
-}
-
-fn read_whole(path: &Path) -> Result<Vec<u8>, String> {
-    let file = open(path)?;
-    let len = file.metadata().map_err(|error| reason(&error))?.len();
-    if len > LARGEST {
-        return Err(format!("it is larger than the {} MiB that TFTP serves", LARGEST >> 20));
-    }
-    let mut content = Vec::new();
-    let room = content.try_reserve_exact(usize::try_from(len).unwrap_or(usize::MAX));
-    room.map_err(|_| "there is no memory for it".to_owned())?;
-    // A file that grows meanwhile is read as far as it was.
-    file.take(len).read_to_end(&mut content).map_err(|error| reason(&error))?;
-    Ok(content)
 }
 
 /// Makes a served name of what firmware sends: `\` for `/`, a drive letter, `tftp://` and the host,
@@ -488,28 +400,5 @@ mod tests {
         ] {
             assert_eq!(served(name), Err(Refusal::Unknown), "{name:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_file_is_read_once_for_all_who_have_it_and_anew_when_it_has_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("snponly.efi");
-        std::fs::write(&path, "one").unwrap();
-        let shared = Shared::default();
-        let first = shared.read(&path).await.unwrap();
-        assert!(Arc::ptr_eq(&first, &shared.read(&path).await.unwrap()));
-        std::fs::write(&path, "another").unwrap();
-        let second = shared.read(&path).await.unwrap();
-        assert_eq!((&first[..], &second[..]), (&b"one"[..], &b"another"[..]));
-        let other = folder.path().join("other");
-        std::fs::write(&other, "ANOTHER").unwrap();
-        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
-        File::open(&other).unwrap().set_modified(modified).unwrap();
-        std::fs::rename(&other, &path).unwrap();
-        let third = shared.read(&path).await.unwrap();
-        assert_eq!(&third[..], b"ANOTHER", "of the same size and time");
-        std::fs::remove_file(&path).unwrap();
-        let error = shared.read(&path).await.unwrap_err();
-        assert_eq!(error, "there is no such file");
     }
 }

@@ -58,7 +58,10 @@ impl Lan {
             }
             match action {
                 Action::SendOack => self.on_the_way.push_back(Sent::Oack),
-                Action::Send(blocks) => self.look_at(blocks),
+                Action::Send(blocks) => {
+                    self.transfer.mark_sent(&blocks, self.now);
+                    self.look_at(blocks);
+                }
                 Action::Wait(until) => {
                     assert!(until >= self.now, "it waits for what is past");
                     assert!(until - self.now <= Duration::from_secs(4));
@@ -234,7 +237,9 @@ fuzz_target!(|input: &[u8]| {
         }
         Some(Outcome::GaveUp { block }) => assert!(*block <= lan.last()),
         Some(Outcome::Probed | Outcome::Aborted { .. }) => {}
-        Some(Outcome::Replaced | Outcome::MadeRoom) | None => unreachable!("{outcome:?}"),
+        Some(Outcome::Replaced | Outcome::MadeRoom | Outcome::Unreadable(_)) | None => {
+            unreachable!("{outcome:?}")
+        }
     }
     if lan.is_honest && matches!(outcome, Some(Outcome::Complete)) && goes_well && lan.is_proven {
         assert!(

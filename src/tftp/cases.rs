@@ -4,13 +4,16 @@
 //! iPXE of 2019 and of 2026).
 //!
 //! What a [`request`] may look like, what is [`agreed`] on it, how the blocks go out [`in_order`], what
-//! happens where packets are [`lost`], and what is [`learned`] of it. What needs sockets, and real clients, is in `tests/lab/tftp.rs`;
+//! happens where packets are [`lost`], and what is [`learned`] of it; how large files are read in [`pieces`],
+//! and who has one of the [`places`]. What needs sockets, and real clients, is in `tests/lab/tftp.rs`;
 //! the names are in [`crate::files`].
 
 mod agreed;
 mod in_order;
 mod learned;
 mod lost;
+mod pieces;
+mod places;
 mod request;
 
 use std::time::{Duration, Instant};
@@ -52,6 +55,8 @@ struct Trace {
     start: Instant,
     now: Instant,
     outcome: Option<Outcome>,
+    /// Whether what is to be sent is still being read.
+    reads_slowly: bool,
     /// How many datagrams have gone out, and their bytes.
     sent: (usize, usize),
 }
@@ -67,7 +72,7 @@ impl Trace {
     fn begun(request: &[u8], len: u64, (most, now): (Most, Instant)) -> Self {
         let granted = negotiate(&read(request), len, most);
         let transfer = Transfer::accept(granted, len, 5, now);
-        Self { transfer, start: now, now, outcome: None, sent: (0, 0) }
+        Self { transfer, start: now, now, outcome: None, reads_slowly: false, sent: (0, 0) }
     }
 
     /// What goes out now, spelled from its bytes: `OACK tsize=10`, `DATA 1: 512`.
@@ -76,7 +81,12 @@ impl Trace {
         loop {
             match self.transfer.poll(self.now) {
                 Action::SendOack => sent.push(self.send(&oack(&self.transfer.granted().oack))),
+                Action::Send(_) if self.reads_slowly => {
+                    self.transfer.await_data(self.now);
+                    return sent;
+                }
                 Action::Send(blocks) => {
+                    self.transfer.mark_sent(&blocks, self.now);
                     for block in blocks {
                         let blksize = self.transfer.granted().blksize;
                         let extent = extent(block, blksize, self.transfer.file_size());

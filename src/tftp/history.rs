@@ -58,6 +58,10 @@ impl History {
         (started, now): (Instant, Instant),
         (transfer, outcome): (&Transfer, &Outcome),
     ) {
+        // Nothing is kept of those that anybody can invent by the thousand.
+        if matches!(outcome, Outcome::MadeRoom | Outcome::Unreadable(_)) {
+            return;
+        }
         let Granted { oack, blksize, windowsize, is_held_back } = transfer.granted();
         let is_plain = oack.is_empty() && !is_held_back;
         let is_complete = *outcome == Outcome::Complete;
@@ -103,7 +107,7 @@ impl History {
                 client.broken += u32::from(transfer.delivered() > 0 || !matches!(code, 0 | 8));
             }
             Outcome::Replaced => client.broken += u32::from(transfer.delivered() > 0),
-            Outcome::Probed | Outcome::MadeRoom => {}
+            Outcome::Probed | Outcome::MadeRoom | Outcome::Unreadable(_) => {}
         }
     }
 

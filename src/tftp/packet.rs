@@ -11,6 +11,9 @@ const OACK: u16 = 6;
 /// RFC 1350 section 1.
 const MODES: [&[u8]; 3] = [b"octet", b"netascii", b"mail"];
 
+/// How many options are read: there are six, and each is compared with those before it.
+const MOST_OPTIONS: usize = 32;
+
 /// A packet from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
@@ -109,6 +112,9 @@ fn read_options<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Vec<(String, 
     // What follows the last NUL is an option's value all the same: some ROMs forget the NUL.
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         let name = text(name).to_ascii_lowercase();
+        if options.len() >= MOST_OPTIONS {
+            break;
+        }
         if options.iter().all(|(known, _)| *known != name) {
             options.push((name, text(value)));
         }

@@ -19,8 +19,8 @@ use tracing::debug;
 
 use super::options::{MAX_BLKSIZE, MAX_WINDOWSIZE};
 use super::packet::data_header;
+use super::pieces::Piece;
 use super::transfer::extent;
-use crate::files::Content;
 use crate::udp;
 
 /// How many ports each of our addresses has. A client that asks anew from the same port of its own gets
@@ -68,7 +68,27 @@ pub(super) enum Outgoing {
     /// A packet.
     Packet(Vec<u8>),
     /// Blocks of a file, each in a packet.
-    Blocks { content: Content, blksize: u64, blocks: RangeInclusive<u64> },
+    Blocks(Blocks),
+}
+
+/// Blocks of a file, and the piece of it that they are in.
+#[derive(Clone, Debug)]
+pub(super) struct Blocks {
+    pub(super) piece: Piece,
+    pub(super) blksize: u64,
+    /// The length of the file.
+    pub(super) len: u64,
+    pub(super) numbers: RangeInclusive<u64>,
+}
+
+impl Blocks {
+    fn is_one(&self) -> bool {
+        self.numbers.start() == self.numbers.end()
+    }
+
+    fn data(&self, block: u64) -> &[u8] {
+        self.piece.bytes(extent(block, self.blksize, self.len))
+    }
 }
 
 /// What has come in by one system call.
@@ -222,12 +242,10 @@ impl Port {
         while let Some((to, what)) = self.queue.front() {
             let to = *to;
             let sent = match what {
-                Outgoing::Blocks { content, blksize, blocks } if blocks.start() < blocks.end() => {
-                    self.socket.try_io(Interest::WRITABLE, || {
-                        send_window(&self.socket, to, (content, *blksize), blocks.clone())
-                    })
+                Outgoing::Blocks(blocks) if !blocks.is_one() => {
+                    self.socket.try_io(Interest::WRITABLE, || send_window(&self.socket, to, blocks))
                 }
-                _ => {
+                Outgoing::Blocks(_) | Outgoing::Packet(_) => {
                     self.socket.try_io(Interest::WRITABLE, || send_each(&self.socket, &self.queue))
                 }
             };
@@ -239,14 +257,12 @@ impl Port {
                     // A datagram that the kernel does not take is like one that is lost on the way. But a
                     // window may only be too much at once: this way to the client may have a card that
                     // computes no checksums, or frames that are smaller than a block.
-                    if let Some((to, Outgoing::Blocks { content, blksize, blocks })) =
-                        self.queue.pop_front()
-                        && blocks.start() < blocks.end()
+                    if let Some((to, Outgoing::Blocks(blocks))) = self.queue.pop_front()
+                        && !blocks.is_one()
                     {
-                        for block in blocks.rev() {
-                            let (content, blocks) = (Content::clone(&content), block..=block);
-                            let one = Outgoing::Blocks { content, blksize, blocks };
-                            self.queue.push_front((to, one));
+                        for block in blocks.numbers.clone().rev() {
+                            let one = Blocks { numbers: block..=block, ..blocks.clone() };
+                            self.queue.push_front((to, Outgoing::Blocks(one)));
                         }
                     }
                 }
@@ -257,26 +273,21 @@ impl Port {
 
 /// Sends the blocks of a window by one call. The kernel cuts them apart as late as it can (UDP GSO), and
 /// all that it does before is done once.
-fn send_window(
-    socket: &UdpSocket,
-    to: SocketAddrV4,
-    (content, blksize): (&Content, u64),
-    blocks: RangeInclusive<u64>,
-) -> io::Result<usize> {
+fn send_window(socket: &UdpSocket, to: SocketAddrV4, blocks: &Blocks) -> io::Result<usize> {
     const MOST: usize = MAX_WINDOWSIZE as usize;
     let mut headers = [[0; 4]; MOST];
-    for (header, block) in headers.iter_mut().zip(blocks.clone()) {
+    for (header, block) in headers.iter_mut().zip(blocks.numbers.clone()) {
         *header = data_header(block);
     }
     let mut slices = [IoSlice::new(&[]); 2 * MOST];
     let mut count = 0;
-    for (header, block) in headers.iter().zip(blocks) {
+    for (header, block) in headers.iter().zip(blocks.numbers.clone()) {
         slices[count] = IoSlice::new(header);
-        slices[count + 1] = IoSlice::new(data(content, blksize, block));
+        slices[count + 1] = IoSlice::new(blocks.data(block));
         count += 2;
     }
     const _: () = assert!(4 + MAX_BLKSIZE <= u16::MAX as u64);
-    let segment = 4 + blksize as u16;
+    let segment = 4 + blocks.blksize as u16;
     let cut = [ControlMessage::UdpGsoSegments(&segment)];
     let to = SockaddrIn::from(to);
     sendmsg(socket.as_raw_fd(), &slices[..count], &cut, MsgFlags::empty(), Some(&to))?;
@@ -287,21 +298,22 @@ fn send_window(
 fn send_each(socket: &UdpSocket, queue: &VecDeque<(SocketAddrV4, Outgoing)>) -> io::Result<usize> {
     let is_single = |what: &Outgoing| match what {
         Outgoing::Packet(_) => true,
-        Outgoing::Blocks { blocks, .. } => blocks.start() == blocks.end(),
+        Outgoing::Blocks(blocks) => blocks.is_one(),
     };
     let first = || queue.iter().take(BATCH).take_while(|(_, what)| is_single(what));
     let mut headers = [[0; 4]; BATCH];
     for (header, (_, what)) in headers.iter_mut().zip(first()) {
-        if let Outgoing::Blocks { blocks, .. } = what {
-            *header = data_header(*blocks.start());
+        if let Outgoing::Blocks(blocks) = what {
+            *header = data_header(*blocks.numbers.start());
         }
     }
     let slices: Vec<_> = first()
         .zip(&headers)
         .map(|((_, what), header)| match what {
             Outgoing::Packet(packet) => [IoSlice::new(packet), IoSlice::new(&[])],
-            Outgoing::Blocks { content, blksize, blocks } => {
-                [IoSlice::new(header), IoSlice::new(data(content, *blksize, *blocks.start()))]
+            Outgoing::Blocks(blocks) => {
+                let data = blocks.data(*blocks.numbers.start());
+                [IoSlice::new(header), IoSlice::new(data)]
             }
         })
         .collect();
@@ -314,9 +326,4 @@ fn send_each(socket: &UdpSocket, queue: &VecDeque<(SocketAddrV4, Outgoing)>) -> 
         .map(|((to, slices), control)| MMsgHdr::new_with_addr(to, slices, control))
         .collect();
     Ok(sendmmsg(socket, &mut messages, SendFlags::empty())?)
-}
-
-fn data(content: &Content, blksize: u64, block: u64) -> &[u8] {
-    let extent = extent(block, blksize, content.len() as u64);
-    &content[extent.start as usize..extent.end as usize]
 }

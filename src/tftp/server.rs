@@ -1,7 +1,7 @@
 //! Port 69, where requests come in, and the transfers that come of them.
 
+use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,21 +12,25 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
+use super::access::{Access, access, is_near};
+use super::errors::Errors;
 use super::history::History;
 use super::options::{Most, negotiate};
 use super::packet::{self, ErrorCode, Packet, Rrq};
-use super::ports::{Inbox, Outgoing, PortId, Ports};
+use super::pieces::{Done, Piece, Pieces, Reader};
+use super::places::{self, Room, room};
+use super::ports::{Blocks, Inbox, Outgoing, PortId, Ports};
 use super::sessions::{Kind, Running, Session, Sessions};
-use super::transfer::{Action, Outcome, Transfer};
+use super::strangers::Strangers;
+use super::transfer::{Action, Outcome, Transfer, extent};
 use crate::boot::boot_id::BootId;
 use crate::boot::decide::Ignored;
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step, links, script};
-use crate::budget::Budget;
 use crate::config::{Config, Snapshot, Tftp};
-use crate::files::{self, Asked, Content, Shared};
+use crate::files::{self, Asked, Content, OpenFile, Shared};
 use crate::images::Images;
-use crate::interfaces::Served;
+use crate::interfaces::{Interface, Served};
 use crate::journal::Tally;
 use crate::neighbours::Neighbours;
 use crate::registry::{BootRequest, Registry};
@@ -35,8 +39,19 @@ use crate::udp::{Received, Udp, path_mtu};
 
 /// How often what has come is read before time-outs are looked at: a flood must not keep them off.
 const MOST_ROUNDS: u32 = 8;
+/// How many requests are taken from the kernel before strangers have their turn, and how long that is. So a
+/// flood fills the short queue of strangers, and not the kernel's, which drops requests of machines too.
+const AT_ONCE: usize = 256;
+const TURN: Duration = Duration::from_millis(1);
+/// A longer request is none: RFC 2347 has 512 bytes, and some ROMs send garbage behind the name.
+const LONGEST_REQUEST: usize = 2048;
+/// What the pieces of large files take in memory together, in bytes.
+const MEMORY: u64 = 64 << 20;
 /// What an Ethernet frame carries.
 const ETHERNET: u64 = 1500;
+
+/// Why a client gets no more of a file, as its console shows it.
+const UNREADABLE: &str = "the file cannot be read; the server's log says why";
 
 /// Port 69, bound, and all transfers.
 #[derive(Debug)]
@@ -52,9 +67,14 @@ pub struct Server {
     ports: Ports,
     history: History,
     reading: JoinSet<Read>,
+    pieces: Pieces<OpenFile>,
+    reading_pieces: JoinSet<Done<OpenFile>>,
+    strangers: Strangers,
     count: u64,
-    errors: Budget,
+    errors: Errors,
     malformed: Tally,
+    dropped: Tally,
+    unsent_errors: Tally,
     files: Shared,
     /// How many transfers there are, for who wants to know.
     running: Arc<AtomicUsize>,
@@ -119,7 +139,7 @@ impl Server {
     ) -> Self {
         Self {
             socket,
-            errors: Budget::new((limits.max_errors, limits.max_errors)),
+            errors: Errors::new(limits.max_errors),
             limits,
             config,
             served,
@@ -130,8 +150,13 @@ impl Server {
             ports: Ports::default(),
             history: History::default(),
             reading: JoinSet::new(),
+            pieces: Pieces::new(MEMORY),
+            reading_pieces: JoinSet::new(),
+            strangers: Strangers::default(),
             count: 0,
             malformed: Tally::default(),
+            dropped: Tally::default(),
+            unsent_errors: Tally::default(),
             files: Shared::default(),
             running: Arc::default(),
         }
@@ -146,6 +171,7 @@ impl Server {
     pub async fn run(mut self) {
         let mut buffer = vec![0; usize::from(u16::MAX)];
         let mut inbox = Inbox::default();
+        let mut turn = TURN;
         // Set anew only when it has gone off, or must sooner: each packet puts the time-out off, and to
         // tell the timer each time costs more than to hear of it early now and then.
         let mut alarm = pin!(sleep_until(Instant::now().into()));
@@ -158,7 +184,10 @@ impl Server {
             }
             tokio::select! {
                 received = self.socket.receive(&mut buffer) => match received {
-                    Ok(received) => self.take(&buffer[..received.len], received),
+                    Ok(received) => {
+                        self.take(&buffer[..received.len], received);
+                        turn = self.take_what_waits(&mut buffer);
+                    }
                     Err(error) => {
                         debug!("tftp: receiving: {error}");
                         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -173,6 +202,11 @@ impl Server {
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => warn!("tftp: reading a file: {error}"),
                 },
+                Some(read) = self.reading_pieces.join_next() => match read {
+                    Ok(done) => self.take_piece(done),
+                    Err(error) => warn!("tftp: reading a piece of a file: {error}"),
+                },
+                () = ready(()), if !self.strangers.is_empty() => self.serve_strangers(turn),
                 () = &mut alarm, if next.is_some() => {
                     // What has come in time is no time-out, though it is only read now.
                     let mut rounds = 0..MOST_ROUNDS;
@@ -183,6 +217,7 @@ impl Server {
                 }
             }
             self.ports.flush();
+            self.read_pieces();
             self.running.store(self.sessions.count(), Ordering::Relaxed);
         }
     }
@@ -195,31 +230,52 @@ impl Server {
         let limits = self.config.borrow_and_update().server.tftp.clone();
         if let Some(limits) = limits.filter(|limits| *limits != self.limits) {
             if limits.max_errors != self.limits.max_errors {
-                self.errors = Budget::new((limits.max_errors, limits.max_errors));
+                self.errors = Errors::new(limits.max_errors);
             }
             self.limits = limits;
         }
     }
 
-    /// Takes up what came to port 69.
+    /// Takes what waits in the kernel; how long strangers may have their turn then.
+    fn take_what_waits(&mut self, buffer: &mut [u8]) -> Duration {
+        for _ in 0..AT_ONCE {
+            // The next receive that waits returns an error once more.
+            let Ok(received) = self.socket.receive_now(buffer) else {
+                return TURN;
+            };
+            self.take(&buffer[..received.len], received);
+        }
+        // More waits, and if the kernel has no room for the rest, it drops requests of machines too.
+        TURN / 8
+    }
+
+    /// Takes a datagram that came to port 69. Machines of the config are answered as they come, strangers
+    /// after them.
     fn take(&mut self, datagram: &[u8], received: Received) {
         self.take_up_limits();
         let served = Arc::clone(&self.served.borrow());
+        let interfaces: Vec<&Interface> = served.iter().collect();
         let from = received.from;
-        if let Some(reason) = self.why_not(received, &served) {
-            if let Some(reason) = reason {
-                let subject = self.subject_at(*from.ip());
-                self.registry.record(Event { subject, step: Step::Ignored { reason } });
+        let subject = self.subject_at(*from.ip());
+        match access(received, &interfaces, &self.limits, || self.registry.leased_by(*from.ip()).is_some()) {
+            Access::Granted => {}
+            Access::Impossible | Access::NotServed => return,
+            Access::Far(reason) => {
+                return self.registry.record(Event { subject, step: Step::Ignored { reason } });
             }
-            return;
         }
-        match Packet::decode(datagram) {
-            Ok(Packet::Rrq(rrq)) => self.request(rrq, received, &served),
-            Ok(Packet::Wrq) => {
-                let text = "this server only reads";
-                let subject = self.subject_at(*from.ip());
-                self.record_refusal(subject, "a write request".to_owned(), text.to_owned());
-                self.refuse(received, ErrorCode::IllegalOperation, text);
+        let is_too_long = datagram.len() > LONGEST_REQUEST;
+        match if is_too_long { Err(packet::Malformed) } else { Packet::decode(datagram) } {
+            Ok(packet @ (Packet::Rrq(_) | Packet::Wrq)) => {
+                if subject.name.is_some() {
+                    self.answer(packet, received);
+                } else if !self.strangers.push(packet, received)
+                    && let Some(count) = self.dropped.tell()
+                {
+                    warn!(
+                        "tftp: too many requests at once; left {count} of machines that are not in the config unanswered since the start, the last from {from}"
+                    );
+                }
             }
             Ok(Packet::Ack(_) | Packet::Error(..)) => {
                 debug!("tftp: dropped a packet from {from} that belongs to no transfer");
@@ -234,29 +290,30 @@ impl Server {
         }
     }
 
-    /// Why nobody is answered there; and the reason, where somebody may look for one.
-    fn why_not(&self, received: Received, served: &Served) -> Option<Option<String>> {
-        let from = *received.from.ip();
-        let is_from_here =
-            |address: Ipv4Addr| address.is_loopback() || served.with_address(address).is_some();
-        let is_nobody = from.is_unspecified() || from.is_multicast() || from.is_broadcast();
-        if received.from.port() == 0 || is_nobody {
-            return Some(None);
+    fn serve_strangers(&mut self, turn: Duration) {
+        let until = Instant::now() + turn;
+        while Instant::now() < until
+            && let Some((packet, received)) = self.strangers.pop()
+        {
+            self.answer(packet, received);
         }
-        let Some(interface) = served.at(received.interface) else {
-            let by_loopback = is_from_here(from) && is_from_here(received.local);
-            return (!by_loopback).then_some(None);
-        };
-        // A machine behind a DHCP relay was seen by DHCP.
-        let is_known = self.registry.leased_by(from).is_some();
-        let is_near =
-            interface.is_on_lan(from) || self.limits.subnets.iter().any(|net| net.contains(&from));
-        (!is_known && !is_near).then(|| {
-            Some(format!(
-                "its TFTP request came from no subnet of {}; if machines boot from there, name theirs in `server.tftp.subnets`",
-                interface.name
-            ))
-        })
+    }
+
+    fn answer(&mut self, packet: Packet, received: Received) {
+        match packet {
+            Packet::Rrq(rrq) => {
+                let served = Arc::clone(&self.served.borrow());
+                self.request(rrq, received, &served);
+            }
+            Packet::Wrq => {
+                let text = "this server only reads";
+                let subject = self.subject_at(*received.from.ip());
+                self.record_refusal(subject, "a write request".to_owned(), text.to_owned());
+                self.refuse(received, ErrorCode::IllegalOperation, text);
+            }
+            // They are no requests.
+            Packet::Ack(_) | Packet::Error(..) => {}
+        }
     }
 
     fn request(&mut self, rrq: Rrq, received: Received, served: &Arc<Served>) {
@@ -271,6 +328,7 @@ impl Server {
             return;
         }
         let mut subject = self.subject_at(*peer.ip());
+        let is_known = subject.name.is_some();
         let asked = rrq.shown();
         if rrq.mode != "octet" {
             let text = "only mode octet is served";
@@ -307,7 +365,7 @@ impl Server {
             Some(_) | None => Outcome::Replaced,
         };
         self.end(peer, outcome, now);
-        if let Some(full) = self.is_full(*peer.ip(), now) {
+        if let Some(full) = self.is_full((*peer.ip(), is_known), now) {
             self.record_refusal(subject, asked, full.to_owned());
             return self.refuse(received, ErrorCode::Undefined, full);
         }
@@ -340,7 +398,7 @@ impl Server {
             let read = read(&wanted, (&files, &images), (now, machines), (at, from)).await;
             Read { peer, number, file: name(wanted), read }
         });
-        let session = Session::new((number, now), port, (rrq, subject, id), reading);
+        let session = Session::new((number, now), port, (rrq, subject, is_known), (id, reading));
         self.sessions.insert(peer, session);
     }
 
@@ -358,8 +416,7 @@ impl Server {
                 self.sessions.remove(peer, now);
                 self.ports.give_back(port);
                 self.registry.record(Event { subject, step: reason.step(file) });
-                let text = "the file cannot be read; the server's log says why";
-                self.send_error((port, peer), ErrorCode::AccessViolation, text, now);
+                self.send_error((port, peer), ErrorCode::AccessViolation, UNREADABLE, now);
                 return;
             }
         };
@@ -369,9 +426,9 @@ impl Server {
         let mtu = self.ports.address(session.port).map_or(Ok(ETHERNET), |at| path_mtu(at, peer));
         let carries = Most::over(mtu.unwrap_or(ETHERNET));
         let most = self.history.most(*peer.ip(), carries, now);
-        let granted = negotiate(&session.request, content.len() as u64, most);
+        let granted = negotiate(&session.request, content.len(), most);
         let sends = self.limits.max_unanswered;
-        let transfer = Transfer::accept(granted, content.len() as u64, sends, now);
+        let transfer = Transfer::accept(granted, content.len(), sends, now);
         session.running = Some(Running { transfer, content, file, kind });
         self.advance(peer, now);
     }
@@ -401,7 +458,7 @@ impl Server {
         }
         // An ERROR is never answered: two servers would go on for ever.
         let is_error = matches!(packet, Ok(Packet::Error(..)));
-        if !is_error && !self.sessions.is_late(from, port, now) {
+        if !is_error && !self.sessions.is_late(from, port, now) && self.is_near(from) {
             // RFC 1350 section 4: tell the stranger, and go on.
             let (code, text) = (ErrorCode::UnknownTransferId, "this transfer is not yours");
             self.send_error((port, from), code, text, now);
@@ -420,13 +477,30 @@ impl Server {
 
     /// Does what a transfer wants to have done.
     fn advance(&mut self, peer: SocketAddrV4, now: Instant) {
-        while let Some(Session { running: Some(running), port, .. }) = self.sessions.get_mut(peer) {
+        while let Some(session) = self.sessions.get_mut(peer)
+            && let Session { running: Some(running), port, is_known, .. } = session
+        {
             let Running { transfer, content, .. } = running;
             let what = match transfer.poll(now) {
                 Action::SendOack => Outgoing::Packet(packet::oack(&transfer.granted().oack)),
-                Action::Send(blocks) => {
-                    let (content, blksize) = (Arc::clone(content), transfer.granted().blksize);
-                    Outgoing::Blocks { content, blksize, blocks }
+                Action::Send(numbers) => {
+                    let (blksize, len) = (transfer.granted().blksize, content.len());
+                    let first = extent(*numbers.start(), blksize, len);
+                    let window = first.start..extent(*numbers.end(), blksize, len).end;
+                    let (is_known, is_proven) = (*is_known, transfer.is_proven());
+                    let piece = match content {
+                        Content::Whole(bytes) => Some(Piece::whole(bytes)),
+                        Content::Open(file) => {
+                            let reader = Reader { peer, is_known, is_proven };
+                            self.pieces.get((file, len), &window, reader)
+                        }
+                    };
+                    let Some(piece) = piece else {
+                        let until = transfer.await_data(now);
+                        return self.sessions.wake(peer, until);
+                    };
+                    transfer.mark_sent(&numbers, now);
+                    Outgoing::Blocks(Blocks { piece, blksize, len, numbers })
                 }
                 Action::Wait(until) => return self.sessions.wake(peer, until),
                 Action::Done(outcome) => return self.end(peer, outcome, now),
@@ -440,7 +514,11 @@ impl Server {
         let Some(session) = self.sessions.remove(peer, now) else {
             return;
         };
+        self.pieces.leave(peer);
         self.ports.give_back(session.port);
+        if let Outcome::Unreadable(_) = outcome {
+            self.send_error((session.port, peer), ErrorCode::AccessViolation, UNREADABLE, now);
+        }
         if let Some(Running { transfer, .. }) = &session.running {
             self.history.learn(*peer.ip(), (session.started, now), (transfer, &outcome));
         }
@@ -449,27 +527,50 @@ impl Server {
     }
 
     /// Why there is no room for one more to this address, where none can be made.
-    fn is_full(&mut self, address: Ipv4Addr, now: Instant) -> Option<&'static str> {
-        const BUSY: &str = "the server is busy: `server.tftp.max_transfers` are running";
-        let (in_all, to_address) = (self.sessions.count(), self.sessions.count_to(address));
+    fn is_full(&mut self, to: (Ipv4Addr, bool), now: Instant) -> Option<&'static str> {
+        let (_, is_known) = to;
+        let limit = self.limits.max_transfers;
+        let limit = if is_known { limit } else { places::for_strangers(&self.limits) };
         // A client that asks anew and anew leaves a file behind that is still being read, each time.
-        if self.reading.len() >= self.limits.max_transfers {
-            return Some(BUSY);
+        if self.reading.len() >= limit {
+            return Some("the server is busy: the disk does not keep up with the requests");
         }
-        let (of, full) = if to_address >= self.limits.max_per_address {
-            let text =
-                "too many transfers to this address: `server.tftp.max_per_address` are running";
-            (Some(address), text)
-        } else if in_all >= self.limits.max_transfers {
-            (None, BUSY)
-        } else {
-            return None;
-        };
-        let Some(expendable) = self.sessions.expendable(of, now) else {
-            return Some(full);
-        };
-        self.end(expendable, Outcome::MadeRoom, now);
-        None
+        match room(self.sessions.places(), to, &self.limits, now) {
+            Room::Free => None,
+            Room::Full(why) => Some(why),
+            Room::After(expendable) => {
+                self.end(expendable, Outcome::MadeRoom, now);
+                None
+            }
+        }
+    }
+
+    /// Has the pieces read that transfers need, as far as there is memory.
+    fn read_pieces(&mut self) {
+        while let Some(job) = self.pieces.next_read() {
+            self.reading_pieces.spawn_blocking(|| job.run(OpenFile::read));
+        }
+    }
+
+    /// Continues the transfers that waited for a piece.
+    fn take_piece(&mut self, done: Done<OpenFile>) {
+        let now = Instant::now();
+        let (waited, result) = self.pieces.finish(done);
+        for peer in waited {
+            if let Some(Session { running: Some(running), .. }) = self.sessions.get_mut(peer) {
+                if let Err(why) = &result {
+                    running.transfer.fail(why.clone());
+                }
+                self.advance(peer, now);
+            }
+        }
+    }
+
+    fn is_near(&self, from: SocketAddrV4) -> bool {
+        let served = Arc::clone(&self.served.borrow());
+        let interfaces: Vec<&Interface> = served.iter().collect();
+        let is_known = || self.registry.leased_by(*from.ip()).is_some();
+        is_near(from, &interfaces, &self.limits, is_known)
     }
 
     fn subject_at(&self, address: Ipv4Addr) -> Subject {
@@ -483,13 +584,24 @@ impl Server {
 
     /// Answers a request by an ERROR, from the port that it came to.
     fn refuse(&mut self, received: Received, code: ErrorCode, text: &str) {
-        if self.errors.spend(Instant::now()).is_none() {
+        if !self.may_send_error(*received.from.ip(), Instant::now()) {
             return;
         }
         let from = (received.local, received.interface);
         if let Err(error) = self.socket.send_now(&packet::error(code, text), received.from, from) {
             debug!("tftp: cannot refuse {}: {error}", received.from);
         }
+    }
+
+    fn may_send_error(&mut self, to: Ipv4Addr, now: Instant) -> bool {
+        let is_known = self.subject_at(to).name.is_some();
+        let is_sent = self.errors.spend((to, is_known), now);
+        if !is_sent && let Some(count) = self.unsent_errors.tell() {
+            warn!(
+                "tftp: too many ERROR replies; {count} were not sent since the start, the last to {to} (`server.tftp.max_errors` limits them in all)"
+            );
+        }
+        is_sent
     }
 
     /// Sends an ERROR from a transfer's port.
@@ -500,7 +612,7 @@ impl Server {
         text: &str,
         now: Instant,
     ) {
-        if self.errors.spend(now).is_some() {
+        if self.may_send_error(*to.ip(), now) {
             self.ports.send(port, to, Outgoing::Packet(packet::error(code, text)));
         }
     }
@@ -513,16 +625,14 @@ async fn read(
     (now, (registry, neighbours)): (Snapshot<'_>, (&Registry, &Neighbours)),
     (at, (from, id)): (SocketAddrV4, (Ipv4Addr, Option<BootId>)),
 ) -> Result<Ready, Unserved> {
-    let read = async |path: &Path| {
-        files.read(path).await.map_err(|why| format!("{}: {why}", path.display()))
-    };
     Ok(match wanted {
-        Asked::Nbp(_, path) => Ready::of(read(path).await?, Kind::Nbp),
+        Asked::Nbp(_, path) => Ready::of(files.read(path).await?, Kind::Nbp),
         Asked::Image(_, path) => {
-            images.serves(path).await?;
-            Ready::of(read(path).await?, Kind::Image)
+            let (images, of) = (images.clone(), path.clone());
+            let check = async move { images.serves(&of).await };
+            Ready::of(files.read_checked(path, check).await?, Kind::Image)
         }
-        Asked::Companion(_, path) => Ready::of(read(path).await?, Kind::Companion),
+        Asked::Companion(_, path) => Ready::of(files.read(path).await?, Kind::Companion),
         Asked::Script(mac) => {
             let sender = (from, neighbours.settled(from).await);
             let client = scripts::client_without_http(*mac, from);
@@ -541,13 +651,13 @@ async fn read(
                 Answer::Nothing(reason, _) => return Err(Unserved::Decided(reason)),
             };
             let whose = Some((subject, id));
-            Ready { content: Arc::new(text.into_bytes()), kind, whose }
+            Ready { content: text.into_bytes().into(), kind, whose }
         }
         Asked::Autoexec(_) => {
             let base = links::base(*at.ip(), now.config.server.http_port);
             let text = script::render_autoexec(&now.config.templates, &base);
             let text = text.map_err(|refusal| refusal.to_string())?;
-            Ready::of(Arc::new(text.into_bytes()), Kind::Autoexec)
+            Ready::of(text.into_bytes().into(), Kind::Autoexec)
         }
     })
 }

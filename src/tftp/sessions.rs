@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
 use super::packet::Rrq;
+use super::places::Place;
 use super::ports::PortId;
 use super::transfer::{Outcome, Transfer};
 use crate::boot::boot_id::BootId;
@@ -16,9 +17,6 @@ use crate::boot::{Event, Step};
 use crate::files::Content;
 use crate::scripts::Does;
 
-/// How long a client that has acknowledged nothing keeps its place where there are too many: its first
-/// packet was then sent a second time.
-const ITS_CHANCE: Duration = Duration::from_secs(1);
 /// How long after the last ACK a request that comes once more is a stray copy: switches and links that
 /// flap deliver some twice, the second a moment later.
 const STRAY: Duration = Duration::from_secs(1);
@@ -39,6 +37,8 @@ pub(super) struct Session {
     pub(super) subject: Subject,
     /// The boot that it belongs to.
     pub(super) id: Option<BootId>,
+    /// Whether its address is that of a machine of the config.
+    pub(super) is_known: bool,
     pub(super) started: Instant,
     /// What reads the file.
     pub(super) reading: AbortHandle,
@@ -74,10 +74,11 @@ impl Session {
     pub(super) fn new(
         (number, started): (u64, Instant),
         port: PortId,
-        (request, subject, id): (Rrq, Subject, Option<BootId>),
-        reading: AbortHandle,
+        (request, subject, is_known): (Rrq, Subject, bool),
+        (id, reading): (Option<BootId>, AbortHandle),
     ) -> Self {
-        Self { number, port, request, subject, id, started, reading, running: None, alarm: None }
+        let (running, alarm) = (None, None);
+        Self { number, port, request, subject, is_known, id, started, reading, running, alarm }
     }
 
     fn is_proven(&self) -> bool {
@@ -150,6 +151,7 @@ impl Running {
             Outcome::Aborted { code, text } => Break::Error { code, text },
             Outcome::Replaced => Break::Replaced,
             Outcome::MadeRoom => Break::MadeRoom,
+            Outcome::Unreadable(reason) => Break::Failed(reason),
             Outcome::GaveUp { block } => Break::Silent { block },
         };
         let step = whole(sent).broken_off(transfer.file_size(), why);
@@ -199,21 +201,14 @@ impl Sessions {
         self.running.len()
     }
 
-    /// How many there are to this address.
-    pub(super) fn count_to(&self, address: Ipv4Addr) -> usize {
-        self.running.keys().filter(|peer| *peer.ip() == address).count()
-    }
-
-    /// Of those to this address, or of all, the one to end where there are too many: the one that has
-    /// waited longest for a first ACK, and long enough.
-    pub(super) fn expendable(&self, to: Option<Ipv4Addr>, now: Instant) -> Option<SocketAddrV4> {
-        let had_its_chance = |session: &Session| {
-            !session.is_proven() && now.duration_since(session.started) >= ITS_CHANCE
-        };
-        let waiting = self.running.iter().filter(|(peer, session)| {
-            to.is_none_or(|address| *peer.ip() == address) && had_its_chance(session)
-        });
-        waiting.min_by_key(|(_, session)| session.started).map(|(peer, _)| *peer)
+    /// The place of each.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        self.running.iter().map(|(peer, session)| Place {
+            peer: *peer,
+            is_known: session.is_known,
+            is_proven: session.is_proven(),
+            started: session.started,
+        })
     }
 
     /// Has one looked at again at this moment, at the latest.

@@ -1,7 +1,8 @@
 //! The course of one transfer, without a socket, a file or a clock.
 //!
 //! The shell calls [`Transfer::poll`] until it says `Wait`, sends what it says, and hands in packets
-//! and time-outs. Blocks are numbered from 1 as `u64`; `packet` alone knows the 16 bits of the wire.
+//! and time-outs. Before it sends blocks it calls [`Transfer::mark_sent`], or [`Transfer::await_data`] if it
+//! must read them first: the time that the disk takes is not the client's. Blocks are numbered from 1 as `u64`; `packet` alone knows the 16 bits of the wire.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::ops::{Range, RangeInclusive};
@@ -20,13 +21,15 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may be where only its last ACK is missing: what decides its next step should know soon.
 const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+/// How long reading a piece of the file may take: firmware gives up sooner.
+const DATA_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the shell should do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send the OACK.
     SendOack,
-    /// Send these blocks.
+    /// Send these blocks, and call [`Transfer::mark_sent`].
     Send(RangeInclusive<u64>),
     /// Nothing until a packet comes, or this moment.
     Wait(Instant),
@@ -53,6 +56,8 @@ pub enum Outcome {
     Replaced,
     /// The client had acknowledged nothing yet, and another one needed the room.
     MadeRoom,
+    /// The file could not be read to its end, for this reason.
+    Unreadable(String),
     /// The client fell silent.
     GaveUp {
         /// The first block that it did not acknowledge; 0 is the OACK.
@@ -76,6 +81,8 @@ pub struct Transfer {
     /// How often something more is sent without an ACK.
     unproven_sends: u32,
     heard: Instant,
+    /// Since when the next blocks are awaited from the disk.
+    starved: Option<Instant>,
     deadline: Instant,
     timeout: Duration,
     round_trip: Option<Duration>,
@@ -120,6 +127,7 @@ impl Transfer {
             proven: false,
             unproven_sends,
             heard: now,
+            starved: None,
             deadline: now,
             timeout: FIRST_TIMEOUT,
             round_trip: None,
@@ -144,11 +152,30 @@ impl Transfer {
                 if self.next > until {
                     return Action::Wait(self.deadline);
                 }
-                let blocks = self.next..=until;
-                self.next = until + 1;
-                self.sent(until, now);
-                Action::Send(blocks)
+                Action::Send(self.next..=until)
             }
+        }
+    }
+
+    /// The blocks that [`Action::Send`] named go out now.
+    pub fn mark_sent(&mut self, blocks: &RangeInclusive<u64>, now: Instant) {
+        if let Some(since) = self.starved.take() {
+            // The client was not silent meanwhile: it had nothing to acknowledge.
+            self.heard += now.duration_since(since);
+        }
+        self.next = blocks.end() + 1;
+        self.sent(*blocks.end(), now);
+    }
+
+    /// The blocks that [`Action::Send`] named are yet to be read; until when to wait for them.
+    pub fn await_data(&mut self, now: Instant) -> Instant {
+        *self.starved.get_or_insert(now) + DATA_PATIENCE
+    }
+
+    /// The blocks that [`Action::Send`] named cannot be read.
+    pub fn fail(&mut self, reason: String) {
+        if !matches!(self.phase, Phase::Ended(_)) {
+            self.phase = Phase::Ended(Outcome::Unreadable(reason));
         }
     }
 
@@ -196,6 +223,15 @@ impl Transfer {
 
     /// The time that [`Action::Wait`] named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(since) = self.starved {
+            if now.duration_since(since) >= DATA_PATIENCE {
+                let seconds = DATA_PATIENCE.as_secs();
+                self.fail(format!(
+                    "reading the file takes longer than {seconds} s; check the disk or the network share that it is on"
+                ));
+            }
+            return;
+        }
         if now < self.deadline || matches!(self.phase, Phase::Ended(_)) {
             return;
         }
