@@ -35,9 +35,10 @@ pub(super) fn access(
         let by_loopback = is_own(from, served) && is_own(received.local, served);
         return if by_loopback { Access::Granted } else { Access::NotServed };
     };
-    // What this host sends to itself comes over the loopback interface.
+    // What this host sends to itself names the interface of the address. The kernel drops it if it comes in
+    // from elsewhere, and an ERROR is never answered: nothing can go back and forth.
     let is_loopback = || interface.addresses.iter().any(|(own, _)| own.is_loopback());
-    if is_own(from, served) && !is_loopback() {
+    if from.is_loopback() && !is_loopback() {
         return Access::Impossible;
     }
     // A machine behind a DHCP relay was seen by DHCP.
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn never_answers_multicast_broadcast_or_an_address_of_this_host() {
+    fn never_answers_multicast_broadcast_or_loopback_from_the_lan() {
         for from in [
             "224.0.0.1:1024",
             "239.1.2.3:69",
@@ -168,8 +169,6 @@ mod tests {
             "10.77.0.0:1024",
             "172.16.5.255:1024",
             "172.16.5.128:1024",
-            "10.77.0.2:69",
-            "172.16.5.130:1024",
             "127.0.0.1:69",
         ] {
             assert_eq!(asked(from, ETH0, HERE), Access::Impossible, "{from}");
@@ -177,7 +176,8 @@ mod tests {
     }
 
     #[test]
-    fn answers_this_host_over_loopback_only() {
+    fn answers_this_host_as_an_operator_tries_it() {
+        assert_eq!(asked("10.77.0.2:1024", ETH0, HERE), Access::Granted);
         assert_eq!(asked("127.0.0.1:1024", LO, [127, 0, 0, 1]), Access::Granted);
         assert_eq!(asked("10.77.0.2:1024", LO, HERE), Access::Granted);
         assert_eq!(asked("10.77.0.50:1024", LO, HERE), Access::NotServed);

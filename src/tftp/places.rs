@@ -44,8 +44,22 @@ pub(super) enum Room {
 }
 
 /// How many places strangers have.
-pub(super) fn for_strangers(limits: &Tftp) -> usize {
+fn for_strangers(limits: &Tftp) -> usize {
     limits.max_transfers - limits.max_transfers / RESERVED
+}
+
+const BUSY: &str = "the server is busy: `server.tftp.max_transfers` are running";
+const BUSY_WITH_STRANGERS: &str =
+    "the server is busy: three quarters of `server.tftp.max_transfers` go to unknown machines";
+
+/// Whether so many files may be read at once, and one more; or why not.
+pub(super) fn may_read(reading: usize, is_known: bool, limits: &Tftp) -> Result<(), &'static str> {
+    let (most, full) = if is_known {
+        (limits.max_transfers, BUSY)
+    } else {
+        (for_strangers(limits), BUSY_WITH_STRANGERS)
+    };
+    if reading < most { Ok(()) } else { Err(full) }
 }
 
 /// Whether there is room for one more transfer to this address.
@@ -55,9 +69,6 @@ pub(super) fn room(
     limits: &Tftp,
     now: Instant,
 ) -> Room {
-    const BUSY: &str = "the server is busy: `server.tftp.max_transfers` are running";
-    const BUSY_WITH_STRANGERS: &str =
-        "the server is busy: three quarters of `server.tftp.max_transfers` go to unknown machines";
     const TOO_MANY: &str =
         "too many transfers to this address: `server.tftp.max_per_address` are running";
     let (mut all, mut strangers, mut to_address) = (0, 0, 0);

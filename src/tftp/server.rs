@@ -1,6 +1,5 @@
 //! Port 69, where requests come in, and the transfers that come of them.
 
-use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,21 +7,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
-use super::access::{Access, access, is_near};
+use super::access::{Access, access};
 use super::errors::Errors;
 use super::history::History;
-use super::options::{Most, negotiate};
 use super::packet::{self, ErrorCode, Packet, Rrq};
-use super::pieces::{Done, Piece, Pieces, Reader};
-use super::places::{self, Room, room};
-use super::ports::{Blocks, Inbox, Outgoing, PortId, Ports};
-use super::sessions::{Kind, Running, Session, Sessions};
+use super::pieces::{Done, Pieces};
+use super::places::{Room, may_read, room};
+use super::ports::{Inbox, Ports};
+use super::sessions::{Kind, Session, Sessions};
 use super::strangers::Strangers;
-use super::transfer::{Action, Outcome, Transfer, extent};
+use super::transfer::Outcome;
 use crate::boot::boot_id::BootId;
 use crate::boot::decide::Ignored;
 use crate::boot::event::Subject;
@@ -35,7 +33,9 @@ use crate::journal::Tally;
 use crate::neighbours::Neighbours;
 use crate::registry::{BootRequest, Registry};
 use crate::scripts::{self, Answer, Links, ScriptRequest};
-use crate::udp::{Received, Udp, path_mtu};
+use crate::udp::{Received, Udp};
+
+mod transfers;
 
 /// How often what has come is read before time-outs are looked at: a flood must not keep them off.
 const MOST_ROUNDS: u32 = 8;
@@ -47,11 +47,6 @@ const TURN: Duration = Duration::from_millis(1);
 const LONGEST_REQUEST: usize = 2048;
 /// What the pieces of large files take in memory together, in bytes.
 const MEMORY: u64 = 64 << 20;
-/// What an Ethernet frame carries.
-const ETHERNET: u64 = 1500;
-
-/// Why a client gets no more of a file, as its console shows it.
-const UNREADABLE: &str = "the file cannot be read; the server's log says why";
 
 /// Port 69, bound, and all transfers.
 #[derive(Debug)]
@@ -171,7 +166,6 @@ impl Server {
     pub async fn run(mut self) {
         let mut buffer = vec![0; usize::from(u16::MAX)];
         let mut inbox = Inbox::default();
-        let mut turn = TURN;
         // Set anew only when it has gone off, or must sooner: each packet puts the time-out off, and to
         // tell the timer each time costs more than to hear of it early now and then.
         let mut alarm = pin!(sleep_until(Instant::now().into()));
@@ -186,7 +180,8 @@ impl Server {
                 received = self.socket.receive(&mut buffer) => match received {
                     Ok(received) => {
                         self.take(&buffer[..received.len], received);
-                        turn = self.take_what_waits(&mut buffer);
+                        let turn = self.take_what_waits(&mut buffer);
+                        self.serve_strangers(turn);
                     }
                     Err(error) => {
                         debug!("tftp: receiving: {error}");
@@ -206,7 +201,8 @@ impl Server {
                     Ok(done) => self.take_piece(done),
                     Err(error) => warn!("tftp: reading a piece of a file: {error}"),
                 },
-                () = ready(()), if !self.strangers.is_empty() => self.serve_strangers(turn),
+                // Whatever else is ready has its turn first.
+                () = yield_now(), if !self.strangers.is_empty() => self.serve_strangers(TURN),
                 () = &mut alarm, if next.is_some() => {
                     // What has come in time is no time-out, though it is only read now.
                     let mut rounds = 0..MOST_ROUNDS;
@@ -257,7 +253,9 @@ impl Server {
         let interfaces: Vec<&Interface> = served.iter().collect();
         let from = received.from;
         let subject = self.subject_at(*from.ip());
-        match access(received, &interfaces, &self.limits, || self.registry.leased_by(*from.ip()).is_some()) {
+        match access(received, &interfaces, &self.limits, || {
+            self.registry.leased_by(*from.ip()).is_some()
+        }) {
             Access::Granted => {}
             Access::Impossible | Access::NotServed => return,
             Access::Far(reason) => {
@@ -402,138 +400,12 @@ impl Server {
         self.sessions.insert(peer, session);
     }
 
-    /// Begins the transfer of a file that was read.
-    fn begin(&mut self, Read { peer, number, file, read }: Read) {
-        let now = Instant::now();
-        let is_its = |session: &&mut Session| session.number == number;
-        let Some(session) = self.sessions.get_mut(peer).filter(is_its) else {
-            return;
-        };
-        let Ready { content, kind, whose } = match read {
-            Ok(read) => read,
-            Err(reason) => {
-                let (port, subject) = (session.port, session.subject.clone());
-                self.sessions.remove(peer, now);
-                self.ports.give_back(port);
-                self.registry.record(Event { subject, step: reason.step(file) });
-                self.send_error((port, peer), ErrorCode::AccessViolation, UNREADABLE, now);
-                return;
-            }
-        };
-        if let Some(whose) = whose {
-            (session.subject, session.id) = whose;
-        }
-        let mtu = self.ports.address(session.port).map_or(Ok(ETHERNET), |at| path_mtu(at, peer));
-        let carries = Most::over(mtu.unwrap_or(ETHERNET));
-        let most = self.history.most(*peer.ip(), carries, now);
-        let granted = negotiate(&session.request, content.len(), most);
-        let sends = self.limits.max_unanswered;
-        let transfer = Transfer::accept(granted, content.len(), sends, now);
-        session.running = Some(Running { transfer, content, file, kind });
-        self.advance(peer, now);
-    }
-
-    /// Takes up what came to the transfers' ports, a part from each; whether there was anything.
-    fn take_packets(&mut self, inbox: &mut Inbox) -> bool {
-        let now = Instant::now();
-        let mut any = false;
-        for port in self.ports.ids() {
-            any |= self.ports.receive(port, inbox);
-            for (from, datagram) in inbox.iter() {
-                self.take_packet((port, from), datagram, now);
-            }
-        }
-        any
-    }
-
-    fn take_packet(&mut self, (port, from): (PortId, SocketAddrV4), datagram: &[u8], now: Instant) {
-        let packet = Packet::decode(datagram);
-        let is_its = |session: &&mut Session| session.port == port;
-        if let Some(session) = self.sessions.get_mut(from).filter(is_its) {
-            if let (Some(running), Ok(packet)) = (&mut session.running, packet) {
-                running.transfer.handle(&packet, now);
-                self.advance(from, now);
-            }
-            return;
-        }
-        // An ERROR is never answered: two servers would go on for ever.
-        let is_error = matches!(packet, Ok(Packet::Error(..)));
-        if !is_error && !self.sessions.is_late(from, port, now) && self.is_near(from) {
-            // RFC 1350 section 4: tell the stranger, and go on.
-            let (code, text) = (ErrorCode::UnknownTransferId, "this transfer is not yours");
-            self.send_error((port, from), code, text, now);
-        }
-    }
-
-    fn time_out(&mut self) {
-        let now = Instant::now();
-        while let Some(peer) = self.sessions.alarmed(now) {
-            if let Some(Session { running: Some(running), .. }) = self.sessions.get_mut(peer) {
-                running.transfer.handle_timeout(now);
-                self.advance(peer, now);
-            }
-        }
-    }
-
-    /// Does what a transfer wants to have done.
-    fn advance(&mut self, peer: SocketAddrV4, now: Instant) {
-        while let Some(session) = self.sessions.get_mut(peer)
-            && let Session { running: Some(running), port, is_known, .. } = session
-        {
-            let Running { transfer, content, .. } = running;
-            let what = match transfer.poll(now) {
-                Action::SendOack => Outgoing::Packet(packet::oack(&transfer.granted().oack)),
-                Action::Send(numbers) => {
-                    let (blksize, len) = (transfer.granted().blksize, content.len());
-                    let first = extent(*numbers.start(), blksize, len);
-                    let window = first.start..extent(*numbers.end(), blksize, len).end;
-                    let (is_known, is_proven) = (*is_known, transfer.is_proven());
-                    let piece = match content {
-                        Content::Whole(bytes) => Some(Piece::whole(bytes)),
-                        Content::Open(file) => {
-                            let reader = Reader { peer, is_known, is_proven };
-                            self.pieces.get((file, len), &window, reader)
-                        }
-                    };
-                    let Some(piece) = piece else {
-                        let until = transfer.await_data(now);
-                        return self.sessions.wake(peer, until);
-                    };
-                    transfer.mark_sent(&numbers, now);
-                    Outgoing::Blocks(Blocks { piece, blksize, len, numbers })
-                }
-                Action::Wait(until) => return self.sessions.wake(peer, until),
-                Action::Done(outcome) => return self.end(peer, outcome, now),
-            };
-            self.ports.send(*port, peer, what);
-        }
-    }
-
-    /// Ends a session, if there is one.
-    fn end(&mut self, peer: SocketAddrV4, outcome: Outcome, now: Instant) {
-        let Some(session) = self.sessions.remove(peer, now) else {
-            return;
-        };
-        self.pieces.leave(peer);
-        self.ports.give_back(session.port);
-        if let Outcome::Unreadable(_) = outcome {
-            self.send_error((session.port, peer), ErrorCode::AccessViolation, UNREADABLE, now);
-        }
-        if let Some(Running { transfer, .. }) = &session.running {
-            self.history.learn(*peer.ip(), (session.started, now), (transfer, &outcome));
-        }
-        let id = session.id;
-        self.registry.record_in(session.ended(outcome, now), id);
-    }
-
     /// Why there is no room for one more to this address, where none can be made.
     fn is_full(&mut self, to: (Ipv4Addr, bool), now: Instant) -> Option<&'static str> {
         let (_, is_known) = to;
-        let limit = self.limits.max_transfers;
-        let limit = if is_known { limit } else { places::for_strangers(&self.limits) };
         // A client that asks anew and anew leaves a file behind that is still being read, each time.
-        if self.reading.len() >= limit {
-            return Some("the server is busy: the disk does not keep up with the requests");
+        if let Err(why) = may_read(self.reading.len(), is_known, &self.limits) {
+            return Some(why);
         }
         match room(self.sessions.places(), to, &self.limits, now) {
             Room::Free => None,
@@ -543,34 +415,6 @@ impl Server {
                 None
             }
         }
-    }
-
-    /// Has the pieces read that transfers need, as far as there is memory.
-    fn read_pieces(&mut self) {
-        while let Some(job) = self.pieces.next_read() {
-            self.reading_pieces.spawn_blocking(|| job.run(OpenFile::read));
-        }
-    }
-
-    /// Continues the transfers that waited for a piece.
-    fn take_piece(&mut self, done: Done<OpenFile>) {
-        let now = Instant::now();
-        let (waited, result) = self.pieces.finish(done);
-        for peer in waited {
-            if let Some(Session { running: Some(running), .. }) = self.sessions.get_mut(peer) {
-                if let Err(why) = &result {
-                    running.transfer.fail(why.clone());
-                }
-                self.advance(peer, now);
-            }
-        }
-    }
-
-    fn is_near(&self, from: SocketAddrV4) -> bool {
-        let served = Arc::clone(&self.served.borrow());
-        let interfaces: Vec<&Interface> = served.iter().collect();
-        let is_known = || self.registry.leased_by(*from.ip()).is_some();
-        is_near(from, &interfaces, &self.limits, is_known)
     }
 
     fn subject_at(&self, address: Ipv4Addr) -> Subject {
@@ -590,30 +434,6 @@ impl Server {
         let from = (received.local, received.interface);
         if let Err(error) = self.socket.send_now(&packet::error(code, text), received.from, from) {
             debug!("tftp: cannot refuse {}: {error}", received.from);
-        }
-    }
-
-    fn may_send_error(&mut self, to: Ipv4Addr, now: Instant) -> bool {
-        let is_known = self.subject_at(to).name.is_some();
-        let is_sent = self.errors.spend((to, is_known), now);
-        if !is_sent && let Some(count) = self.unsent_errors.tell() {
-            warn!(
-                "tftp: too many ERROR replies; {count} were not sent since the start, the last to {to} (`server.tftp.max_errors` limits them in all)"
-            );
-        }
-        is_sent
-    }
-
-    /// Sends an ERROR from a transfer's port.
-    fn send_error(
-        &mut self,
-        (port, to): (PortId, SocketAddrV4),
-        code: ErrorCode,
-        text: &str,
-        now: Instant,
-    ) {
-        if self.may_send_error(*to.ip(), now) {
-            self.ports.send(port, to, Outgoing::Packet(packet::error(code, text)));
         }
     }
 }

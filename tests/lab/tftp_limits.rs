@@ -1,7 +1,9 @@
 //! TFTP where there is too much of it, where it goes badly, and where files change meanwhile.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, run};
+use crate::support::{Appliance, inside, packaged, run};
 use crate::tftp::{
     ack, ask, error_code, finish, finish_from, receive, receive_or_not, rrq, silent, socket,
 };
@@ -210,5 +212,176 @@ fn a_file_that_is_replaced_is_served_new_and_what_was_under_way_ends_with_the_ol
             assert!(finish(&own, answer) == content);
         }
         assert_eq!(begin(&firmware).unwrap_err(), 2);
+    });
+}
+
+/// The most memory that the daemon has had, in MiB.
+fn peak(appliance: &Appliance) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", appliance.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// Marks a sparse file at many places, and at its end.
+fn mark(file: &File, len: u64) {
+    file.set_len(len).unwrap();
+    let marks = (0..len / (1 << 20)).map(|mib| mib << 20).chain([len - 8]);
+    for at in marks {
+        file.write_all_at(&at.to_be_bytes(), at).unwrap();
+    }
+}
+
+/// Anybody can request an image of any size, which was once read whole for that.
+#[test]
+fn a_large_file_takes_little_memory_and_a_rack_that_fetches_it_not_much_more() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        machine(&lan);
+        let path = folder.path().join("first");
+        // More than 65535 blocks of 1468 bytes, and no whole number of pieces.
+        let len = (300 << 20) + 12_345;
+        let file = File::options().write(true).open(&path).unwrap();
+        mark(&file, len);
+        let before = peak(&appliance);
+        let url = "tftp://10.77.0.2/debian/initrd";
+        let fetch = |to: &str| {
+            let mut curl = inside("machine", &packaged("/usr/bin/curl", "curl"));
+            let always = ["--silent", "--show-error", "--max-time", "60", "--output", to];
+            curl.args(always).args(["--tftp-blksize", "1468", url]).spawn().unwrap()
+        };
+        let fetched = folder.path().join("fetched");
+        assert!(fetch(fetched.to_str().unwrap()).wait().unwrap().success());
+        run("cmp", &[path.to_str().unwrap(), fetched.to_str().unwrap()]);
+        fs::remove_file(&fetched).unwrap();
+        appliance.wait_for(&format!("fetched debian/initrd over TFTP: {len} bytes"));
+        let one = peak(&appliance) - before;
+        assert!(one < 12, "a transfer of 300 MiB took {one} MiB");
+
+        // Each has eight, and one address has as many.
+        file.set_len(20 << 20).unwrap();
+        let all = (0..8).map(|number| {
+            let to = folder.path().join(format!("fetched-{number}"));
+            (fetch(to.to_str().unwrap()), to)
+        });
+        for (mut curl, to) in all.collect::<Vec<_>>() {
+            assert!(curl.wait().unwrap().success());
+            run("cmp", &[path.to_str().unwrap(), to.to_str().unwrap()]);
+        }
+        let many = peak(&appliance) - before;
+        assert!(many < 80, "eight transfers took {many} MiB");
+    });
+}
+
+/// What a client has of a file is of one version, or no file.
+#[test]
+fn a_large_file_that_is_replaced_or_written_ends_its_transfers_with_an_error() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let path = folder.path().join("first");
+        let aside = folder.path().join("aside");
+        type Change = fn(&std::path::Path, &std::path::Path);
+        let changes: [Change; 3] = [
+            |path, aside| fs::rename(aside, path).unwrap(),
+            |path, _| File::options().write(true).open(path).unwrap().set_len(1000).unwrap(),
+            |path, _| {
+                let file = File::options().write(true).open(path).unwrap();
+                file.write_all_at(b"new", 19 << 20).unwrap();
+            },
+        ];
+        for change in changes {
+            mark(&File::create(&path).unwrap(), 20 << 20);
+            mark(&File::create(&aside).unwrap(), 20 << 20);
+            let own = socket(&firmware);
+            let (mut answer, from) = ask(&own, &rrq(b"debian/initrd", &[("blksize", "1468")]));
+            assert_eq!(answer, b"\0\x06blksize\x001468\0");
+            own.send_to(&ack(0), from).unwrap();
+            assert_eq!(receive(&own).0[..4], [0, 3, 0, 1]);
+            change(&path, &aside);
+            let mut block = 0_u16;
+            answer = loop {
+                block += 1;
+                own.send_to(&ack(block), from).unwrap();
+                let (answer, _) = receive(&own);
+                if answer[..2] != [0, 3] {
+                    break answer;
+                }
+                let content = &answer[4..];
+                let at = u64::from(block) * 1468;
+                let mib = at.next_multiple_of(1 << 20);
+                if mib + 8 <= at + 1468 {
+                    let start = usize::try_from(mib - at).unwrap();
+                    assert_eq!(content[start..start + 8], mib.to_be_bytes());
+                }
+                assert!(at < 1 << 20, "it ends with the pieces that were read before");
+            };
+            assert_eq!(error_code(&answer), 2);
+            appliance.wait_for("first: the file was changed or replaced during the transfer");
+            let whole = firmware.fetch("tftp://10.77.0.2/debian/initrd");
+            assert!(whole == fs::read(&path).unwrap(), "whoever asks now gets the new one");
+        }
+    });
+}
+
+/// Anybody can invent addresses, and need not answer at any of them.
+#[test]
+fn a_machine_of_the_config_is_served_in_a_flood_of_strangers() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let config = fs::read_to_string(folder.path().join("config.yaml")).unwrap();
+        let limits = "nbps: [./nbps], tftp: { max_transfers: 8 }";
+        folder.write("config.yaml", config.replace("nbps: [./nbps]", limits));
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        firmware.take_lease(&[(60, b"PXEClient"), (93, &[0, 0])]);
+        appliance.wait_for("oden (52:54:00:77:00:10): takes its lease");
+        lan.attach("evil", "10.77.0.66/24");
+        // Every address from 10.77.0.128 on is its own.
+        run("ip", &["-n", "evil", "route", "add", "local", "10.77.0.128/25", "dev", "lo"]);
+        let strangers: Vec<_> = (128..254)
+            .map(|last| Firmware::new("evil", [2; 6], Ipv4Addr::new(10, 77, 0, last)))
+            .map(|stranger| socket(&stranger))
+            .collect();
+        let is_over = AtomicBool::new(false);
+        let sent = thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let mut sent = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    // Some 25,000 a second.
+                    thread::sleep(Duration::from_millis(5));
+                    for stranger in &strangers {
+                        stranger.send_to(REQUEST, ("10.77.0.2", 69)).ok();
+                        sent += 1;
+                    }
+                }
+                sent
+            });
+            appliance.wait_for("the server is busy");
+            let (own, answer) = begin(&firmware).expect("a machine of the config has room");
+            assert_eq!(finish(&own, answer).len(), 74_213);
+            for _ in 0..30 {
+                let own = socket(&firmware);
+                let answer = ask(&own, &rrq(b"debian/initrd.1", &[]));
+                assert_eq!(finish(&own, answer), [3; 1000]);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            flood.join().unwrap()
+        });
+        println!("in {sent} requests of strangers");
+        appliance.wait_for("oden (52:54:00:77:00:10): fetched undionly.kpxe over TFTP: 74213");
+        // A stranger that repeats its request, as firmware does, is served after that.
+        lan.attach("other", "10.77.0.51/24");
+        let other = socket(&Firmware::new("other", [2; 6], Ipv4Addr::new(10, 77, 0, 51)));
+        other.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let served = (0..50).any(|_| {
+            // Those that came before it have a second each.
+            thread::sleep(Duration::from_millis(100));
+            other.send_to(REQUEST, ("10.77.0.2", 69)).unwrap();
+            let answer = receive_or_not(&other).filter(|(answer, _)| answer[..2] == [0, 3]);
+            answer.is_some_and(|answer| finish(&other, answer).len() == 74_213)
+        });
+        assert!(served);
     });
 }
