@@ -4,6 +4,7 @@
 //! compression, no redirect for an `.efi`, `application/efi` as its type, ranges and a strong ETag to
 //! resume with.
 
+mod accept;
 pub mod body;
 pub mod boot;
 mod connections;
@@ -29,18 +30,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::boot::event::Subject;
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::images::Images;
 use crate::interfaces::{Served, is_own_address};
-use crate::journal::Tally;
 use crate::neighbours::Neighbours;
 use crate::registry::Registry;
+use accept::{Tallies, admit};
 use body::Pieces;
-use connections::{Admission, Closed, Connections, Evicted, PER_ADDRESS, Place};
+use connections::{Connections, Place};
 use wire::{Line, Looks};
 
 /// What the User-Agent of `reveille simulate` ends with.
@@ -56,14 +57,6 @@ const MOST_HEADERS: usize = 16 << 10;
 /// How long what was sent may stay unacknowledged, or unread by the client, before its connection
 /// ends: a machine that was switched off amid its download.
 const SEND_TIMEOUT: Duration = Duration::from_mins(2);
-
-/// How much the kernel holds of a response that a client does not read or acknowledge, in bytes. It
-/// counts twice this for its own overhead. At 10 Gbit/s and 0.4 ms there and back, 512 KiB are on the way.
-const SEND_BUFFER: usize = 512 << 10;
-
-/// How many connections may wait to be accepted, if `net.core.somaxconn` allows as many: with the usual
-/// 128, a burst of a neighbour's has the kernel drop a machine's SYN, which comes again after a second.
-const BACKLOG: i32 = 4096;
 
 /// How often idle connections are inspected.
 const CLOSE_IDLE: Duration = Duration::from_secs(1);
@@ -130,15 +123,9 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         // It holds one piece of a body, and asks for the next when that is sent.
         http.max_buf_size(MOST_HEADERS);
-        // Each connection inherits the send buffer; to listen again only changes the backlog.
-        let socket = SockRef::from(&listener);
-        let bounded =
-            socket.set_send_buffer_size(SEND_BUFFER).and_then(|()| socket.listen(BACKLOG));
-        if let Err(error) = bounded {
-            warn!("http: cannot set up the listening socket: {error}; it serves as it is");
-        }
+        accept::set_up(&listener);
         let connections = Connections::new(most_connections);
-        let mut tallies = Tallies { most: most_connections, ..Tallies::default() };
+        let mut tallies = Tallies::new(most_connections);
         let mut close_idle = tokio::time::interval(CLOSE_IDLE);
         close_idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let looks = Looks::start();
@@ -225,76 +212,6 @@ impl Server {
 fn is_simulation(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
     agent.is_some_and(|agent| agent.ends_with(SIMULATION.as_bytes()))
-}
-
-/// Waits for room for a new connection from this address, or refuses it.
-async fn admit(
-    connections: &Connections,
-    from: Ipv4Addr,
-    tallies: &mut Tallies,
-) -> Option<(Place, Closed)> {
-    loop {
-        match connections.admit(from) {
-            Admission::Admitted { place, closed, evicted } => {
-                if let Some(evicted) = evicted {
-                    tallies.evicted(evicted, from);
-                }
-                return Some((place, closed));
-            }
-            Admission::Refused => {
-                tallies.refused(from);
-                return None;
-            }
-            Admission::Full => {
-                tallies.full();
-                connections.room().await;
-            }
-        }
-    }
-}
-
-/// What is logged of connections, each at most once a minute.
-#[derive(Default)]
-struct Tallies {
-    most: usize,
-    failed: Tally,
-    evicted: Tally,
-    refused: Tally,
-    full: Tally,
-}
-
-impl Tallies {
-    fn failed(&mut self, error: &std::io::Error) {
-        if let Some(count) = self.failed.tell() {
-            warn!("http: cannot accept a connection: {error} ({count} since the start)");
-        }
-    }
-
-    fn evicted(&mut self, Evicted { address, is_idle, .. }: Evicted, from: Ipv4Addr) {
-        let Some(count) = self.evicted.tell() else {
-            return;
-        };
-        let what = if is_idle { "an idle connection" } else { "a download" };
-        let most = self.most;
-        warn!(
-            "http: closed {what} of {address} for a new connection of {from}: an address may have {PER_ADDRESS}, all together {most}; see what runs at {address} ({count} since the start)"
-        );
-    }
-
-    fn refused(&mut self, from: Ipv4Addr) {
-        if let Some(count) = self.refused.tell() {
-            let most = self.most;
-            warn!(
-                "http: closed a new connection of {from}: an address may have {PER_ADDRESS}, all together {most}, and a request is under way on each of its others; see what runs at {from} ({count} since the start)"
-            );
-        }
-    }
-
-    fn full(&mut self) {
-        if self.full.tell().is_some() {
-            warn!("http: all of {} connections are in use; more wait", self.most);
-        }
-    }
 }
 
 fn v4(address: SocketAddr) -> Ipv4Addr {

@@ -4,29 +4,22 @@
 //! hardly read the responses. None of that keeps another machine from its script: an address has at most
 //! [`PER_ADDRESS`] connections, and where all are in use, the address with the most makes room.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{Notify, oneshot};
 
-/// How many connections one address may have.
-pub(super) const PER_ADDRESS: usize = 64;
+mod table;
 
-/// How many connections one machine needs: firmware, iPXE and installers open one or two. No response is
-/// interrupted at an address that has no more than these.
-const OF_A_MACHINE: usize = 4;
-
-/// How long a connection may be idle while more than three quarters of all are in use.
-const IDLE_TIMEOUT_NEARLY_FULL: Duration = Duration::from_secs(3);
+use table::{Decision, Entry, Table};
+pub(super) use table::{Evicted, PER_ADDRESS};
 
 /// The table of open connections.
 #[derive(Clone, Debug)]
@@ -52,20 +45,11 @@ pub(super) enum Admission {
 /// Resolves when the connection must make room for another.
 pub(super) type Closed = oneshot::Receiver<Infallible>;
 
-/// A connection that was closed for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Evicted {
-    pub(super) address: Ipv4Addr,
-    /// Whether it had no request under way.
-    pub(super) is_idle: bool,
-    id: u64,
-}
-
 impl Connections {
     /// A table for at most so many connections.
     pub(super) fn new(most: usize) -> Self {
-        let table = Table { most, count: 0, next: 0, by_address: HashMap::new() };
-        Self(Arc::new(Shared { table: Mutex::new(table), room: Notify::new() }))
+        let table = Mutex::new(Table::new(most));
+        Self(Arc::new(Shared { table, room: Notify::new() }))
     }
 
     /// Decides on a new connection from this address.
@@ -87,7 +71,7 @@ impl Connections {
         self.0.room.notified().await;
     }
 
-    /// Closes what has been idle for [`IDLE_TIMEOUT_NEARLY_FULL`], if nearly all connections are in use.
+    /// Closes what has been idle for [`table::IDLE_TIMEOUT_NEARLY_FULL`], if nearly all connections are in use.
     pub(super) fn close_idle(&self) {
         self.table().close_idle(Instant::now());
     }
@@ -184,123 +168,11 @@ impl http_body::Body for Guarded {
     }
 }
 
-#[derive(Debug)]
-struct Table {
-    most: usize,
-    count: usize,
-    next: u64,
-    /// No address without a connection is in it.
-    by_address: HashMap<Ipv4Addr, BTreeMap<u64, Entry>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    is_idle: bool,
-    /// Since it is idle, or has a request under way.
-    since: Instant,
-    /// Dropped with the entry, which closes the connection.
-    _open: oneshot::Sender<Infallible>,
-}
-
-impl Entry {
-    fn idle(since: Instant, open: oneshot::Sender<Infallible>) -> Self {
-        Self { is_idle: true, since, _open: open }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Decision {
-    Admitted { id: u64, evicted: Option<Evicted> },
-    Refused,
-    Full,
-}
-
-impl Table {
-    fn admit(&mut self, from: Ipv4Addr, entry: Entry) -> Decision {
-        let own = self.by_address.get(&from).map_or(0, BTreeMap::len);
-        let mut evicted = None;
-        if own >= PER_ADDRESS {
-            evicted = self.oldest_of(from, |entry| entry.is_idle).map(|(_, oldest)| oldest);
-            if evicted.is_none() {
-                return Decision::Refused;
-            }
-        } else if self.count >= self.most {
-            evicted = self.victim(own);
-            if evicted.is_none() {
-                return if own > OF_A_MACHINE { Decision::Refused } else { Decision::Full };
-            }
-        }
-        if let Some(evicted) = evicted {
-            self.remove(evicted.address, evicted.id);
-        }
-        let id = self.next;
-        self.next += 1;
-        self.count += 1;
-        self.by_address.entry(from).or_default().insert(id, entry);
-        Decision::Admitted { id, evicted }
-    }
-
-    /// The connection that makes room for one of an address that has `own`: an idle one of an address that
-    /// has more than a machine needs; else one of such an address with a request under way, if that has more
-    /// than the newcomer's will have; else any idle one. Of those, the oldest one of the address with the most.
-    fn victim(&self, own: usize) -> Option<Evicted> {
-        let of_largest = |least: usize, is_meant: fn(&Entry) -> bool| {
-            let large = self.by_address.iter().filter(|(_, entries)| entries.len() >= least);
-            let oldest = large.filter_map(|(address, entries)| {
-                let (since, evicted) = self.oldest_of(*address, is_meant)?;
-                Some(((entries.len(), Reverse(since)), evicted))
-            });
-            oldest.max_by_key(|(rank, _)| *rank).map(|(_, evicted)| evicted)
-        };
-        of_largest(OF_A_MACHINE + 1, |entry| entry.is_idle)
-            .or_else(|| of_largest((OF_A_MACHINE + 1).max(own + 2), |_| true))
-            .or_else(|| of_largest(1, |entry| entry.is_idle))
-    }
-
-    fn oldest_of(
-        &self,
-        address: Ipv4Addr,
-        is_meant: impl Fn(&Entry) -> bool,
-    ) -> Option<(Instant, Evicted)> {
-        let meant = self.by_address.get(&address)?.iter().filter(|(_, entry)| is_meant(entry));
-        let (id, entry) = meant.min_by_key(|(id, entry)| (entry.since, **id))?;
-        Some((entry.since, Evicted { address, is_idle: entry.is_idle, id: *id }))
-    }
-
-    fn close_idle(&mut self, now: Instant) {
-        if self.count * 4 <= self.most * 3 {
-            return;
-        }
-        let is_over = |entry: &Entry| {
-            entry.is_idle && now.duration_since(entry.since) >= IDLE_TIMEOUT_NEARLY_FULL
-        };
-        for entries in self.by_address.values_mut() {
-            entries.retain(|_, entry| !is_over(entry));
-        }
-        self.by_address.retain(|_, entries| !entries.is_empty());
-        self.count = self.by_address.values().map(BTreeMap::len).sum();
-    }
-
-    fn entry(&mut self, address: Ipv4Addr, id: u64) -> Option<&mut Entry> {
-        self.by_address.get_mut(&address)?.get_mut(&id)
-    }
-
-    /// Closes it, unless it is gone already.
-    fn remove(&mut self, address: Ipv4Addr, id: u64) {
-        let Some(entries) = self.by_address.get_mut(&address) else {
-            return;
-        };
-        if entries.remove(&id).is_some() {
-            self.count -= 1;
-        }
-        if entries.is_empty() {
-            self.by_address.remove(&address);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::table::IDLE_TIMEOUT_NEARLY_FULL;
     use super::*;
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 60);
