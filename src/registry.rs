@@ -77,6 +77,8 @@ pub struct BootRequest<'a> {
     pub id: Option<BootId>,
     /// Whether it asks for a script, which can open a boot.
     pub is_for_script: bool,
+    /// Whether it asks for the head of a response only, and changes nothing.
+    pub is_head: bool,
     /// Whether DHCP is ours, so that a machine that boots is seen there.
     pub sees_dhcp: bool,
     /// The networks behind routers that the config names.
@@ -95,6 +97,7 @@ impl<'a> BootRequest<'a> {
             neighbour,
             id: None,
             is_for_script: true,
+            is_head: false,
             sees_dhcp: config.server.dhcp.is_some(),
             subnets: tftp.map(|tftp| tftp.subnets.as_slice()).unwrap_or_default(),
             catalog: &config.catalog,
@@ -383,6 +386,8 @@ impl Registry {
             Sender { address, neighbour, claimed: card, cards: &cards, subnets: request.subnets };
         let asking = Asking { sender, id, is_for_script, sees_dhcp: request.sees_dhcp };
         let part = match state.admit(asking, now) {
+            Ok(Part::Opens(_)) if request.is_head => return Err(Doubt::NoContent),
+            Ok(_) if request.is_head => return Ok(state),
             Ok(part) => part,
             Err(doubt) => {
                 if let Doubt::OtherCard { card, .. } = doubt

@@ -31,8 +31,6 @@ pub struct ScriptRequest<'a> {
     pub report: Option<Report>,
     /// Whether an iPXE asks: whoever else fetches a script wants to read it.
     pub is_ipxe: bool,
-    /// Whether only the head of the response is asked for.
-    pub is_head: bool,
     /// Where what the script names is fetched.
     pub links: Links,
 }
@@ -74,11 +72,10 @@ pub fn answer(
     request: &ScriptRequest<'_>,
 ) -> (Subject, Answer) {
     let Snapshot { config, shelf } = now;
-    let ScriptRequest { boot, client, report, is_ipxe, is_head, links } = *request;
+    let ScriptRequest { boot, client, report, is_ipxe, links } = *request;
     let catalog = &config.catalog;
     let subject = Subject { address: Some(boot.address), ..registry.whose(boot.card, catalog) };
     let admission = match catalog.identify(client) {
-        _ if is_head => Err(Doubt::NoContent),
         Some(machine) if subject.name.as_ref() != Some(&machine.name) => {
             Err(Doubt::Unconfirmed(machine.name.clone(), boot.card))
         }
@@ -89,7 +86,7 @@ pub fn answer(
         Err(_) => registry.state(&subject),
     };
     let is_its = |state: &MachineState| state.open.as_ref().filter(|_| admission.is_ok()).cloned();
-    if let Some(open) = is_its(&state).filter(|open| boot.id == Some(open.id)) {
+    if let Some(open) = is_its(&state).filter(|open| boot.id == Some(open.id) && !boot.is_head) {
         let failed = match report {
             Some(Report::DiskFailed) => state.disk_failed(),
             Some(Report::KernelFailed) => state.kernel_failed(),
@@ -124,7 +121,7 @@ pub fn answer(
     let from = boot.address;
     let answer = match (handled, id) {
         (Handling::Give, Some(id)) => {
-            if has_secret {
+            if has_secret && !boot.is_head {
                 registry.count_secret(&subject);
             }
             Answer::Given(text, does, id)

@@ -71,11 +71,14 @@ pub async fn script(
     let sender = (arrival.from, neighbour);
     let id = told.get(links::ID).and_then(|digits| digits.parse().ok());
     let request = ScriptRequest {
-        boot: BootRequest { id, ..BootRequest::new(mac, sender, &config) },
+        boot: BootRequest {
+            id,
+            is_head: method == Method::HEAD,
+            ..BootRequest::new(mac, sender, &config)
+        },
         client: &client,
         report,
         is_ipxe,
-        is_head: method == Method::HEAD,
         links: Links::Http(SocketAddrV4::new(address, config.server.http_port)),
     };
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };

@@ -461,7 +461,6 @@ async fn read(
                 client: &client,
                 report: None,
                 is_ipxe: true,
-                is_head: false,
                 links: Links::Tftp(at),
             };
             let (subject, answer) = scripts::answer(registry, now, &request);

@@ -2,12 +2,13 @@
 //! values come to in them and in scripts.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use crate::in_lab;
 use crate::journey::machine;
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, Lan};
+use crate::support::{Appliance, Lan, inside};
 
 const CONFIG: &str = "
 images: { debian: { kernel: ./linux } }
@@ -18,7 +19,7 @@ profiles:
     wipes: false
     files: { preseed.cfg: ./answers/preseed.cfg, note: ./answers/note, broken: ./answers/broken }
     vars: { disk: /dev/sda }
-  shown: { script: inspect, files: { facts: ./answers/facts } }
+  shown: { script: inspect, files: { facts: ./answers/facts }, release: anyone }
 machines:
   oden:
     mac: 52:54:00:77:00:10
@@ -69,7 +70,8 @@ fn a_machine_gets_its_own_answers_with_their_length_and_is_told_of_none() {
         let folder = folder();
         let mut appliance = Appliance::start(&folder);
         let firmware = machine(&lan);
-        let own = format!("/files/{}", firmware.hyphenated());
+        firmware.loads_ipxe();
+        let own = firmware.files_of(&firmware.script(""));
         let preseed = "d-i passwd/username string oden\n\
              d-i netcfg/get_ipaddress string 10.77.0.50\n\
              d-i partman-auto/disk string /dev/sda 3\n\
@@ -92,20 +94,23 @@ fn a_machine_gets_its_own_answers_with_their_length_and_is_told_of_none() {
 
         for name in ["preseed.txt", "%2e%2e%2fpreseed.cfg"] {
             assert_eq!(get(&firmware, &format!("{own}/{name}")).0, "404");
-            let line = appliance.wait_for("refused files/");
+            let line = appliance.wait_for("refused files/52-54-00-77-00-10/");
             let why = "profile debian has no file of this name; it has: broken, note, preseed.cfg";
             assert!(line.contains(why), "{line}");
         }
         assert_eq!(get(&firmware, &format!("{own}/broken")).0, "404");
-        let line = appliance.wait_for("refused files/broken");
+        let line = appliance.wait_for("refused files/52-54-00-77-00-10/broken");
         assert!(
             line.contains("answers/broken:2: `machine.nam` is not known; did you mean"),
             "{line}"
         );
 
-        let stranger = "/files/52-54-00-77-00-99/preseed.cfg";
-        assert_eq!(get(&firmware, stranger).0, "404");
-        appliance.wait_for("the machine boots no profile, and so has no files");
+        let stranger = own.replace("00-10/", "00-99/");
+        for path in [format!("{stranger}/note"), format!("/files/{}/note", firmware.hyphenated())] {
+            assert_eq!(get(&firmware, &path).0, "404");
+            appliance
+                .wait_for("it is withheld: it needs the file id of one of its machine's boots");
+        }
         assert_eq!(get(&firmware, "/files/nobody/preseed.cfg").0, "404");
     });
 }
@@ -116,7 +121,8 @@ fn an_answer_file_that_is_edited_is_served_new_after_a_reload() {
         let folder = folder();
         let mut appliance = Appliance::start(&folder);
         let firmware = machine(&lan);
-        let own = format!("/files/{}/note", firmware.hyphenated());
+        firmware.loads_ipxe();
+        let own = firmware.files_of(&firmware.script("")) + "/note";
         assert_eq!(get(&firmware, &own).1, "the machine's");
         folder.write("answers/own", "{{ machine.name }}'s new one");
         appliance.signal("HUP");
@@ -166,6 +172,10 @@ fn a_machine_that_is_known_by_what_its_ipxe_told_gets_the_files_of_its_entry_or_
         let firmware = stranger(&lan);
         let own = format!("/files/{}/facts", firmware.hyphenated());
         assert_eq!(get(&firmware, &own).0, "404", "it has told nothing yet");
+        let mut confirm = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+        confirm.args(["confirm", "loke", "52:54:00:77:00:11"]).current_dir(folder.path());
+        assert!(confirm.status().unwrap().success());
+        firmware.loads_ipxe();
         let facts = |firmware: &Firmware| -> serde_json::Value {
             let (status, text) = get(firmware, &own);
             assert_eq!(status, "200", "{text}");
@@ -195,6 +205,7 @@ fn what_hostile_smbios_strings_say_is_shown_as_words_or_refused_and_never_run() 
         let _appliance = Appliance::start(&folder);
         let firmware = stranger(&lan);
         let own = format!("/files/{}/facts", firmware.hyphenated());
+        firmware.loads_ipxe();
         let long = "x".repeat(200);
         // Each begins with what puts it into the group.
         let table = [

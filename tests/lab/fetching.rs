@@ -30,6 +30,7 @@ fn a_script_is_plain_text_with_its_length_and_never_compressed() {
         let folder = folder();
         let mut appliance = Appliance::start(&folder);
         let firmware = machine(&lan);
+        firmware.loads_ipxe();
         let (status, headers) = head(&firmware, &["--header", "Accept-Encoding: gzip", SCRIPT]);
         let script = firmware.fetch(SCRIPT);
         assert_eq!(status, 200);
@@ -216,6 +217,7 @@ fn the_advertised_address_may_be_any_of_this_hosts() {
         run("ip", &["-n", "machine", "route", "add", "10.99.9.9", "via", "10.77.0.2"]);
         let ipxe: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 7])];
         let script = firmware.discover(ipxe).unwrap().file();
+        firmware.take_lease(ipxe);
         assert!(script.starts_with("http://10.99.9.9:8080/boot/"), "{script}");
         assert!(firmware.fetch(&script).starts_with(b"#!ipxe"));
         assert_eq!(firmware.fetch("tftp://10.99.9.9/undionly.kpxe").len(), 74_213);

@@ -15,7 +15,6 @@ use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside};
 const PLAIN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
 /// Omni's own vector (`client/pkg/siderolink/siderolink_test.go`): infra provider `test`.
 const SIGNED: &str = "v2:eyJleHRyYV9kYXRhIjp7Im9tbmkuc2lkZXJvLmRldi9pbmZyYS1wcm92aWRlci1pZCI6InRlc3QifSwic2lnbmF0dXJlIjoiWTNpZ285V2xJSVZOWWpXZmgyWlg5NnpnWW5UQjlwWTI3ZEJaVnJwNDJMZz0ifQ==";
-const SCRIPT: &str = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
 
 const CONFIG: &str = "
 server: { nbps: [/usr/lib/ipxe] }
@@ -27,7 +26,7 @@ images:
   talos: { kernel: ./images/linux, initrd: ./images/initramfs.gz, talos: { version: v1.11.2 } }
   far: { kernel: 'http://me:hushpassword@127.0.0.1:9/linux?token=hushquery' }
 profiles:
-  plain: { script: talos, image: talos, omni: plain, cmdline: [console=ttyS0], files: { config.yaml: ./config.tpl }, wipes: false }
+  plain: { script: own, image: talos, omni: plain, cmdline: [console=ttyS0], files: { config.yaml: ./config.tpl }, wipes: false }
   signed: { script: talos, image: talos, omni: signed, cmdline: [console=ttyS0] }
   far: { script: linux, image: far }
 machines:
@@ -90,6 +89,10 @@ fn a_boot_that_joins_omni_tells_the_token_to_its_machine_and_to_nobody_else() {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = Folder::new();
         folder.write("config.yaml", CONFIG);
+        folder.write(
+            "boot-scripts/own.ipxe",
+            "{% set more = [\"talos.config=\" ~ files[\"config.yaml\"]] %}\n{% include \"talos.ipxe\" %}\n",
+        );
         folder.write("config.tpl", "apiUrl: {{ omni.api_url }}\n");
         folder.write(
             "secrets/plain.token",
@@ -107,10 +110,11 @@ fn a_boot_that_joins_omni_tells_the_token_to_its_machine_and_to_nobody_else() {
         let line = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01").command_line();
         assert!(line.contains("jointoken=v2%3AeyJleHRyYV9kYXRh"), "its machine has it: {line}");
         let firmware = machine(&lan);
-        let script = String::from_utf8(firmware.fetch(SCRIPT)).unwrap();
+        firmware.loads_ipxe();
+        let script = firmware.script("");
         assert!(script.contains("jointoken=w7uVuW3zbVKIYQ"), "{script}");
-        let config = "http://10.77.0.2:8080/files/52-54-00-77-00-10/config.yaml";
-        let config = String::from_utf8(firmware.fetch(config)).unwrap();
+        let config = format!("http://10.77.0.2:8080{}/config.yaml", firmware.files_of(&script));
+        let config = String::from_utf8(firmware.fetch(&config)).unwrap();
         assert!(config.contains("jointoken=w7uVuW3zbVKIYQ"), "{config}");
 
         let checked = asked(&folder, &["check"]);

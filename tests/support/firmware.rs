@@ -182,6 +182,15 @@ impl Firmware {
         self.fetch_as_ipxe(&format!("http://10.77.0.2:8080/boot/{own}.ipxe?{facts}{more}")).1
     }
 
+    /// Where the answer files of the boot are, of which this is the script.
+    pub fn files_of(&self, script: &str) -> String {
+        let folder = format!("/files/{}/", self.hyphenated());
+        let (_, rest) = script.split_once(&folder).expect("the script names an answer file");
+        let (id, _) = rest.split_once('/').expect("it stands behind the id of its boot");
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        format!("{folder}{id}")
+    }
+
     /// Fetches the kernel and the initrds that a script names, as far as it names any.
     pub fn fetch_all_of(&self, script: &str) {
         let loads = |line: &&str| line.starts_with("kernel ") || line.starts_with("initrd ");
