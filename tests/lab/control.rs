@@ -137,7 +137,7 @@ fn the_commands_tell_people_and_programs_how_it_stands() {
     in_lab!(|lan| {
         let folder = folder();
         let appliance = Appliance::start(&folder);
-        machine(&lan).fetch("http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe");
+        machine(&lan).boots_to_its_script();
         let output = reveille(folder.path(), &["status"]);
         let text = String::from_utf8(output.stdout).unwrap();
         for line in [
@@ -146,7 +146,8 @@ fn the_commands_tell_people_and_programs_how_it_stands() {
             "boots on      eth0 (10.77.0.2)",
             "knows         1 machine, 0 groups, 1 profile, 1 image, 6 NBPs",
             "sends         0 files over TFTP",
-            "since then    runs its script 1",
+            "since then    ",
+            ", runs its script 1\n",
         ] {
             assert!(text.contains(line), "no `{line}` in\n{text}");
         }

@@ -23,7 +23,6 @@ use crate::support::router::Ipv6;
 use crate::support::{Appliance, Dhcp, Guest, Machine, Router, run};
 
 const TOKEN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
-const SCRIPT: &str = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
 const INITRD: &str = "http://10.77.0.2:8080/images/talos/initrd";
 
 /// The config for a factory at this address; a profile of its own names each image.
@@ -233,10 +232,10 @@ fn what_is_damaged_on_the_disk_is_never_served_and_fetched_again() {
             firmware.curl(&["--dump-header", "-", "--output", "/dev/null", INITRD]).stdout;
         let headers = String::from_utf8(headers).unwrap().to_lowercase();
         assert!(headers.contains("\r\nretry-after: 5\r\n"), "{headers}");
-        let script = String::from_utf8(firmware.fetch(SCRIPT)).unwrap();
+        let script = firmware.boots_to_its_script();
         assert!(script.contains("waits for image talos"), "{script}");
         appliance.wait_for("image talos: cannot fetch");
-        let script = String::from_utf8(firmware.fetch(SCRIPT)).unwrap();
+        let script = firmware.boots_to_its_script();
         assert!(script.contains("it cannot be fetched at the moment: cannot fetch"), "{script}");
         let status = told(&reveille(folder.path(), &["status"]));
         assert!(status.contains("waits for     talos: it cannot be fetched"), "{status}");

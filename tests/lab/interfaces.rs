@@ -25,6 +25,7 @@ fn is_told(firmware: &Firmware, ours: [u8; 4]) {
     assert_eq!(offer.datagram[20..24], ours, "siaddr");
     let script = firmware.discover(IPXE).expect("it is answered").file();
     assert!(script.starts_with(&format!("http://{address}:8080/boot/")), "{script}");
+    firmware.take_lease(IPXE);
     assert!(firmware.fetch(&script).starts_with(b"#!ipxe"));
     let nbp = format!("tftp://{address}/{}", offer.file());
     assert!(!firmware.fetch(&nbp).is_empty());

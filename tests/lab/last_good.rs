@@ -149,7 +149,7 @@ fn what_is_broken_at_the_start_refuses_its_own_boots_and_keeps_no_other_change()
         assert!(running.script().contains(" a=0 ||"));
         let loke = |running: &Running| {
             let url = "http://10.77.0.2:8080/boot/02-00-00-00-00-02.ipxe";
-            String::from_utf8(running.firmware.fetch(url)).unwrap()
+            running.firmware.fetch_as_ipxe(url).1
         };
         assert!(loke(&running).contains("`machin.name` is not known"), "{}", loke(&running));
         let (code, said) = status(running.folder.path());

@@ -20,8 +20,6 @@ use crate::support::firmware::Firmware;
 use crate::support::{Appliance, Lan, inside, run};
 use crate::tftp::{ask, error_code, finish, receive, rrq, silent, socket};
 
-const SCRIPT: &str = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
-
 /// The folder of every test, with a config whose one machine boots with this argument.
 pub fn saying(argument: &str) -> String {
     format!(
@@ -65,7 +63,7 @@ impl Running {
     }
 
     pub fn script(&self) -> String {
-        String::from_utf8(self.firmware.fetch(SCRIPT)).unwrap()
+        self.firmware.boots_to_its_script()
     }
 
     /// Waits until what has been done is taken up. It must be one reload, and the only one since the last.
@@ -441,6 +439,7 @@ fn interfaces_and_limits_change_under_a_running_transfer_and_a_port_waits_for_th
         running.appliance.wait_for("`server.tftp.max_per_address` are running");
         // What machines are told is what is served.
         let script = far.discover(&[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 7])]).unwrap();
+        far.take_lease(&[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 7])]);
         assert!(far.fetch(&script.file()).starts_with(b"#!ipxe"));
 
         assert_eq!(finish(&near, begun).len(), 74_213, "it was never disturbed");

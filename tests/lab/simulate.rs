@@ -152,6 +152,7 @@ fn a_simulation_leaves_what_is_remembered_of_the_machine_as_it_is() {
         firmware.take_lease(pxe);
         appliance.wait_for("takes its lease");
         for _ in 0..3 {
+            firmware.discover(pxe);
             firmware.fetch("tftp://10.77.0.2/undionly.kpxe");
         }
         let ipxe = simulate("appliance", folder.path(), &["--mac", ODEN, "--firmware", "bios"]);

@@ -182,6 +182,16 @@ impl Firmware {
         self.fetch_as_ipxe(&format!("http://10.77.0.2:8080/boot/{own}.ipxe?{facts}{more}")).1
     }
 
+    /// Powers on, and fetches its own script; the id of the boot, which is another each time, is left out.
+    pub fn boots_to_its_script(&self) -> String {
+        self.loads_ipxe();
+        let own = self.hyphenated();
+        let script = self.fetch_as_ipxe(&format!("http://10.77.0.2:8080/boot/{own}.ipxe")).1;
+        let mut parts = script.split("&id=");
+        let first = parts.next().expect("there is one").to_owned();
+        parts.fold(first, |text, part| text + &part[32..])
+    }
+
     /// Where the answer files of the boot are, of which this is the script.
     pub fn files_of(&self, script: &str) -> String {
         let folder = format!("/files/{}/", self.hyphenated());
