@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(Arguments { machine, card, file }: Arguments) -> Result<ExitCode> {
-    let source = Source::find(file.config);
+    let source = Source::find(file.config)?;
     let request = Request::Confirm { machine, card };
     let Some((done, _)) = ask_running::<String>(&source, &request)? else {
         bail!("no reveille runs, which would remember it; start it with `reveille serve`");
