@@ -147,7 +147,11 @@ fn start_ours(folder: &Folder) -> Host {
     }
     let config = folder.write("config.yaml", config);
     let mut command = inside("ours", env!("CARGO_BIN_EXE_reveille").as_ref());
-    command.args(["serve", "--config"]).arg(config).current_dir(folder.path());
+    command
+        .args(["serve", "--config"])
+        .arg(config)
+        .current_dir(folder.path())
+        .env("STATE_DIRECTORY", folder.path().join("state"));
     let socket = socket(&device(network));
     Host { server: start("reveille", &mut command, || answers(&socket)), network }
 }

@@ -103,7 +103,7 @@ fn start_ours(folder: &Folder) -> Server {
     folder.write("config.yaml", config);
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
     command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));
-    command.current_dir(folder.path());
+    command.current_dir(folder.path()).env("STATE_DIRECTORY", folder.path().join("state"));
     start("reveille", &mut command, || is_reachable(8080))
 }
 

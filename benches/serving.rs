@@ -133,7 +133,7 @@ fn start_ours(folder: &Folder) -> Server {
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
     command.args(["serve", "--config"]).arg(folder.path().join("config.yaml"));
-    command.current_dir(folder.path());
+    command.current_dir(folder.path()).env("STATE_DIRECTORY", folder.path().join("state"));
     // What a service logs goes somewhere; the others log as they do by default.
     start("reveille", &mut command, answers_http("127.0.0.1:8080"))
 }

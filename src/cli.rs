@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod adopt;
+mod backup;
 mod check;
 mod completions;
 mod confirm;
@@ -21,6 +22,7 @@ mod running;
 mod schematic;
 mod serve;
 mod simulate;
+mod state;
 mod status;
 
 use std::path::PathBuf;
@@ -87,6 +89,16 @@ enum Command {
     Disk(orders::Disk),
     /// Confirm that a card belongs to a machine whose entry has only a uuid or a serial. Anybody on the LAN can claim these; until then such a machine receives no secret and starts nothing that erases a disk.
     Confirm(confirm::Arguments),
+    /// Show where the state folder is, why, and whether something of it was lost. Exits with 1 if so.
+    State(state::Arguments),
+    /// Copy the registry, which is all that is known of machines, to a file. The daemon may run.
+    ///
+    /// The copy is complete, verified, and of mode 0600. The config, secrets, images and events are not in it.
+    Backup(backup::Backup),
+    /// Put a backup in place of the registry, while no daemon runs. What was lost is accepted by that.
+    ///
+    /// The file is verified first, and the registry before is kept beside the new one.
+    Restore(backup::Restore),
     /// Enter a machine that was seen into the config file, as it stands: comments and order stay. The running daemon takes it up by itself.
     Adopt(adopt::Arguments),
     /// Print what was told of the machines: each step of each boot, and what became of config and images.
@@ -147,6 +159,9 @@ impl Cli {
             Command::Boot(arguments) => orders::boot(arguments),
             Command::Disk(arguments) => orders::disk(arguments),
             Command::Confirm(arguments) => confirm::run(arguments),
+            Command::State(arguments) => state::run(arguments),
+            Command::Backup(arguments) => backup::backup(arguments),
+            Command::Restore(arguments) => backup::restore(arguments),
             Command::Adopt(arguments) => adopt::run(arguments),
             Command::Events(arguments) => events::run(arguments),
             Command::Doctor(Doctor { file, dhcp: _ }) => doctor::run(file.config),

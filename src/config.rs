@@ -31,6 +31,7 @@ pub mod fields;
 pub mod file;
 pub mod followed;
 pub mod load;
+pub mod places;
 pub mod problem;
 pub mod quote;
 pub mod reload;

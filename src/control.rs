@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream as Connection};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, warn};
 
 use crate::boot::Mac;
@@ -48,6 +48,8 @@ const OPERATION: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_secs(20);
 /// Connections at once.
 const MOST: usize = 64;
+/// How often the socket is inspected: whether it is still in its place.
+const INSPECTED: Duration = Duration::from_secs(2);
 
 /// What a client asks for. Its variants have braces since serde lets keys pass that nothing knows where they
 /// have none.
@@ -106,6 +108,10 @@ pub enum Request {
         /// Whether to wait a while for something, where there is nothing.
         wait: bool,
     },
+    /// Accept what was lost of the registry.
+    AcceptLoss {},
+    /// Write all that is known of machines to the disk, as before a backup.
+    Flush {},
     /// Remove what no profile names.
     Prune {
         /// Whether that is only told.
@@ -159,6 +165,21 @@ impl Drop for Place {
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             fs::remove_file(&self.path).ok();
         }
+    }
+}
+
+impl Place {
+    /// The socket made again, if it was deleted, as with the whole state folder. One that came in its place is
+    /// another daemon's.
+    fn made_again(&self) -> Option<Control> {
+        match self.path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(_) | Err(_) => return None,
+        }
+        let control = Control::bind(self.path.parent()?);
+        let control = control.map_err(|error| debug!("control: {error}")).ok()?;
+        warn!("the control socket {} was deleted, and is made again", self.path.display());
+        Some(control)
     }
 }
 
@@ -246,19 +267,30 @@ impl Control {
 
     /// Answers, for ever. A bad client ends with its own connection.
     pub async fn run(self, operations: Operations) {
-        let Self { listener, place: _place } = self;
+        let Self { mut listener, mut place } = self;
         let operations = Arc::new(operations);
         let room = Arc::new(Semaphore::new(MOST));
+        let mut inspections = tokio::time::interval(INSPECTED);
+        inspections.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let place = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
-            match listener.accept().await {
+            let permit = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = inspections.tick() => {
+                    if let Some(again) = place.made_again() {
+                        Self { listener, place } = again;
+                    }
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((connection, _)) => {
                     let operations = Arc::clone(&operations);
                     tokio::spawn(async move {
                         if let Err(error) = converse(connection, operations).await {
                             debug!("control: {error}");
                         }
-                        drop(place);
+                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -336,6 +368,8 @@ fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
         Request::Events { after, who, most, wait: _ } => {
             serde_json::to_value(operations.events(after, who.as_deref(), most)?)
         }
+        Request::AcceptLoss {} => serde_json::to_value(operations.accept_loss()?),
+        Request::Flush {} => serde_json::to_value(operations.registry.flush()?),
         Request::Jobs {} => serde_json::to_value(operations.jobs()),
         Request::Images {} => serde_json::to_value(operations.images()),
         Request::Prune { dry_run } => {
@@ -373,6 +407,30 @@ pub enum AskError {
     },
 }
 
+/// Whether a daemon listens in a state folder.
+///
+/// # Errors
+/// That cannot be known: this user may not connect.
+pub fn is_live(state: &Path) -> Result<bool, AskError> {
+    match connect(&state.join(NAME)) {
+        Ok(_) => Ok(true),
+        Err(AskError::Nobody(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn connect(path: &Path) -> Result<UnixStream, AskError> {
+    UnixStream::connect(path).map_err(|error| match error.kind() {
+        _ if is_nobody(&error) => AskError::Nobody(path.to_owned()),
+        io::ErrorKind::PermissionDenied => {
+            let user = nix::unistd::geteuid();
+            let reason = format!("user {user} may not; run this as the daemon's user, or as root");
+            AskError::Unreachable { path: path.to_owned(), reason }
+        }
+        _ => AskError::Unreachable { path: path.to_owned(), reason: reason(&error) },
+    })
+}
+
 /// Asks the daemon of a state folder.
 ///
 /// # Errors
@@ -381,15 +439,7 @@ pub fn ask<T: DeserializeOwned>(state: &Path, request: &Request) -> Result<(T, V
     let path = state.join(NAME);
     let silent = |what: String| AskError::Silent { path: path.clone(), what };
     let failed = |error: io::Error| silent(format!("does not answer: {error}"));
-    let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
-        _ if is_nobody(&error) => AskError::Nobody(path.clone()),
-        io::ErrorKind::PermissionDenied => {
-            let user = nix::unistd::geteuid();
-            let reason = format!("user {user} may not; run this as the daemon's user, or as root");
-            AskError::Unreachable { path: path.clone(), reason }
-        }
-        _ => AskError::Unreachable { path: path.clone(), reason: reason(&error) },
-    })?;
+    let mut stream = connect(&path)?;
     stream.set_read_timeout(Some(OPERATION)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| silent(error.to_string()))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::config::load::Source;
 use crate::config::reload::Reloader;
-use crate::config::{Server, watch};
+use crate::config::{Config, Server, watch};
 use crate::control::{Claim, Control, ControlError};
 use crate::dhcp::{self, proxy::Port};
 use crate::http::{self, body::Pieces};
@@ -24,6 +24,7 @@ use crate::images::keeper::Keeper;
 use crate::interfaces::Watcher;
 use crate::journal::Journal;
 use crate::neighbours::Neighbours;
+use crate::operations::lost::{LostState, Urgency};
 use crate::operations::{Listener, Operations};
 use crate::ports::{Protocol, explain, holder};
 use crate::registry::Registry;
@@ -40,6 +41,13 @@ pub async fn serve(source: Source) -> Result<()> {
     let config = loaded.with_context(|| format!("config: {source} is not taken up"))?;
     let server = config.server.clone();
     info!("config: {source}");
+    let places = source.places();
+    if let Some(conflict) = places.conflict {
+        bail!("state folder: {conflict}");
+    }
+    for warning in places.warnings {
+        warn!("state folder: {warning}");
+    }
     let open_files = raise_open_files();
     let control = control(&server)?;
     let _claim = Claim::take(&server.state)?;
@@ -72,13 +80,14 @@ pub async fn serve(source: Source) -> Result<()> {
     })?;
 
     let journal = Arc::new(Journal::open(&server.state));
-    journal.publish_problems(&config.problems);
-    let reloader = Arc::new(Reloader::new(source, (config, followed)));
-    let interfaces = Watcher::new(reloader.subscribe());
     let registry = Registry::open(&server.state, Arc::clone(&journal)).context(
         "registry: what is remembered of machines is there and cannot be read; mend that, or move the file away: \
-         then each machine with `boot: once` boots by the network once more",
+         then machines whose profile wipes hold until `reveille state accept`",
     )?;
+    journal.publish_problems(&config.problems);
+    log_loss(&registry, &config, &source);
+    let reloader = Arc::new(Reloader::new(source, (config, followed)));
+    let interfaces = Watcher::new(reloader.subscribe());
     let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let neighbours = Neighbours::new(interfaces.subscribe());
@@ -154,6 +163,17 @@ async fn until_the_end(operations: &Operations, tasks: &mut JoinSet<()>) -> Resu
                 return Err(anyhow!("a part of the daemon has ended by itself: {ended:?}"));
             }
         }
+    }
+}
+
+/// Logs what was lost of the registry, and what to do.
+fn log_loss(registry: &Registry, config: &Config, source: &Source) {
+    let Some(lost) = LostState::of(registry, config) else { return };
+    let line = lost.line(&source.arguments());
+    match lost.urgency() {
+        Urgency::Error => error!("registry: {line}"),
+        Urgency::Warning => warn!("registry: {line}"),
+        Urgency::Information => info!("registry: {line}"),
     }
 }
 

@@ -1,9 +1,12 @@
 //! An SQLite file of ours: opened, known for what it is, and put aside where it is damaged.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::files::unwritable;
@@ -123,7 +126,11 @@ impl Database {
         }
     }
 
-    fn read_at(at: &Path, path: &Path, form: Form) -> Result<Self, DatabaseError> {
+    /// Opens the file at `at` to be read; errors name it `path`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_at(at: &Path, path: &Path, form: Form) -> Result<Self, DatabaseError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(at, flags);
         let connection = opened.map_err(|error| explain(path, &error))?;
@@ -138,28 +145,98 @@ impl Database {
     /// # Errors
     /// It cannot be moved.
     pub fn set_aside(state: &Path, form: Form) -> Result<PathBuf, DatabaseError> {
+        Self::move_aside(state, form, "damaged")
+    }
+
+    /// Moves it, or what is left of it, out of the way, to a name with this word; where it is now.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn move_aside(state: &Path, form: Form, word: &str) -> Result<PathBuf, DatabaseError> {
         let path = place(state, form, "");
-        let aside = |end: &str| aside(state, form, end);
-        fs::rename(&path, aside("")).map_err(|error| DatabaseError::Unusable {
-            path: path.clone(),
-            reason: format!("cannot be put aside: {}", unwritable(&error)),
-        })?;
-        // They belong to it, and would be taken for those of the new one.
-        for end in ["-wal", "-shm"] {
-            fs::rename(place(state, form, end), aside(end)).ok();
+        let name = aside(state, form, word);
+        let aside = |end: &str| place(state, form, &format!("{name}{end}"));
+        // WAL and index belong to the file, and would be taken for those of the next one.
+        for end in ["", "-wal", "-shm"] {
+            match fs::rename(place(state, form, end), aside(end)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let reason = format!("cannot be put aside: {}", unwritable(&error));
+                    return Err(DatabaseError::Unusable { path, reason });
+                }
+            }
         }
         Ok(aside(""))
     }
 
-    /// Puts a copy of it beside it, as where it is damaged; where that is.
+    /// Puts a copy of it beside it, as if it were damaged; where that is.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn copy_aside(&self, state: &Path, form: Form) -> Result<PathBuf, DatabaseError> {
-        let aside = aside(state, form, "");
-        let copied = self.connection.execute("VACUUM INTO ?1", [aside.to_string_lossy()]);
-        copied.map_err(|error| self.explain(&error))?;
+        let aside = place(state, form, &aside(state, form, "damaged"));
+        self.copy_to(&aside, |_| Ok(()))?;
         Ok(aside)
+    }
+
+    /// Writes a verified copy of it, which is on the disk then. It is consistent, whoever writes at the same time.
+    /// A file that exists at `path` must be empty. `mark` may change what tells the copy from this one.
+    ///
+    /// # Errors
+    /// It cannot be written, or the file, or its copy, is damaged.
+    pub fn copy_to(
+        &self,
+        path: &Path,
+        mark: impl Fn(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), DatabaseError> {
+        let unusable = |reason| DatabaseError::Unusable { path: path.to_owned(), reason };
+        let text = path.to_str().ok_or_else(|| unusable("its name is not UTF-8".to_owned()))?;
+        let mut options = File::options();
+        let made = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+        let made = made.map_err(|error| unusable(unwritable(&error)))?;
+        let copied = self.connection.execute("VACUUM INTO ?1", [text]);
+        copied.map_err(|error| match self.explain(&error) {
+            damaged @ DatabaseError::Damaged { .. } => damaged,
+            DatabaseError::Unusable { reason, .. } => unusable(reason),
+            later @ DatabaseError::Later { .. } => later,
+        })?;
+        let copy = Connection::open(path).map_err(|error| explain(path, &error))?;
+        mark(&copy).map_err(|error| explain(path, &error))?;
+        verify(&copy, path)?;
+        copy.close().map_err(|(_, error)| explain(path, &error))?;
+        made.sync_all().map_err(|error| unusable(unwritable(&error)))
+    }
+
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn verify(&self) -> Result<(), DatabaseError> {
+        verify(&self.connection, &self.path)
+    }
+
+    /// The files that are open by now, as they are found at their places.
+    pub fn files(&self) -> Vec<(PathBuf, Option<(u64, u64)>)> {
+        let at = |end: &str| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(end);
+            let path = PathBuf::from(path);
+            let identity = identity(&path).ok().flatten();
+            (path, identity)
+        };
+        ["", "-wal", "-shm"].map(at).to_vec()
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    /// SQLite cannot.
+    pub fn close(self) -> Result<(), DatabaseError> {
+        let Self { connection, path } = self;
+        let config = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        config.map_err(|error| explain(&path, &error))?;
+        connection.close().map_err(|(_, error)| explain(&path, &error))
     }
 
     /// What an error of SQLite means for who runs this.
@@ -173,6 +250,11 @@ impl Database {
         let is_empty: bool = self.connection.query_row(empty, [], |row| row.get(0))?;
         if !is_empty && let Err(other) = self.look(form)? {
             return Ok(Err(other));
+        }
+        // A WAL that is gone says that something was lost: only `close` removes it.
+        if form.is_synced {
+            let config = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            self.connection.set_db_config(config, true)?;
         }
         // Readers do not hold up the writer so, and a commit is one write.
         self.connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -206,10 +288,35 @@ pub fn place(state: &Path, form: Form, end: &str) -> PathBuf {
     state.join(FOLDER).join(format!("{}{end}", form.name))
 }
 
-/// Where a damaged one goes.
-fn aside(state: &Path, form: Form, end: &str) -> PathBuf {
+/// What is added to the name of one that is moved out of the way. Nothing that was put aside before is written over.
+fn aside(state: &Path, form: Form, word: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    place(state, form, &format!(".damaged-{now}{end}"))
+    let is_free = |name: &String| !place(state, form, name).exists();
+    let mut names = (0..1000).map(|more| format!(".{word}-{}", now + more));
+    names.find(is_free).unwrap_or_else(|| format!(".{word}-{now}"))
+}
+
+/// What tells the file at a path from another one. None if there is none.
+///
+/// # Errors
+/// The file system does not answer that.
+pub fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match path.metadata() {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn verify(connection: &Connection, path: &Path) -> Result<(), DatabaseError> {
+    let damaged = |reason| DatabaseError::Damaged { path: path.to_owned(), reason };
+    let found = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+    let found: String = found.map_err(|error| explain(path, &error))?;
+    if found == "ok" { Ok(()) } else { Err(damaged(found)) }
 }
 
 fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {

@@ -29,8 +29,10 @@ use crate::registry::Registry;
 use crate::roster::targets::Targets;
 use crate::roster::{self, Machine};
 
+pub mod lost;
 pub mod machines;
 
+use lost::LostState;
 use machines::{Events, Give, Given, Order, Plan, Story};
 
 /// How the daemon is doing.
@@ -56,6 +58,10 @@ pub struct Status {
     pub not_kept: Option<String>,
     /// Where the id of a machine's boot came from a card that is not its own, a line each.
     pub alarms: Vec<String>,
+    /// The state folder.
+    pub state: String,
+    /// What was lost of the registry, unless the operator has accepted it.
+    pub lost: Option<LostState>,
     /// How many of what there are.
     pub counts: Counts,
     /// How many events of each kind there were since the start.
@@ -229,9 +235,23 @@ impl Operations {
             missing_images: self.missing_images(&config),
             not_kept: self.registry.trouble(),
             alarms: machines::alarms(&self.registry.machines()),
+            state: config.server.state.display().to_string(),
+            lost: LostState::of(&self.registry, &config),
             counts: self.counts(&config),
             events: events.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
         }
+    }
+
+    /// Accepts what was lost of the registry; what that was.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn accept_loss(&self) -> Result<Option<LostState>, String> {
+        let lost = LostState::of(&self.registry, &self.running_config());
+        if lost.is_some() {
+            self.registry.accept_loss()?;
+        }
+        Ok(lost)
     }
 
     fn config(&self, config: &Config) -> ConfigStatus {

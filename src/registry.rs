@@ -15,10 +15,11 @@ use ipnet::Ipv4Net;
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use self::loss::{Loss, Standing};
 use self::machines::{Entry, Id, Machines, Others};
 use self::queue::Change;
-use self::store::Store;
-use self::writer::Writer;
+use self::store::{Content, Store};
+use self::writer::{Shared, Writer};
 use crate::boot::boot_id::BootId;
 use crate::boot::event::Subject;
 use crate::boot::evidence::{Doubt, Neighbour, Sender, locate};
@@ -29,6 +30,7 @@ use crate::config::Config;
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
+pub mod loss;
 pub mod machines;
 mod queue;
 pub mod store;
@@ -59,6 +61,7 @@ pub struct Registry {
     remembered: Arc<Mutex<Remembered>>,
     journal: Arc<Journal>,
     kept: Kept,
+    standing: Arc<Standing>,
     closed: Arc<AtomicBool>,
     of: Of,
     nature: Nature,
@@ -180,38 +183,51 @@ impl Registry {
         Self { journal, ..Self::default() }
     }
 
-    /// One that is kept in a state folder. A damaged one is put aside. One that can be read and not written serves,
-    /// and what becomes of its machines is written as soon as that can be.
+    /// One that is kept in a state folder. A damaged one is put aside, and its verified copy is used. One that can be
+    /// read and not written serves, and what becomes of its machines is written as soon as that can be.
+    ///
+    /// A missing one, unless the marker permits a new one, and one that lacks changes count as lost, see
+    /// [`Self::is_state_lost`].
     ///
     /// # Errors
     /// There is one, and it cannot be read: who takes that for none has machines installed anew.
     pub fn open(state: &Path, journal: Arc<Journal>) -> Result<Self, DatabaseError> {
-        let opened = match Store::open(state) {
-            Err(error @ DatabaseError::Damaged { .. }) => begun_anew(state, &error),
-            opened => opened,
+        let is_missing = !Store::path(state).exists() && !loss::marker(state).exists();
+        let opened = if is_missing && Store::previous(state).exists() {
+            let what = format!("{} is missing", Store::path(state).display());
+            from_previous(state, what)
+        } else {
+            match Store::open(state) {
+                Err(error @ DatabaseError::Damaged { .. }) => begun_anew(state, &error),
+                opened => opened,
+            }
         };
-        let (store, machines) = match opened {
-            Ok((store, machines)) => (Ok(store), machines),
+        let (store, content) = match opened {
+            Ok((store, content)) => (Ok(store), content),
             Err(error @ DatabaseError::Later { .. }) => return Err(error),
             Err(error) => {
                 error!(
                     "registry: {error}; machines boot, but what becomes of them is kept only until the daemon ends, or until that can be written"
                 );
-                let machines = match Store::read(state) {
-                    Ok(machines) => machines,
-                    Err(DatabaseError::Damaged { .. }) => Machines::default(),
-                    Err(_) if !Store::path(state).exists() => Machines::default(),
-                    Err(error) => return Err(error),
-                };
-                (Err(error), machines)
+                (Err(error), read_only(state)?)
             }
         };
+        let Content { machines, loss } = content;
+        // Whoever has told of machines there has had a registry there.
+        let is_unused = journal.after(0, None, 1).is_empty();
+        let is_new_folder = |loss: Loss| is_unused && loss.is_new_folder;
+        let loss = loss.map(|loss| Loss { is_new_folder: is_new_folder(loss.clone()), ..loss });
+        let standing = Arc::new(Standing::new(loss));
         let under_way = machines.iter().filter(|entry| entry.state.is_under_way());
         let under_way = under_way.map(|entry| entry.id).collect();
         let remembered = Remembered { machines, under_way, ..Remembered::default() };
         let remembered = Arc::new(Mutex::new(remembered));
-        let told = (Arc::clone(&remembered), Arc::clone(&journal));
-        let kept = match Writer::start(store, state.to_owned(), told) {
+        let shared = Shared {
+            remembered: Arc::clone(&remembered),
+            journal: Arc::clone(&journal),
+            standing: Arc::clone(&standing),
+        };
+        let kept = match Writer::start(store, state.to_owned(), shared) {
             Ok(writer) => Kept::On(writer),
             Err(error) => {
                 let reason = format!("cannot start a thread: {error}");
@@ -219,7 +235,7 @@ impl Registry {
                 Kept::Not(reason.into())
             }
         };
-        Ok(Self { remembered, kept, ..Self::new(journal) })
+        Ok(Self { remembered, kept, standing, ..Self::new(journal) })
     }
 
     /// One without a file, which holds these machines, in a test's time.
@@ -489,6 +505,27 @@ impl Registry {
         }
     }
 
+    /// Whether machines may have been forgotten, or what became of them, and the operator has not accepted that.
+    pub fn is_state_lost(&self) -> bool {
+        self.standing.is_lost()
+    }
+
+    /// What was lost, unless the operator has accepted it.
+    pub fn loss(&self) -> Option<Loss> {
+        self.standing.loss()
+    }
+
+    /// Accepts what was lost, for good.
+    ///
+    /// # Errors
+    /// It cannot be written, and why.
+    pub fn accept_loss(&self) -> Result<(), String> {
+        match &self.kept {
+            Kept::On(writer) => writer.accept_loss(),
+            Kept::Not(reason) => Err(reason.to_string()),
+        }
+    }
+
     /// Looks for boots that have come no further, for ever.
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(LOOK);
@@ -578,14 +615,65 @@ impl Registry {
     }
 }
 
-/// Puts a damaged one aside, and begins a new one.
-fn begun_anew(state: &Path, error: &DatabaseError) -> Result<(Store, Machines), DatabaseError> {
+/// Puts a damaged one aside, and begins with its verified copy, or with nothing.
+fn begun_anew(state: &Path, error: &DatabaseError) -> Result<(Store, Content), DatabaseError> {
     let aside = Store::set_aside(state)?;
-    warn!(
-        "registry: {error}; it is put aside as {}, and what was remembered of machines is not known any more: one with `boot: once` is booted by the network again (`reveille disk` keeps it on its disk)",
-        aside.display()
-    );
-    Store::open(state)
+    let what = format!("{error}; it was put aside as {}", aside.display());
+    warn!("registry: {what}");
+    from_previous(state, what)
+}
+
+/// Begins with the verified copy, if there is one. What has happened since it was made is lost.
+fn from_previous(state: &Path, what: String) -> Result<(Store, Content), DatabaseError> {
+    // What is left of the missing file belongs to no other.
+    Store::move_aside(state, "lost")?;
+    let lost = match Store::read_previous(state) {
+        Ok(machines) => {
+            let lost = Loss::now(format!("{what}; {}", used_previous(state)));
+            Store::put(state, &machines, Some(&lost))?;
+            lost
+        }
+        Err(error) if Store::previous(state).exists() => {
+            Loss::now(format!("{what}; its copy cannot be used either: {error}"))
+        }
+        Err(_) => Loss::now(format!("{what}; there is no copy of it")),
+    };
+    let (mut store, content) = Store::open(state)?;
+    store.set_loss(Some(&lost))?;
+    Ok((store, Content { loss: Some(lost), ..content }))
+}
+
+fn used_previous(state: &Path) -> String {
+    let age = Store::age_of_previous(state).unwrap_or_default().as_secs();
+    let previous = Store::previous(state);
+    format!(
+        "its copy {} is used, which is {} min old: what machines did since then is missing",
+        previous.display(),
+        age / 60
+    )
+}
+
+/// What can be read while nothing can be written.
+fn read_only(state: &Path) -> Result<Content, DatabaseError> {
+    let what = match Store::inspect(state) {
+        Ok(content) => return Ok(content),
+        Err(error @ DatabaseError::Damaged { .. }) => error.to_string(),
+        Err(_) if !Store::path(state).exists() => {
+            if loss::marker(state).exists() {
+                return Ok(Content::default());
+            }
+            if !Store::previous(state).exists() {
+                return Ok(Content { loss: Some(Loss::of_all(state)), ..Content::default() });
+            }
+            format!("{} is missing", Store::path(state).display())
+        }
+        Err(error) => return Err(error),
+    };
+    let (machines, what) = match Store::read_previous(state) {
+        Ok(machines) => (machines, format!("{what}; {}", used_previous(state))),
+        Err(_) => (Machines::default(), format!("{what}; there is no copy of it")),
+    };
+    Ok(Content { machines, loss: Some(Loss::now(what)) })
 }
 
 impl Remembered {
@@ -811,6 +899,7 @@ mod tests {
 
     /// One with a machine that has an order, written and closed.
     fn written(folder: &Path) -> Subject {
+        loss::permit(folder).unwrap();
         let registry = Registry::open(folder, Arc::default()).unwrap();
         let mut event = leased(Mac::new([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 0, 0, 100));
         event.subject.name = Some("oden".into());
@@ -839,6 +928,8 @@ mod tests {
         let aside = std::fs::read_dir(folder.path().join("db")).unwrap().flatten();
         let names = aside.map(|entry| entry.file_name().into_string().unwrap());
         assert!(names.into_iter().any(|name| name.starts_with("registry.db.damaged-")));
+        let loss = registry.loss().unwrap();
+        assert!(loss.what.contains("balder"), "{loss:?}");
         registry.close();
         let again = Registry::open(folder.path(), Arc::default()).unwrap();
         assert_eq!(again.machines().len(), 1);

@@ -61,6 +61,7 @@ fn release(version: &str) -> Vec<u8> {
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.yaml"), "server: { state: state, nbps: [] }\n").unwrap();
+    fs::create_dir(folder.path().join("state")).unwrap();
     folder
 }
 
@@ -174,7 +175,8 @@ UEFI riscv64  none: `reveille nbps fetch`
             code: Some(0),
         }
     );
-    assert_eq!(below(folder.path().to_owned()), ["config.yaml"], "and nothing was made");
+    assert_eq!(below(folder.path().to_owned()), ["config.yaml", "state"], "and nothing was made");
+    assert_eq!(below(folder.path().join("state")), Vec::<String>::new());
 }
 
 #[test]
@@ -404,7 +406,7 @@ fn an_error_in_the_config_is_told_and_stops_only_what_it_hides() {
     ] {
         assert_eq!(
             reveille(folder.path(), arguments).stderr,
-            "reveille: config: gone.yaml does not tell where NBPs are: cannot read the config file gone.yaml: there is no such file\n"
+            "reveille: cannot read the config file gone.yaml: there is no such file\n"
         );
     }
 }
@@ -413,6 +415,7 @@ fn an_error_in_the_config_is_told_and_stops_only_what_it_hides() {
 fn a_folder_that_may_not_be_written_is_named() {
     let folder = folder();
     fs::write(folder.path().join("good.tar.gz"), release("2.0.0")).unwrap();
+    fs::remove_dir(folder.path().join("state")).unwrap();
     fs::write(folder.path().join("state"), "a file").unwrap();
     assert_eq!(
         refusal(folder.path(), &["good.tar.gz"]),
@@ -460,7 +463,15 @@ unknown: local
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("is in the config already, as machine balder"), "{again:?}");
 
-    let armed = reveille(folder.path(), &["boot", "balder", "--profile", "disk"]);
+    let order = ["boot", "balder", "--profile", "disk"];
+    let refused = reveille(folder.path(), &order);
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("`reveille state new"),
+        "{refused:?}"
+    );
+    assert_eq!(below(folder.path().join("state")), Vec::<String>::new());
+    assert_eq!(reveille(folder.path(), &["state", "new"]).code, Some(0));
+    let armed = reveille(folder.path(), &order);
     assert_eq!(armed.code, Some(0), "{armed:?}");
     assert!(armed.stderr.contains("no reveille runs; it is written down in "), "{armed:?}");
     let listed = reveille(folder.path(), &["machines", "--armed"]);
@@ -469,4 +480,64 @@ unknown: local
     let nobody = reveille(folder.path(), &["machine", "baldur"]);
     assert_eq!(nobody.code, Some(1));
     assert!(nobody.stderr.contains("did you mean `balder`?"), "{nobody:?}");
+}
+
+#[test]
+fn a_registry_is_permitted_backed_up_lost_restored_and_accepted_without_a_daemon() {
+    let folder = folder();
+    let config = "server: { state: state, nbps: [] }
+profiles: { disk: { script: local-disk, boot: once } }
+machines: { oden: { mac: '52:54:00:00:00:01', profile: disk } }
+";
+    fs::write(folder.path().join("config.yaml"), config).unwrap();
+    let run = |arguments: &[&str]| reveille(folder.path(), arguments);
+    let is_armed = || run(&["machines", "--armed"]).stdout.contains("oden");
+    fs::remove_dir(folder.path().join("state")).unwrap();
+
+    for arguments in [&["backup", "b.db"][..], &["arm", "oden"], &["pull"], &["nbps", "fetch", "x"]]
+    {
+        let said = run(arguments);
+        let looked = said.stderr.contains("no reveille runs with the state folder …/state (");
+        assert!(said.code == Some(1) && looked, "{arguments:?}: {said:?}");
+    }
+    assert_eq!(below(folder.path().to_owned()), ["config.yaml"], "nothing was made");
+    let shown = run(&["state"]);
+    assert_eq!(shown.code, Some(1), "{shown:?}");
+    assert!(
+        shown
+            .stdout
+            .contains("lost          …/state held neither a registry nor the marker of a new one"),
+        "{shown:?}"
+    );
+    let accepted = run(&["state", "accept"]);
+    assert!(accepted.stderr.contains("`reveille state new` permits a new one"), "{accepted:?}");
+
+    let permitted = run(&["state", "new"]);
+    assert_eq!(permitted.stdout, "the next start begins a new registry in …/state\n");
+    assert_eq!(below(folder.path().join("state")), ["new"]);
+    assert_eq!(run(&["state"]).code, Some(0));
+    assert_eq!(run(&["arm", "oden"]).code, Some(0));
+    assert!(is_armed() && !folder.path().join("state/new").exists());
+    let again = run(&["state", "new"]);
+    assert!(again.code == Some(1) && again.stderr.contains("registry.db exists"), "{again:?}");
+
+    let backed = run(&["backup", "b.db"]);
+    assert_eq!(backed.stdout, "saved 1 machine of …/state to b.db\n", "{backed:?}");
+    let db = folder.path().join("state/db");
+    fs::remove_file(db.join("registry.db")).unwrap();
+    fs::remove_file(db.join("registry.db.previous")).unwrap();
+    assert_eq!(run(&["state"]).code, Some(1));
+    let restored = run(&["restore", "b.db"]);
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    assert!(is_armed());
+    assert_eq!(run(&["state"]).code, Some(0));
+
+    // A copy that was put there by hand lacks what came later.
+    fs::copy(folder.path().join("b.db"), db.join("registry.db")).unwrap();
+    let shown = run(&["state"]);
+    assert!(shown.code == Some(1) && shown.stdout.contains("write-ahead log"), "{shown:?}");
+    assert_eq!(run(&["state", "accept"]).code, Some(0));
+    assert_eq!(run(&["state"]).code, Some(0));
+    assert_eq!(run(&["state", "accept"]).stdout, "nothing is lost\n");
+    assert!(is_armed());
 }

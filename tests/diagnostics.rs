@@ -58,10 +58,16 @@ fn checked(folder: &Path) -> String {
 
 fn check(folder: &Path, arguments: &[&str]) -> (String, String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
-    for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY"] {
+    for name in ["REVEILLE_CONFIG", "CREDENTIALS_DIRECTORY"] {
         command.env_remove(name);
     }
-    let output = command.current_dir(folder).arg("check").args(arguments).output().unwrap();
+    let output = command
+        .current_dir(folder)
+        .env("STATE_DIRECTORY", folder.join("state"))
+        .arg("check")
+        .args(arguments)
+        .output()
+        .unwrap();
     let text =
         |bytes| String::from_utf8(bytes).unwrap().replace(folder.to_str().unwrap(), "{here}");
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())

@@ -35,7 +35,7 @@ struct Said {
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
-    command.env_remove("REVEILLE_CONFIG").env_remove("STATE_DIRECTORY");
+    command.env_remove("REVEILLE_CONFIG").env("STATE_DIRECTORY", folder.join("state"));
     command.current_dir(folder).args(arguments);
     command
 }
@@ -126,7 +126,7 @@ fn with_flags_it_asks_nothing_and_the_token_has_a_file_of_its_own() {
     assert_eq!(fs::read_to_string(&token).unwrap(), format!("{TOKEN}\n"));
     assert_eq!((mode(&token), mode(&folder.join("secrets"))), (0o600, 0o700));
     assert_eq!(names(&folder.join("secrets")), ["lab.token"]);
-    assert_eq!(names(folder), ["args", "config.yaml", "initrd", "linux", "secrets"]);
+    assert_eq!(names(folder), ["args", "config.yaml", "initrd", "linux", "secrets", "state"]);
 
     let config = fs::read_to_string(folder.join("config.yaml")).unwrap();
     assert!(!config.contains("hush"), "{config}");
@@ -174,6 +174,27 @@ fn what_is_there_stays_unless_force_says_otherwise() {
         said.stderr, "note: etc/secrets has mode 0755: `chmod 700 etc/secrets`\n",
         "the folder is the operator's"
     );
+}
+
+#[test]
+fn permits_the_first_registry_and_a_config_that_is_replaced_keeps_its_own() {
+    let folder = folder();
+    let folder = folder.path();
+    let init = ["init", "--interface", "lo", "--force"];
+    assert_eq!(reveille(folder, &init, "").code, Some(0));
+    let state = || {
+        let config = fs::read_to_string(folder.join("config.yaml")).unwrap();
+        config.lines().find(|line| line.starts_with("  state: ")).unwrap().to_owned()
+    };
+    assert!(state().starts_with("  state: ./state "), "{}", state());
+    assert_eq!(names(&folder.join("state")), ["new"]);
+
+    fs::create_dir_all(folder.join("kept/db")).unwrap();
+    fs::write(folder.join("kept/db/registry.db"), "").unwrap();
+    fs::write(folder.join("config.yaml"), "server: { state: ./kept }\n").unwrap();
+    assert_eq!(reveille(folder, &init, "").code, Some(0));
+    assert!(state().contains(&format!("{} ", folder.join("kept").display())), "{}", state());
+    assert_eq!(names(&folder.join("kept")), ["db"], "it has a registry");
 }
 
 #[test]
@@ -376,7 +397,7 @@ fn who_breaks_off_leaves_nothing_and_has_the_echo_again() {
     assert!(!shown.contains("?"), "it asks nothing\n{shown}");
     assert_eq!(
         (code, names(folder)),
-        (Some(0), vec!["config.yaml".to_owned(), "secrets".to_owned()])
+        (Some(0), ["config.yaml", "secrets", "state"].map(str::to_owned).to_vec())
     );
 }
 

@@ -67,10 +67,12 @@ fn folder(config: &str) -> TempDir {
 
 fn render(folder: &Path, arguments: &[&str]) -> (String, String, Option<i32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
-    for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY"] {
-        command.env_remove(name);
-    }
-    command.current_dir(folder).args(["render", "--server", "192.168.1.2"]).args(arguments);
+    command.env_remove("REVEILLE_CONFIG");
+    command
+        .current_dir(folder)
+        .env("STATE_DIRECTORY", folder.join("state"))
+        .args(["render", "--server", "192.168.1.2"])
+        .args(arguments);
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| {
         String::from_utf8(bytes).unwrap().replace(folder.to_str().unwrap(), "{here}")

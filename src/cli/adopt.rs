@@ -39,7 +39,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { machine: who, name, profile, print: is_printed, file } = arguments;
-    let source = Source::find(file.config);
+    let source = Source::find(file.config)?;
     let machine = seen(&source, &who)?;
     let mac = match (&machine, who.parse::<Mac>()) {
         (Some(machine), _) => {

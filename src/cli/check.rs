@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 
 /// Reads the config with all that it names, as the daemon would, and tells everything that is wrong.
 pub(super) fn run(Arguments { path, all, json, file }: Arguments) -> Result<ExitCode> {
-    let source = Source::find(path.or(file.config));
+    let source = path.or(file.config).map_or_else(Source::usual, Source::File);
     let (problems, config) = match source.load() {
         Ok(mut config) => (std::mem::take(&mut config.problems), Some(config)),
         Err(LoadError::Invalid(problems)) => (problems, None),

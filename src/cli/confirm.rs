@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ConfigFile;
 use super::output::print;
-use super::running::ask_running;
+use super::running::{ask_running, none_runs};
 use crate::boot::Mac;
 use crate::config::load::Source;
 use crate::control::Request;
@@ -23,10 +23,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(Arguments { machine, card, file }: Arguments) -> Result<ExitCode> {
-    let source = Source::find(file.config);
+    let source = Source::find(file.config)?;
     let request = Request::Confirm { machine, card };
     let Some((done, _)) = ask_running::<String>(&source, &request)? else {
-        bail!("no reveille runs, which would remember it; start it with `reveille serve`");
+        bail!("{}", none_runs(&source));
     };
     print(&format!("{done}\n"))?;
     Ok(ExitCode::SUCCESS)

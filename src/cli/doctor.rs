@@ -15,7 +15,7 @@ use crate::interfaces::{self, Interface};
 
 /// Asks each LAN where machines boot who answers them there, and says what to change.
 pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {
-    let source = Source::find(config);
+    let source = Source::find(config)?;
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let served = interfaces::look(&config.server).map_err(|reason| anyhow!(reason))?;
     for reason in served.missing() {

@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { machine, follow, lines, json, file } = arguments;
-    let source = Source::find(file.config);
+    let source = Source::find(file.config)?;
     let mut request = Request::Events { after: 0, who: machine.clone(), most: lines, wait: false };
     let asked = ask_running::<Events>(&source, &request)?;
     let Some((Events { mut last, events }, _)) = asked else {

@@ -44,7 +44,7 @@ struct Prune {
 
 /// Lists them, or removes what nobody needs. The running daemon is asked; where none runs, the disk.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let source = Source::find(arguments.file.config);
+    let source = Source::find(arguments.file.config)?;
     match arguments.command {
         None => list(&source, arguments.json),
         Some(ImagesCommand::Prune(Prune { dry_run })) => prune(&source, dry_run, arguments.json),

@@ -16,6 +16,8 @@ use crate::config::load::Source;
 use crate::config::resolve::within;
 use crate::files::{open, readable};
 use crate::interfaces::{self, Choice};
+use crate::registry::loss;
+use crate::registry::store::Store;
 
 mod ask;
 mod plan;
@@ -123,6 +125,7 @@ fn planned(arguments: Arguments, choice: &Choice, terminal: Option<Terminal>) ->
         (Some(_) | None, _) => None,
     };
     Ok(Plan {
+        state: state_key(&arguments.output)?,
         files,
         extensions,
         config: arguments.output,
@@ -132,6 +135,38 @@ fn planned(arguments: Arguments, choice: &Choice, terminal: Option<Terminal>) ->
         system,
         machines,
     })
+}
+
+/// The state folder as the config names it. A config that is replaced keeps its registry: machines that are installed
+/// would not be known in another one.
+fn state_key(config: &Path) -> Result<String> {
+    let path = std::path::absolute(config)?;
+    let beside = path.with_file_name("state");
+    if path.exists() {
+        let state = Source::File(path.clone()).places().chosen.folder;
+        if state != beside && Store::path(&state).exists() {
+            let text =
+                state.to_str().with_context(|| format!("{} is not UTF-8", state.display()))?;
+            return Ok(text.to_owned());
+        }
+        if Store::path(&beside).exists() {
+            return Ok("./state".to_owned());
+        }
+    }
+    // What changes by itself has no place in /etc.
+    let is_of_host = path.starts_with("/etc");
+    Ok(if is_of_host { "/var/lib/reveille" } else { "./state" }.to_owned())
+}
+
+/// Permits the first registry of this config, and says so if that fails.
+fn permit_registry(state: &Path) {
+    let is_used = [Store::path(state), Store::previous(state)].iter().any(|path| path.exists());
+    if !is_used && let Err(error) = loss::permit(state) {
+        tell(format_args!(
+            "note: cannot write {}: {error}; before the first start type `reveille state new` as the user who runs the daemon",
+            loss::marker(state).display()
+        ));
+    }
 }
 
 /// The interface that machines boot on, and the subnets of this host there.
@@ -327,6 +362,7 @@ fn report(plan: &Plan) -> Result<()> {
         !["images.", "server.nbps"].iter().any(|key| problem.key.starts_with(key))
     };
     let config = Source::File(plan.config.clone()).load()?;
+    permit_registry(&config.server.state);
     for problem in config.problems.iter().filter(told) {
         tell(format_args!("config: {problem}"));
     }

@@ -54,7 +54,7 @@ pub(super) struct One {
 }
 
 pub(super) fn list(arguments: List) -> Result<ExitCode> {
-    let source = Source::find(arguments.file.config.clone());
+    let source = Source::find(arguments.file.config.clone())?;
     let asked = ask_running::<Vec<Machine>>(&source, &Request::Machines {})?;
     let mut all = match asked {
         Some((machines, _)) => machines,
@@ -83,7 +83,7 @@ impl List {
 }
 
 pub(super) fn one(arguments: One) -> Result<ExitCode> {
-    let source = Source::find(arguments.file.config);
+    let source = Source::find(arguments.file.config)?;
     let who = arguments.machine;
     let asked = ask_running::<Story>(&source, &Request::Machine { who: who.clone() })?;
     let (mut story, _): (Story, Value) = match asked {

@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::ConfigFile;
 use super::output::{columns, print, tell};
+use super::running::{own_state, state_of_daemon};
 use crate::boot::Arch;
 use crate::boot::nbp::{Nbp, Nbps};
-use crate::config::load::{Inventory, Source};
+use crate::config::load::{Inventory, Source, own_nbps};
 use crate::config::{Problem, Severity};
 use crate::nbps::fetch::{NEWEST, Origin, Progress, fetch};
 use crate::nbps::{archive, facts, store};
@@ -66,7 +67,7 @@ struct FetchArguments {
 
 /// Runs the command. What it found goes to standard output, what is wrong to standard error.
 pub(super) fn run(arguments: Arguments) -> Result<()> {
-    let source = Source::find(arguments.file.config);
+    let source = Source::find(arguments.file.config)?;
     match arguments.command {
         None => {
             let inventory = inventory(&source)?;
@@ -83,6 +84,10 @@ fn run_fetch(source: &Source, arguments: FetchArguments) -> Result<()> {
     let FetchArguments { origin, sha256 } = arguments;
     let before = inventory(source)?;
     tell_of(&before, Severity::Error);
+    let own = match state_of_daemon(&source.places())? {
+        Some(state) => own_nbps(&state),
+        None => own_nbps(&own_state(source, Path::exists)?),
+    };
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -98,7 +103,7 @@ fn run_fetch(source: &Source, arguments: FetchArguments) -> Result<()> {
 
     let unpacked =
         archive::unpack(&content).with_context(|| format!("cannot use {origin} ({size})"))?;
-    let folder = store::replace(&before.own(), &unpacked.nbps)?;
+    let folder = store::replace(&own, &unpacked.nbps)?;
     let (kept, left_out) = (unpacked.nbps.len(), unpacked.left_out);
     tell(format_args!("NBPs in {}: {kept}; left out of the archive: {left_out}", folder.display()));
 

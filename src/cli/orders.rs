@@ -1,5 +1,6 @@
 //! `reveille arm`, `disarm`, `boot` and `disk`
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use clap::Args;
 use super::ConfigFile;
 use super::consent::{Asked, has_terminal, listed};
 use super::output::{print, tell};
-use super::running::{Remembered, ask_running, read_remembered};
+use super::running::{Remembered, ask_running, claim, own_state, read_remembered};
 use crate::config::load::Source;
-use crate::control::{self, Claim, Request};
+use crate::control::Request;
 use crate::journal::Journal;
 use crate::operations::machines::{self, Give, Given, Order, Plan};
-use crate::registry::Registry;
+use crate::registry::store::Store;
+use crate::registry::{Registry, loss};
 use crate::roster::What;
 use crate::roster::targets::Targets;
 
@@ -84,7 +86,7 @@ pub(super) fn disk(Disk { machines }: Disk) -> Result<ExitCode> {
 
 impl Machines {
     fn give(self, order: Order) -> Result<ExitCode> {
-        let source = Source::find(self.file.config);
+        let source = Source::find(self.file.config)?;
         let targets = Targets { names: self.machines, all: self.all };
         let is_one_by_name = targets.is_one_by_name();
         let asked = Asked { has_terminal: has_terminal(), is_one_by_name };
@@ -122,13 +124,14 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     if let Some((given, _)) = ask_running(source, &request)? {
         return Ok(given);
     }
+    let is_usable = |state: &Path| {
+        let files = [Store::path(state), Store::previous(state), loss::marker(state)];
+        files.iter().any(|file| file.exists())
+    };
+    let state = &own_state(source, is_usable)?;
     // A damaged registry is the daemon's to put aside, and to tell of.
     let Remembered { config, .. } = read_remembered(source)?;
-    let state = &config.server.state;
-    let _claim = Claim::take(state).map_err(|_| {
-        let socket = state.join(control::NAME);
-        anyhow!("a reveille runs, and does not answer at {}; restart it", socket.display())
-    })?;
+    let _claim = claim(state)?;
     let journal = Arc::new(Journal::open(state));
     let registry = Registry::open(state, Arc::clone(&journal))?;
     let given = machines::order(&config, &registry, &give);

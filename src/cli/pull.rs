@@ -2,6 +2,7 @@
 
 mod bars;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use clap::Args;
 use self::bars::Bars;
 use super::ConfigFile;
 use super::output::{print, tell};
-use super::running::ask_running;
+use super::running::{ask_running, own_state};
 use crate::config::Config;
 use crate::config::load::Source;
 use crate::control::Request;
@@ -41,7 +42,7 @@ pub(super) struct Arguments {
 /// Has images fetched: by the running daemon, or where none runs by itself. Exit code 1 where one is not to
 /// be had.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let source = Source::find(arguments.file.config);
+    let source = Source::find(arguments.file.config)?;
     let Arguments { images, update, .. } = arguments;
     let request = Request::Pull { images: images.clone(), update };
     let is_well = match ask_running::<Jobs>(&source, &request)? {
@@ -50,6 +51,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
             let ask = if update { Ask::Newest } else { Ask::Missing };
             let config =
                 source.load().with_context(|| format!("config: {source} cannot be used"))?;
+            own_state(&source, Path::exists)?;
             fetch(&config, &images, ask)?
         }
     };

@@ -71,7 +71,7 @@ enum Bits {
 
 /// Prints what a machine gets, and why. Exit code 1 where it gets no script.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let source = Source::find(arguments.config.config.clone());
+    let source = Source::find(arguments.config.config.clone())?;
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let machine = machine(&arguments, &config)?;
     let local = match arguments.server {

@@ -1,35 +1,107 @@
 //! The running daemon, where there is one.
 
-use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::output::tell;
 use crate::config::Config;
 use crate::config::load::Source;
-use crate::control::{AskError, Request, ask};
+use crate::config::places::{Places, word};
+use crate::control::{self, AskError, Claim, Request, ask, is_live};
 use crate::database::DatabaseError;
 use crate::journal;
 use crate::journal::ring::Ring;
 use crate::registry::machines::Entry;
 use crate::registry::store::Store;
 
-/// Asks the daemon of this config. None where there is none.
+/// Asks the daemon of this config. None if there is none.
 ///
 /// # Errors
-/// There is one, and it does not answer, or refuses.
+/// There is one, and it does not answer, or refuses. There are two.
 pub(super) fn ask_running<T: DeserializeOwned>(
     source: &Source,
     request: &Request,
 ) -> Result<Option<(T, Value)>> {
-    for folder in source.state_folders() {
-        match ask(&folder, request) {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(AskError::Nobody(_)) => {}
-            Err(error) => bail!(error),
+    let Some(folder) = state_of_daemon(&source.places())? else { return Ok(None) };
+    match ask(&folder, request) {
+        Ok(answer) => Ok(Some(answer)),
+        // It has stopped in the meantime.
+        Err(AskError::Nobody(_)) => Ok(None),
+        Err(error) => bail!(error),
+    }
+}
+
+/// The state folder of the running daemon. None if none of the places has a live control socket.
+///
+/// # Errors
+/// Two daemons run. A place cannot be asked, and no other has a daemon.
+pub(super) fn state_of_daemon(places: &Places) -> Result<Option<PathBuf>> {
+    let mut live: Vec<&Path> = Vec::new();
+    let mut closed = None;
+    for place in places.all() {
+        match is_live(&place.folder) {
+            Ok(true) => live.push(&place.folder),
+            Ok(false) => {}
+            Err(error) => closed = closed.or(Some(error)),
         }
     }
-    Ok(None)
+    match (live.as_slice(), closed) {
+        ([folder], _) => Ok(Some((*folder).to_owned())),
+        ([], None) => Ok(None),
+        ([], Some(error)) => Err(error).context("a reveille may run there"),
+        (several, _) => {
+            let folders: Vec<String> =
+                several.iter().map(|folder| word(&folder.display().to_string())).collect();
+            bail!(
+                "{} daemons run, with the state folders {}: name the one that is meant, as `STATE_DIRECTORY={} reveille …`, or in `server.state` of its config",
+                several.len(),
+                folders.join(" and "),
+                folders[0]
+            )
+        }
+    }
+}
+
+/// That no daemon runs, and which places were tried.
+pub(super) fn none_runs(source: &Source) -> String {
+    format!(
+        "no reveille runs with the state folder {}; start it with `reveille serve{}`, or name the config that it was started with by --config",
+        source.places().listed(),
+        source.arguments()
+    )
+}
+
+/// The state folder that a command may write to if no daemon runs: it exists already.
+///
+/// # Errors
+/// It does not, or which one it is cannot be known.
+pub(super) fn own_state(source: &Source, is_usable: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    let places = source.places();
+    if let Some(conflict) = places.conflict {
+        bail!("{conflict}");
+    }
+    if !is_usable(&places.chosen.folder) {
+        bail!(
+            "{}; without a daemon nothing is written to a state folder that is not in use yet: `reveille state new{}` begins one",
+            none_runs(source),
+            source.arguments()
+        );
+    }
+    Ok(places.chosen.folder)
+}
+
+/// That this command alone uses a state folder.
+///
+/// # Errors
+/// A daemon uses it.
+pub(super) fn claim(state: &Path) -> Result<Claim> {
+    Claim::take(state).map_err(|_| {
+        let socket = state.join(control::NAME);
+        anyhow!("a reveille runs, and does not answer at {}; restart it", socket.display())
+    })
 }
 
 /// What the last daemon of this config left behind.

@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 
 /// Prints the schematic of an image, and its id. Nothing is asked: it is computed here.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let source = Source::find(arguments.file.config);
+    let source = Source::find(arguments.file.config)?;
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let name = &arguments.image;
     let images = &config.catalog.images;

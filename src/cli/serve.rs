@@ -13,6 +13,7 @@ use crate::log::Log;
 
 /// Runs the daemon in the foreground, its log on standard error.
 pub(super) fn run(config: Option<PathBuf>) -> Result<()> {
+    let source = Source::find(config)?;
     let asked = std::env::var("REVEILLE_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&asked).with_context(|| {
         format!("REVEILLE_LOG is `{asked}`; it takes error, warn, info, debug or trace")
@@ -31,7 +32,7 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(daemon::serve(Source::find(config)));
+    let ended = runtime.block_on(daemon::serve(source));
     // A read that hangs (a dead NFS server) must not keep the daemon from its end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended

@@ -121,10 +121,8 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
 
 /// The interface to ask on.
 fn interface(arguments: &Arguments) -> Result<Interface> {
-    let source = match &arguments.interface {
-        Some(_) => Source::Defaults,
-        None => Source::find(arguments.file.config.clone()),
-    };
+    let source = Source::find(arguments.file.config.clone())?;
+    let source = if arguments.interface.is_some() { Source::Defaults } else { source };
     let config = source.load().with_context(|| {
         format!(
             "config: {source} cannot be used to find the interface; `--interface NAME` needs none"

@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::ConfigFile;
 use super::output::{print, tell};
-use super::running::ask_running;
+use super::running::{ask_running, none_runs};
 use crate::config::load::Source;
 use crate::config::problem::{MOST_TOLD, more_told};
 use crate::control::Request;
+use crate::operations::lost::Effect;
 use crate::operations::{ConfigStatus, Listener, Reloaded, ServedInterface, Status};
 
 /// The exit code where no daemon runs.
@@ -32,13 +33,14 @@ pub(super) struct Arguments {
 
 /// Prints how the daemon is doing.
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
-    let source = Source::find(arguments.file.config);
+    let source = Source::find(arguments.file.config)?;
     let Some((status, value)) = asked::<Status>(&source, Request::Status {})? else {
         return Ok(ExitCode::from(NO_DAEMON));
     };
     let text = if arguments.json { format!("{value:#}\n") } else { told(&status, now()) };
     print(&text)?;
-    Ok(code(serves(&status.config)))
+    let holds = status.lost.as_ref().is_some_and(|lost| lost.effect == Effect::Hold);
+    Ok(code(serves(&status.config) && !holds))
 }
 
 /// Whether the config serves as it is now, all of it.
@@ -49,7 +51,7 @@ fn serves(config: &ConfigStatus) -> bool {
 
 /// Has the config read again.
 pub(super) fn reload(config: Option<PathBuf>) -> Result<ExitCode> {
-    let Some((reloaded, _)) = asked::<Reloaded>(&Source::find(config), Request::Reload {})? else {
+    let Some((reloaded, _)) = asked::<Reloaded>(&Source::find(config)?, Request::Reload {})? else {
         return Ok(ExitCode::from(NO_DAEMON));
     };
     let Reloaded { generation, changes, at_next_start, outdated, refused } = reloaded;
@@ -83,16 +85,7 @@ fn asked<T: DeserializeOwned>(source: &Source, request: Request) -> Result<Optio
     if let Some(answer) = ask_running(source, &request)? {
         return Ok(Some(answer));
     }
-    let folders = source.state_folders();
-    let named: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    let with = match source {
-        Source::File(path) => format!(" --config {}", path.display()),
-        Source::Defaults => String::new(),
-    };
-    tell(format_args!(
-        "reveille: no reveille runs with the state folder {}; start it with `reveille serve{with}`, or name the config that it was started with by --config",
-        named.join(" or ")
-    ));
+    tell(format_args!("reveille: {}", none_runs(source)));
     Ok(None)
 }
 
@@ -134,6 +127,10 @@ fn told(status: &Status, now: u64) -> String {
     }
     if !status.alarms.is_empty() {
         rows.push(("alarms", status.alarms.join("\n")));
+    }
+    rows.push(("state", status.state.clone()));
+    if let Some(lost) = &status.lost {
+        rows.push(("lost", lost.line("")));
     }
     rows.push(("sends", counted(counts.tftp_transfers, "file") + " over TFTP"));
     let events = joined(events.iter().map(|(kind, count)| format!("{kind} {count}")));
@@ -216,7 +213,7 @@ fn joined(words: impl Iterator<Item = String>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("{count} {what}") } else { format!("{count} {what}s") }
 }
 
@@ -270,6 +267,8 @@ mod tests {
             missing_images: vec!["talos: 43 % of 99 MiB are here".into()],
             not_kept: Some("state/registry.db: the disk is full".into()),
             alarms: Vec::new(),
+            state: "/var/lib/reveille".into(),
+            lost: None,
             counts: Counts {
                 machines: 16,
                 groups: 2,
@@ -295,6 +294,7 @@ boots on      eth0 (192.168.1.2)
 knows         16 machines, 2 groups, 1 profile, 2 images, 4 NBPs
 waits for     talos: 43 % of 99 MiB are here
 not kept      what is remembered of machines holds until this daemon ends: state/registry.db: the disk is full
+state         /var/lib/reveille
 sends         0 files over TFTP
 since then    offered 12, refused 1
 "

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::file::{File, SecretSource};
 use super::followed::{Followed, Kind, is_script};
+use super::places::{self, Places, Said};
 use super::problem::Problems;
 use super::problem::{self, Problem, Severity};
-use super::resolve::{
-    DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, state_folder, within,
-};
+use super::resolve::{DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, within};
 use crate::boot::nbp::Nbps;
 use crate::files::{open, read_text, readable, reason};
 use crate::images::store::Store;
@@ -39,22 +38,13 @@ pub struct Inventory {
     pub problems: Vec<Problem>,
 }
 
-impl Inventory {
-    /// The folder of NBPs that reveille and its operator keep.
-    pub fn own(&self) -> PathBuf {
-        own_nbps(&self.state)
-    }
-}
-
-fn own_nbps(state: &Path) -> PathBuf {
+/// The folder of NBPs that reveille and its operator keep.
+pub fn own_nbps(state: &Path) -> PathBuf {
     state.join("nbps")
 }
 
 /// Where a config is looked for that nobody has named.
 const USUAL: [&str; 2] = ["./config.yaml", "/etc/reveille/config.yaml"];
-
-/// What systemd makes of `StateDirectory=reveille`.
-const STATE_OF_A_SERVICE: &str = "/var/lib/reveille";
 
 /// Why a config is not taken up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,10 +65,33 @@ pub enum LoadError {
 impl Source {
     /// The file that was asked for by `--config` or `$REVEILLE_CONFIG`, else `./config.yaml`, else
     /// `/etc/reveille/config.yaml`, else the defaults.
-    pub fn find(asked: Option<PathBuf>) -> Self {
-        let there =
-            || USUAL.into_iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok());
-        asked.or_else(there).map_or(Self::Defaults, Self::File)
+    ///
+    /// # Errors
+    /// The file that was asked for does not exist.
+    pub fn find(asked: Option<PathBuf>) -> Result<Self, LoadError> {
+        let Some(path) = asked else { return Ok(Self::usual()) };
+        match path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(LoadError::Unreadable { reason: reason(&error), path })
+            }
+            // Why it cannot be read is for whoever reads it.
+            Ok(_) | Err(_) => Ok(Self::File(path)),
+        }
+    }
+
+    /// What names it on the command line, with a blank before it.
+    pub fn arguments(&self) -> String {
+        match self {
+            Self::File(path) => format!(" --config {}", places::word(&path.display().to_string())),
+            Self::Defaults => String::new(),
+        }
+    }
+
+    /// The first file of the usual places that exists, else the defaults.
+    pub fn usual() -> Self {
+        let mut usual = USUAL.into_iter().map(PathBuf::from);
+        let found = usual.find(|path| path.symlink_metadata().is_ok());
+        found.map_or(Self::Defaults, Self::File)
     }
 
     /// Reads it, with everything that it names.
@@ -105,29 +118,40 @@ impl Source {
             Ok(read) => read,
             Err(error) => return (Err(error), followed),
         };
-        follow(&file, &base, &mut followed);
-        let found = survey(&file, &base);
+        let state = self.chosen(&file, &base);
+        follow(&file, &base, &state, &mut followed);
+        let found = survey(&file, &base, state);
         (resolve(file, found, problems).map_err(LoadError::Invalid), followed)
     }
 
-    /// Where the state folder may be, the likeliest first: also where the file has errors.
-    pub fn state_folders(&self) -> Vec<PathBuf> {
-        let mut folders = Vec::new();
+    /// Where the state folder is, and where else a daemon may have its own: also if the file has errors.
+    pub fn places(&self) -> Places {
         if let Ok((file, base, problems)) = self.read() {
-            if file.server.state.is_some() {
-                return vec![state_folder(&file, &base, Path::new(""))];
-            }
-            // What is no YAML may still say it.
             let is_yaml = problems.sorted().iter().all(|problem| !problem.key.is_empty());
-            if let Self::File(path) = self
-                && !is_yaml
-                && let Ok(text) = read_text(path)
-            {
-                folders.extend(mentioned_states(&text).map(|state| within(&base, state)));
+            if is_yaml || file.server.state.is_some() {
+                return places::find(&self.said(&file, &base));
             }
         }
-        folders.extend([default_state(), PathBuf::from(STATE_OF_A_SERVICE)]);
-        folders
+        let Self::File(path) = self else { return places::find(&Said::default()) };
+        let Ok(base) = base(path) else { return places::find(&Said::default()) };
+        // What is no YAML may still mention it.
+        let text = read_text(path).unwrap_or_default();
+        let mentioned = mentioned_states(&text).map(|state| within(&base, state)).collect();
+        places::find(&Said { base: Some(base), named: None, mentioned })
+    }
+
+    fn said(&self, file: &File, base: &Path) -> Said {
+        let base_of_file = match self {
+            Self::File(_) => Some(base.to_owned()),
+            Self::Defaults => None,
+        };
+        let named = file.server.state.as_ref().map(|at| within(base, &at.value));
+        Said { base: base_of_file, named, mentioned: Vec::new() }
+    }
+
+    /// The state folder.
+    fn chosen(&self, file: &File, base: &Path) -> PathBuf {
+        places::find(&self.said(file, base)).chosen.folder
     }
 
     /// Which NBPs there are, as far as the config tells: an error in it spoils only what it hides.
@@ -136,7 +160,7 @@ impl Source {
     /// The file cannot be read, or does not tell where NBPs are.
     pub fn inventory(&self) -> Result<Inventory, LoadError> {
         let (file, base, problems) = self.read()?;
-        let found = survey(&file, &base);
+        let found = survey(&file, &base, self.chosen(&file, &base));
         let (state, nbps) = (found.state.clone(), found.nbps.clone());
         let problems = match resolve(file, found, problems) {
             Ok(config) => config.problems,
@@ -162,11 +186,16 @@ impl Source {
         let Some(file) = File::parse(&text, &mut problems) else {
             return Err(LoadError::Invalid(problems.sorted()));
         };
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        let base = std::path::absolute(folder.unwrap_or(Path::new(".")));
+        let base = base(&path);
         let base = base.map_err(|error| LoadError::Unreadable { path, reason: reason(&error) })?;
         Ok((file, base, problems))
     }
+}
+
+/// The folder that relative paths of a config start at.
+fn base(path: &Path) -> io::Result<PathBuf> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    std::path::absolute(folder.unwrap_or(Path::new(".")))
 }
 
 /// Whether it may be an error in what says where NBPs are, or in what cannot be read at all.
@@ -203,7 +232,7 @@ fn mentioned_states(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Follows everything that the file names. What is read by [`survey`] stands here.
-fn follow(file: &File, base: &Path, followed: &mut Followed) {
+fn follow(file: &File, base: &Path, state: &Path, followed: &mut Followed) {
     for name in file.image_files() {
         followed.add(within(base, name), Kind::Image);
     }
@@ -216,15 +245,13 @@ fn follow(file: &File, base: &Path, followed: &mut Followed) {
         followed.add(within(base, name), Kind::Text);
     }
     followed.add(script_folder(file, base), Kind::Scripts);
-    let state = state_folder(file, base, &default_state());
-    for (folder, _) in nbp_folders(file, base, &state) {
+    for (folder, _) in nbp_folders(file, base, state) {
         followed.add(folder, Kind::Nbps);
     }
 }
 
 /// Reads everything that the file names.
-fn survey(file: &File, base: &Path) -> Surroundings {
-    let state = state_folder(file, base, &default_state());
+fn survey(file: &File, base: &Path, state: PathBuf) -> Surroundings {
     let mut unreadable = BTreeMap::new();
     for path in file.image_files().chain(file.ca_files()).map(|name| within(base, name)) {
         if let Err(reason) = readable(&path) {
@@ -290,11 +317,6 @@ fn nbp_folders(file: &File, base: &Path, state: &Path) -> Vec<(PathBuf, nbps::Ab
             .extend(DEFAULT_NBPS.iter().map(|path| (PathBuf::from(path), nbps::Absence::IsFine))),
     }
     folders
-}
-
-/// `$STATE_DIRECTORY` where systemd made one, else `./state`.
-fn default_state() -> PathBuf {
-    std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("./state"), PathBuf::from)
 }
 
 fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String>>> {

@@ -102,7 +102,7 @@ impl Reloader {
         let mut standing = Standing::clone(&self.standing());
         // One may have come that is found where none was.
         if standing.source == Source::Defaults {
-            standing.source = Source::find(None);
+            standing.source = Source::usual();
         }
         let (loaded, followed) = standing.source.load_followed();
         standing.followed = Arc::new(followed);

@@ -31,6 +31,8 @@ pub(super) struct Queue {
     pub(super) done: u64,
     /// Whether somebody waits for all of it.
     pub(super) is_urgent: bool,
+    /// Whether the operator accepts what was lost.
+    pub(super) accepts_loss: bool,
     /// Why the last attempt to write failed.
     pub(super) failed: Option<String>,
     /// Whether nothing more is taken up.
@@ -57,6 +59,8 @@ pub(super) struct Batch {
     /// Who of them has no row yet.
     new: Vec<Id>,
     pub(super) gone: HashSet<Id>,
+    /// Whether the operator accepts what was lost. An attempt that fails is not repeated.
+    pub(super) accepts_loss: bool,
 }
 
 impl Queue {
@@ -138,11 +142,12 @@ impl Queue {
             self.due.remove(id);
         }
         let new = changed.iter().copied().filter(|id| self.rows.insert(*id)).collect();
-        Batch { changed, new, gone: std::mem::take(&mut self.gone) }
+        let accepts_loss = std::mem::take(&mut self.accepts_loss);
+        Batch { changed, new, gone: std::mem::take(&mut self.gone), accepts_loss }
     }
 
     /// Has it written another time. Who had to go meanwhile and has no row is forgotten.
-    pub(super) fn put_back(&mut self, Batch { changed, new, gone }: Batch) {
+    pub(super) fn put_back(&mut self, Batch { changed, new, gone, accepts_loss: _ }: Batch) {
         let is_there = |id: &Id| !self.gone.contains(id);
         self.changed.extend(changed.into_iter().filter(is_there));
         for id in new {

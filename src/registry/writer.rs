@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::loss::Standing;
 use super::machines::{Entry, Id};
 use super::queue::{Batch, Change, Queue};
-use super::store::Store;
+use super::store::{Content, Displaced, Store};
 use super::{Remembered, STOPPING, locked};
 use crate::database::DatabaseError;
 use crate::journal::Journal;
@@ -26,6 +27,19 @@ const AGAIN: Duration = Duration::from_secs(5);
 const TOLD: Duration = Duration::from_mins(10);
 /// How long whoever gave an order waits until it is on the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the files are inspected: whether they are still at their places.
+const INSPECTED: Duration = Duration::from_secs(2);
+/// How old the verified copy may become.
+const COPIED: Duration = Duration::from_hours(24);
+
+/// What the writer shares with the registry.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) remembered: Arc<Mutex<Remembered>>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) standing: Arc<Standing>,
+}
 
 /// The way to it.
 #[derive(Debug, Default)]
@@ -40,15 +54,28 @@ impl Writer {
     pub(super) fn start(
         store: Result<Store, DatabaseError>,
         state: PathBuf,
-        (remembered, journal): (Arc<Mutex<Remembered>>, Arc<Journal>),
+        shared: Shared,
     ) -> std::io::Result<Arc<Self>> {
         let failed = store.as_ref().err().map(ToString::to_string);
         let told = failed.is_some().then(Instant::now);
         let store = store.ok();
-        let rows = locked(&remembered).machines.iter().map(|entry| entry.id).collect();
+        let rows = locked(&shared.remembered).machines.iter().map(|entry| entry.id).collect();
         let queue = Mutex::new(Queue::new(rows, failed));
         let writer = Arc::new(Self { queue, ..Self::default() });
-        let pen = Pen { store, state, remembered, journal, told };
+        // A file that did not exist at the start may come with a disk that is mounted late.
+        let is_read = store.is_some() || Store::path(&state).exists();
+        let now = Instant::now();
+        let age = Store::age_of_previous(&state).unwrap_or(COPIED);
+        let pen = Pen {
+            store,
+            state,
+            shared,
+            told,
+            is_read,
+            is_changed: false,
+            inspects_at: now,
+            copies_at: now + COPIED.saturating_sub(age),
+        };
         let own = Arc::clone(&writer);
         thread::Builder::new().name("registry".to_owned()).spawn(move || own.run(pen))?;
         Ok(writer)
@@ -67,6 +94,16 @@ impl Writer {
     /// It is not, and why; it holds as long as the daemon runs.
     pub(super) fn flush(&self) -> Result<(), String> {
         self.wait_for_all(self.queue())
+    }
+
+    /// Waits until it is on the disk that the operator accepts what was lost.
+    ///
+    /// # Errors
+    /// It is not, and why.
+    pub(super) fn accept_loss(&self) -> Result<(), String> {
+        let mut queue = self.queue();
+        queue.accepts_loss = true;
+        self.wait_for_all(queue)
     }
 
     /// Takes up nothing more, writes what waits, and ends.
@@ -118,12 +155,12 @@ impl Writer {
                 let lazy_until = queue.fall_due(now);
                 let is_time = match again {
                     Some(again) => queue.is_told() || now >= again,
-                    None => queue.is_told() || queue.is_to_be_written(),
+                    None => queue.is_told() || queue.is_to_be_written() || now >= pen.inspects_at,
                 };
                 if is_time || queue.is_urgent {
                     break;
                 }
-                let until = again.unwrap_or(lazy_until);
+                let until = again.unwrap_or(lazy_until.min(pen.inspects_at));
                 let waited = self.put.wait_timeout(queue, until.saturating_duration_since(now));
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -138,11 +175,18 @@ impl Writer {
             queue.is_urgent = false;
             drop(queue);
 
-            let written = batch.map(|batch| (pen.write(&batch), batch));
+            let mut written = batch.map(|batch| (pen.write(&batch), batch));
+            if is_last && let Some((Ok(_), _)) = &written {
+                let closed = pen.close();
+                if let (Err(error), Some((result, _))) = (closed, &mut written) {
+                    *result = Err(error);
+                }
+            }
             // Also where it could not be written: it holds as long as the daemon runs.
-            events.iter().for_each(|event| pen.journal.write(event));
+            events.iter().for_each(|event| pen.shared.journal.write(event));
             // Both, and in the order in which who puts in has them.
-            let remembered = locked(&pen.remembered);
+            let shared = pen.shared.clone();
+            let remembered = locked(&shared.remembered);
             let mut queue = self.queue();
             queue.done = put;
             queue.is_over = is_last;
@@ -176,53 +220,153 @@ struct Pen {
     /// None as long as it cannot be opened.
     store: Option<Store>,
     state: PathBuf,
-    remembered: Arc<Mutex<Remembered>>,
-    journal: Arc<Journal>,
+    shared: Shared,
     told: Option<Instant>,
+    /// Whether the memory holds all that the file held at the start.
+    is_read: bool,
+    /// Whether something was written since the last verified copy.
+    is_changed: bool,
+    inspects_at: Instant,
+    copies_at: Instant,
 }
 
 impl Pen {
     /// Writes what waits; who has a row by that, where it is more than what waits.
-    fn write(&mut self, Batch { changed, gone, .. }: &Batch) -> Result<Vec<Id>, DatabaseError> {
-        let Some(store) = &mut self.store else {
-            return match Store::open(&self.state) {
-                Err(DatabaseError::Damaged { .. }) => self.begin_anew(),
-                opened => self.begin(opened?.0),
-            };
-        };
+    fn write(&mut self, batch: &Batch) -> Result<Vec<Id>, DatabaseError> {
+        let rows = self.write_machines(batch)?;
+        if batch.accepts_loss
+            && self.shared.standing.is_lost()
+            && let Some(store) = &mut self.store
+        {
+            store.set_loss(None)?;
+            self.shared.standing.accept();
+            self.copies_at = Instant::now();
+            info!(
+                "registry: the operator has accepted the loss; machines boot as the config and the registry say"
+            );
+        }
+        self.copy_if_due();
+        Ok(rows)
+    }
+
+    fn write_machines(&mut self, batch: &Batch) -> Result<Vec<Id>, DatabaseError> {
+        let Batch { changed, gone, .. } = batch;
+        self.inspects_at = Instant::now() + INSPECTED;
+        let Some(store) = &mut self.store else { return self.open() };
+        if let Some(displaced) = store.displaced() {
+            return self.write_again(&displaced);
+        }
         if changed.is_empty() && gone.is_empty() {
             return Ok(Vec::new());
         }
         let entries: Vec<Entry> = {
-            let remembered = locked(&self.remembered);
+            let remembered = locked(&self.shared.remembered);
             changed.iter().filter_map(|id| remembered.machines.get(*id).cloned()).collect()
         };
         let gone: Vec<Id> = gone.iter().copied().collect();
+        self.is_changed = true;
         match store.write(&entries, &gone) {
             Err(error @ DatabaseError::Damaged { .. }) => {
                 error!("registry: {error}");
-                self.begin_anew()
+                self.begin_anew("damaged")
             }
             written => written.map(|()| Vec::new()),
         }
     }
 
-    /// The file is broken, and what is remembered is here: it is written into a new one.
-    fn begin_anew(&mut self) -> Result<Vec<Id>, DatabaseError> {
-        let aside = Store::set_aside(&self.state)?;
+    /// Opens the file that could not be opened before.
+    fn open(&mut self) -> Result<Vec<Id>, DatabaseError> {
+        self.refuse_another()?;
+        match Store::open(&self.state) {
+            Err(DatabaseError::Damaged { .. }) => self.begin_anew("damaged"),
+            opened => self.begin(opened?.0),
+        }
+    }
+
+    /// A file was deleted or replaced while it was open: it is not written to any more.
+    fn write_again(&mut self, displaced: &Displaced) -> Result<Vec<Id>, DatabaseError> {
+        let Displaced { what, is_main } = displaced;
+        // SQLite leaves what it finds in the place of its own.
         self.store = None;
-        let (store, _) = Store::open(&self.state)?;
-        let all = self.begin(store)?;
-        warn!("registry: it was put aside as {}, and all was written anew", aside.display());
+        if *is_main {
+            self.refuse_another()?;
+        }
+        let all = self.begin_anew("replaced")?;
+        error!(
+            "registry: {what} while the daemon runs: all of it was written again from memory, and nothing is lost; find out what removes files from {}, and stop the daemon before you move or restore them (`reveille restore FILE`)",
+            self.state.display()
+        );
         Ok(all)
     }
 
-    /// Goes on with this one, which has nothing of what is remembered, or what was there at the start.
+    /// A registry that has come with a disk that was mounted late is not written over by a memory that lacks what it
+    /// holds.
+    fn refuse_another(&self) -> Result<(), DatabaseError> {
+        if self.is_read && !self.shared.standing.is_lost() {
+            return Ok(());
+        }
+        match Store::inspect(&self.state) {
+            Ok(Content { machines, .. }) if machines.iter().next().is_some() => {
+                Err(DatabaseError::Unusable {
+                    path: Store::path(&self.state),
+                    reason: "it has appeared since the start, and holds machines: restart the daemon to use it, or move it away"
+                        .to_owned(),
+                })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The file is unusable, or another one, and the memory holds all: it is written into a new one.
+    fn begin_anew(&mut self, word: &str) -> Result<Vec<Id>, DatabaseError> {
+        self.store = None;
+        let aside = Store::move_aside(&self.state, word)?;
+        let (store, _) = Store::open(&self.state)?;
+        let all = self.begin(store)?;
+        if aside.exists() {
+            warn!(
+                "registry: the file that was found in its place is kept as {}, and all was written anew",
+                aside.display()
+            );
+        }
+        Ok(all)
+    }
+
+    /// Continues with this one, which has nothing of what is remembered, or what was there at the start.
     fn begin(&mut self, mut store: Store) -> Result<Vec<Id>, DatabaseError> {
-        let all: Vec<Entry> = locked(&self.remembered).machines.iter().cloned().collect();
-        store.replace(&all)?;
-        self.store = Some(store);
+        let all: Vec<Entry> = locked(&self.shared.remembered).machines.iter().cloned().collect();
+        store.replace(&all, self.shared.standing.loss().as_ref())?;
+        (self.store, self.is_read, self.is_changed) = (Some(store), true, true);
         Ok(all.iter().map(|entry| entry.id).collect())
+    }
+
+    /// A copy that cannot be made holds up nothing: the one before is kept.
+    fn copy_if_due(&mut self) {
+        if Instant::now() >= self.copies_at {
+            self.copies_at = Instant::now() + COPIED;
+            self.copy();
+        }
+    }
+
+    /// After a loss the copy may hold what the registry lacks.
+    fn copy(&mut self) {
+        let Some(store) = &self.store else { return };
+        if self.shared.standing.is_lost() {
+            return;
+        }
+        match store.keep_previous(&self.state) {
+            Ok(()) => self.is_changed = false,
+            Err(error) => {
+                warn!("registry: no verified copy was made: {error}; the one before is kept")
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<(), DatabaseError> {
+        if self.is_changed {
+            self.copy();
+        }
+        self.store.take().map_or(Ok(()), Store::close)
     }
 
     fn tell(&mut self, error: &DatabaseError) {

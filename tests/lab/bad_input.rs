@@ -9,7 +9,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, PATH, inside, run};
+use crate::support::{Appliance, InFolder, PATH, inside, run};
 
 const NEEDY: &str = "\
 server:
@@ -175,7 +175,7 @@ fn without_the_right_to_low_ports_the_capability_is_named() {
         command
             .args(["--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"])
             .args([env!("CARGO_BIN_EXE_reveille"), "serve"])
-            .current_dir(folder.path())
+            .in_folder(folder.path())
             .env("PATH", PATH);
         let (code, log) = Appliance::spawn(command).ended();
         assert_eq!(code, Some(1), "{log}");
@@ -246,7 +246,7 @@ fn a_log_whose_reader_stalls_holds_up_nothing() {
     in_lab!(|lan| {
         let folder = folder();
         let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.arg("serve").current_dir(folder.path()).env("REVEILLE_LOG", "debug");
+        command.arg("serve").in_folder(folder.path()).env("REVEILLE_LOG", "debug");
         let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
         let firmware = machine(&lan);
         // A pipe holds 64 KiB: a fraction of what these write.

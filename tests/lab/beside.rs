@@ -8,7 +8,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::firmware::Firmware;
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Lan, Machine, Router, inside, run};
+use crate::support::{Appliance, Dhcp, Guest, InFolder, Lan, Machine, Router, inside, run};
 
 #[test]
 fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
@@ -132,7 +132,7 @@ fn doctor(config: &str) -> (String, Option<i32>) {
     let folder = folder();
     folder.write("config.yaml", config);
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    let output = command.args(["doctor", "--dhcp"]).current_dir(folder.path()).output().unwrap();
+    let output = command.args(["doctor", "--dhcp"]).in_folder(folder.path()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
     println!("{text}");
     (text, output.status.code())

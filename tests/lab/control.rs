@@ -13,14 +13,11 @@ use serde_json::Value;
 use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
-use crate::support::{Appliance, run};
+use crate::support::{Appliance, InFolder, run};
 
 pub fn reveille(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
-    for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY"] {
-        command.env_remove(name);
-    }
-    command.args(arguments).current_dir(folder).output().unwrap()
+    command.args(arguments).in_folder(folder).output().unwrap()
 }
 
 fn connect(folder: &Folder) -> UnixStream {
@@ -74,7 +71,7 @@ fn it_is_there_for_its_own_user_alone_and_goes_with_the_daemon() {
         let other = folder.path().join("other");
         let mut command =
             crate::support::inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.arg("serve").current_dir(&other);
+        command.arg("serve").in_folder(&other);
         let (code, log) = Appliance::spawn(command).ended();
         assert_eq!(code, Some(1));
         assert!(log.contains("another reveille runs with the state folder "), "{log}");
@@ -185,7 +182,6 @@ fn where_it_cannot_be_made_machines_boot_all_the_same() {
     in_lab!(|lan| {
         let folder = folder();
         let state = folder.path().join("state");
-        fs::create_dir(&state).unwrap();
         run("mount", &["-t", "tmpfs", "-o", "ro", "tmpfs", &state.display().to_string()]);
         let mut appliance = Appliance::start(&folder);
         let log = appliance.log();

@@ -20,7 +20,7 @@ use crate::support::factory::{Factory, Fault, Offers, Tls};
 use crate::support::firmware::Firmware;
 use crate::support::guest::{initramfs, kernel};
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Machine, Router, run};
+use crate::support::{Appliance, Dhcp, Guest, InFolder, Machine, Router, run};
 
 const TOKEN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
 const INITRD: &str = "http://10.77.0.2:8080/images/talos/initrd";
@@ -260,7 +260,6 @@ fn a_disk_that_is_full_is_told_and_what_is_there_serves_on() {
         let kib = offers.files.values().map(|file| file.len()).sum::<usize>() / 1024;
         let factory = factory(offers, None);
         let folder = folder(&config(&factory.url, ""));
-        fs::create_dir(folder.path().join("state")).unwrap();
         let size = format!("size={}k", kib + kib / 2);
         let state = folder.path().join("state").display().to_string();
         run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &state]);
@@ -309,7 +308,7 @@ fn the_newest_release_is_looked_for_when_it_is_asked_for_and_a_command_without_a
         let outside = |arguments: &[&str]| {
             let program = Path::new(env!("CARGO_BIN_EXE_reveille"));
             let mut command = crate::support::inside("appliance", program);
-            let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+            let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
             assert!(output.status.success(), "{}", told(&output));
             told(&output)
         };

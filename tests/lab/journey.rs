@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::firmware::{Firmware, uefi_program};
-use crate::support::{Appliance, Lan, run};
+use crate::support::{Appliance, InFolder, Lan, run};
 
 const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
 
@@ -175,8 +175,7 @@ fn a_release_that_is_fetched_while_it_serves_is_offered_from_then_on() {
         assert_eq!(offer(&[0, 7]), "bin-x86_64-efi/snponly.efi");
         let fetch = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .args(["nbps", "fetch", "./ipxeboot.tar.gz"])
-            .env_remove("REVEILLE_CONFIG")
-            .current_dir(folder.path())
+            .in_folder(folder.path())
             .status();
         assert!(fetch.unwrap().success());
         appliance.wait_for("NBP x86_64/snponly.efi: new");

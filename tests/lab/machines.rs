@@ -21,7 +21,7 @@ use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
 use crate::support::guest::{Disk, Hardware};
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside, run};
+use crate::support::{Appliance, Dhcp, Guest, InFolder, Machine, Router, inside, run};
 
 const BIOS: &str = "52:54:00:77:00:01";
 const UEFI: &str = "52:54:00:77:00:02";
@@ -40,7 +40,7 @@ machines:
 /// Runs a command of the operator beside the daemon, or where it was.
 pub fn reveille(folder: &Folder, arguments: &[&str]) -> Output {
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    command.args(arguments).current_dir(folder.path()).env_remove("REVEILLE_CONFIG");
+    command.args(arguments).in_folder(folder.path());
     command.output().unwrap()
 }
 
@@ -403,9 +403,9 @@ fn a_registry_that_can_only_be_read_is_not_taken_for_none_and_is_written_once_it
         lan.attach("rack", "10.77.0.50/24");
         let folder = rack(1000, 1000);
         let state = folder.path().join("state");
-        fs::create_dir(&state).unwrap();
         let at = state.display().to_string();
         run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &at]);
+        folder.permit_registry();
         let (seen, port) = (Mutex::default(), Mutex::new(of_the_rack(0).socket(68)));
         let mut appliance = Appliance::start(&folder);
         boot(7, &seen, &port);
@@ -488,7 +488,9 @@ fn a_registry_that_is_damaged_is_put_aside_and_the_daemon_serves_on() {
         appliance.wait_for("ready");
         boot(7, &seen, &port);
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
-        assert_eq!(machine(&folder, "m7")["boots"], 1);
+        let log = appliance.log();
+        assert!(log.contains("registry.db.previous is used, which is "), "{log}");
+        assert_eq!(machine(&folder, "m7")["boots"], 2, "the first one is in the copy");
     });
 }
 
@@ -529,7 +531,7 @@ fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
         let port = Mutex::new(of_the_rack(0).socket(68));
         let mut command = inside("appliance", Path::new("timeout"));
         command.args(["60", env!("CARGO_BIN_EXE_reveille"), "events", "--follow", "m7"]);
-        command.current_dir(folder.path());
+        command.in_folder(folder.path());
         let mut events = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
         boot(8, &Mutex::default(), &port);

@@ -28,6 +28,7 @@ mod reload;
 mod scripts;
 mod secrets;
 mod simulate;
+mod state;
 mod tftp;
 mod tftp_clients;
 mod tftp_limits;

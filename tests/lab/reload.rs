@@ -17,7 +17,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, Lan, inside, run};
+use crate::support::{Appliance, InFolder, Lan, inside, run};
 use crate::tftp::{ask, error_code, finish, receive, rrq, silent, socket};
 
 /// The folder of every test, with a config whose one machine boots with this argument.
@@ -102,8 +102,7 @@ impl Running {
 pub fn status(folder: &Path) -> (Option<i32>, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_reveille"))
         .args(["status", "--json"])
-        .env_remove("REVEILLE_CONFIG")
-        .current_dir(folder)
+        .in_folder(folder)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
@@ -160,7 +159,7 @@ pub fn serve_config_map(folder: &Folder, argument: &str, token: &str) -> Applian
         symlink(Path::new("..data").join(name), folder.path().join("map").join(name)).unwrap();
     }
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    command.args(["serve", "--config", "map/config.yaml"]).current_dir(folder.path());
+    command.args(["serve", "--config", "map/config.yaml"]).in_folder(folder.path());
     let mut appliance = Appliance::spawn(command);
     appliance.wait_for("ready");
     appliance
@@ -233,7 +232,7 @@ fn where_the_kernel_tells_of_no_changes_they_are_taken_up_all_the_same() {
             command
                 .args(["--user", "--map-root-user", "sh", "-c", &start])
                 .arg(env!("CARGO_BIN_EXE_reveille"))
-                .current_dir(folder.path());
+                .in_folder(folder.path());
             let mut appliance = Appliance::spawn(command);
             appliance.wait_for("INFO config: the kernel tells of no changes (");
             let firmware = Firmware::new("router", [2; 6], [10, 77, 0, 1].into());

@@ -10,7 +10,7 @@ use crate::journey::machine;
 use crate::support::appliance::Folder;
 use crate::support::guest::{initramfs, kernel};
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, Machine, Router, inside};
+use crate::support::{Appliance, Dhcp, Guest, InFolder, Machine, Router, inside};
 
 const PLAIN: &str = "w7uVuW3zbVKIYQuzEcyetAHeYMeo5q2L9RvkAVfCfSCD+/=";
 /// Omni's own vector (`client/pkg/siderolink/siderolink_test.go`): infra provider `test`.
@@ -103,7 +103,7 @@ fn a_boot_that_joins_omni_tells_the_token_to_its_machine_and_to_nobody_else() {
         fs::copy(kernel(), folder.path().join("images/linux")).unwrap();
         initramfs(&folder.path().join("images"));
         let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.arg("serve").current_dir(folder.path()).env_remove("REVEILLE_CONFIG");
+        command.arg("serve").in_folder(folder.path());
         let mut appliance = Appliance::spawn_other(command.env("REVEILLE_LOG", "trace"));
         appliance.wait_for("ready");
 
@@ -149,7 +149,7 @@ fn a_boot_that_joins_omni_tells_the_token_to_its_machine_and_to_nobody_else() {
         let mut simulate = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
         let simulate =
             simulate.args(["simulate", "--mac", "52:54:00:77:00:10", "--firmware", "bios"]);
-        let simulated = simulate.current_dir(folder.path()).output().unwrap();
+        let simulated = simulate.in_folder(folder.path()).output().unwrap();
         let simulated = String::from_utf8([simulated.stdout, simulated.stderr].concat()).unwrap();
         assert!(simulated.contains("script"), "{simulated}");
         is_silent("simulate", &simulated);

@@ -7,7 +7,7 @@ use crate::in_lab;
 use crate::journey::folder;
 use crate::support::appliance::Folder;
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Lan, Router, inside, run};
+use crate::support::{Appliance, Dhcp, InFolder, Lan, Router, inside, run};
 
 const ODEN: &str = "52:54:00:77:00:10";
 
@@ -28,7 +28,7 @@ fn bootable() -> Folder {
 /// What it prints on this host, its times as `…`, and its exit code.
 fn simulate(host: &str, folder: &Path, arguments: &[&str]) -> (String, Option<i32>) {
     let mut command = inside(host, Path::new(env!("CARGO_BIN_EXE_reveille")));
-    command.arg("simulate").args(arguments).current_dir(folder).env_remove("REVEILLE_CONFIG");
+    command.arg("simulate").args(arguments).in_folder(folder);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
     println!("{text}");
@@ -284,7 +284,7 @@ fn of_several_who_offer_a_boot_the_first_is_taken_and_all_are_told() {
             "server: { nbps: [./nbps], interfaces: [eth0], state: ./second }\n",
         );
         let mut second = inside("proxy", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        second.args(["serve", "--config", "second.yaml"]).current_dir(folder.path());
+        second.args(["serve", "--config", "second.yaml"]).in_folder(folder.path());
         let mut second = Appliance::spawn(second);
         second.wait_for("ready");
         let (text, code) = simulate("appliance", folder.path(), &["--mac", ODEN]);

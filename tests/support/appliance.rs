@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::inside;
+use super::{InFolder, inside};
 
 /// How long something may take that takes a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,8 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Folder(TempDir);
 
 impl Folder {
+    /// One for a first start: a new registry may begin in its state folder.
     pub fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder for the appliance"))
+        let folder = Self(tempfile::tempdir().expect("a folder for the appliance"));
+        folder.permit_registry();
+        folder
+    }
+
+    /// Does what `reveille state new` does.
+    pub fn permit_registry(&self) {
+        self.write("state/new", "");
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> PathBuf {
+        self.path().join("state")
     }
 
     pub fn path(&self) -> &Path {
@@ -61,7 +74,7 @@ impl Appliance {
     /// Starts the daemon, ready or not.
     pub fn launch(folder: &Folder) -> Self {
         let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        command.arg("serve").current_dir(folder.path());
+        command.arg("serve").in_folder(folder.path());
         Self::spawn(command)
     }
 

@@ -48,6 +48,18 @@ pub fn run(program: &str, arguments: &[&str]) {
     );
 }
 
+/// A command that runs in a folder, with its state folder in it: never in that of this host.
+pub trait InFolder {
+    fn in_folder(&mut self, folder: &Path) -> &mut Self;
+}
+
+impl InFolder for Command {
+    fn in_folder(&mut self, folder: &Path) -> &mut Self {
+        let state = folder.join("state");
+        self.current_dir(folder).env_remove("REVEILLE_CONFIG").env("STATE_DIRECTORY", state)
+    }
+}
+
 /// A command inside a network namespace of the lab.
 pub fn inside(namespace: &str, program: &Path) -> Command {
     let mut command = Command::new("ip");

@@ -16,6 +16,8 @@ use crate::config::wanted::LATEST;
 pub(super) struct Plan {
     /// Where the config goes.
     pub(super) config: PathBuf,
+    /// The state folder as the config names it.
+    pub(super) state: String,
     /// The interface that machines boot on.
     pub(super) interface: String,
     /// The subnets that this host is in there.
@@ -212,6 +214,7 @@ pub(super) mod tests {
                     talos.logging.kernel=tcp://[fdae:41e4:649b:9303::1]:8092";
         Plan {
             config: "./config.yaml".into(),
+            state: "./state".to_owned(),
             interface: "eth0".to_owned(),
             subnets: vec!["192.168.1.2/24".parse().unwrap()],
             omni: Some(("homelab".to_owned(), pasted::parse(text).unwrap())),
@@ -225,6 +228,7 @@ pub(super) mod tests {
     pub fn bare() -> Plan {
         Plan {
             config: "/etc/reveille/its own.yaml".into(),
+            state: "/var/lib/reveille".to_owned(),
             interface: "br:0".to_owned(),
             subnets: Vec::new(),
             omni: None,

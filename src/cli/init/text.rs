@@ -66,6 +66,10 @@ impl Plan {
             "  # dhcp: off",
             "beside the router's DHCP server; off: the router itself names this host and the NBP",
         );
+        text.told(
+            &format!("  state: {}", scalar(&self.state)),
+            "what reveille keeps, also which machines are installed: back it up",
+        );
         text.add("");
     }
 

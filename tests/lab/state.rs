@@ -1,0 +1,226 @@
+//! Where the state folder is, and what becomes of one that is lost.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::in_lab;
+use crate::support::appliance::Folder;
+use crate::support::{Appliance, InFolder, inside, run};
+
+const CONFIG: &str = "server: { nbps: [/usr/lib/ipxe] }
+images: { deb: { kernel: ./linux, initrd: ./initrd } }
+profiles: { deb: { script: debian, image: deb, boot: once } }
+machines: { m1: { mac: 02:00:00:00:00:01, profile: deb } }
+";
+
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.write("config.yaml", CONFIG);
+    for name in ["linux", "initrd"] {
+        folder.write(name, "x");
+    }
+    folder
+}
+
+/// As root without a state folder of its own: `/var/lib` is the lab's.
+fn bare(at: &Path, arguments: &[&str]) -> Command {
+    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+    for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY", "XDG_STATE_HOME"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", at).args(arguments).current_dir(at);
+    command
+}
+
+fn own_var_lib() {
+    run("mount", &["-t", "tmpfs", "tmpfs", "/var/lib"]);
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+fn asked(at: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = bare(at, arguments).output().unwrap();
+    (output.status.code(), text(&output))
+}
+
+fn reveille(folder: &Folder, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
+    (output.status.code(), text(&output))
+}
+
+#[test]
+fn an_order_from_another_folder_reaches_the_daemon_and_without_one_makes_no_state_folder() {
+    in_lab!(|_lan| {
+        own_var_lib();
+        let (folder, elsewhere) = (folder(), tempfile::tempdir().unwrap());
+        fs::remove_dir_all(folder.state()).unwrap();
+        let config = folder.path().join("config.yaml").display().to_string();
+        let order = ["boot", "m1", "--profile", "deb", "--config", &config];
+
+        let (code, why) = asked(elsewhere.path(), &order);
+        assert_eq!(code, Some(1), "{why}");
+        for place in ["/var/lib/reveille (", &format!("{} (", folder.state().display())] {
+            assert!(why.contains(place), "{why}");
+        }
+        for path in [Path::new("/var/lib/reveille"), &folder.state()] {
+            assert!(!path.exists(), "{} was made", path.display());
+        }
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+
+        let mut daemon = Appliance::spawn(bare(folder.path(), &["serve"]));
+        let line = daemon.wait_for("/var/lib/reveille held neither a registry nor the marker");
+        assert!(line.contains("WARN") && line.contains("`reveille state accept"), "{line}");
+        daemon.wait_for("ready");
+        // By the config, and without any.
+        let (code, told) = asked(elsewhere.path(), &order);
+        assert_eq!(code, Some(0), "{told}");
+        let (code, told) = asked(elsewhere.path(), &["machine", "m1", "--json"]);
+        let story: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((code, &story["machine"]["armed"]), (Some(0), &1.into()), "{told}");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        let (code, why) = asked(elsewhere.path(), &["arm", "m1", "--config", "gone.yaml"]);
+        assert_eq!(code, Some(1));
+        assert!(
+            why.contains("cannot read the config file gone.yaml: there is no such file"),
+            "{why}"
+        );
+
+        // Another one, of another user's place.
+        let config = "server: { dhcp: off, tftp: off, http: { port: 9090 }, state: ./state }\n";
+        folder.write("second.yaml", config);
+        let second = bare(folder.path(), &["serve", "--config", "second.yaml"]);
+        let mut second = Appliance::spawn(second);
+        second.wait_for("ready");
+        let (code, why) = asked(elsewhere.path(), &order);
+        assert_eq!(code, Some(1));
+        assert!(
+            why.contains("2 daemons run, with the state folders /var/lib/reveille and "),
+            "{why}"
+        );
+    });
+}
+
+#[test]
+fn an_old_place_is_used_until_it_is_moved() {
+    in_lab!(|_lan| {
+        own_var_lib();
+        let folder = folder();
+        let daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+        daemon.signal("TERM");
+        daemon.ended();
+
+        let mut daemon = Appliance::spawn(bare(folder.path(), &["serve"]));
+        let line = daemon.wait_for("state folder: the state folder is still ");
+        daemon.wait_for("ready");
+        let command = line.split('`').nth(1).unwrap().to_owned();
+        assert_eq!(asked(folder.path(), &["status"]).0, Some(0));
+        daemon.signal("TERM");
+        daemon.ended();
+        run("sh", &["-c", &command]);
+        let mut daemon = Appliance::spawn(bare(folder.path(), &["serve"]));
+        daemon.wait_for("ready");
+        let log = daemon.log();
+        assert!(!log.contains("WARN state folder"), "{log}");
+        let (_, told) = asked(folder.path(), &["status"]);
+        assert!(told.contains("state         /var/lib/reveille\n"), "{told}");
+        let (_, told) = asked(folder.path(), &["machine", "m1", "--json"]);
+        assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["machine"]["armed"], 1);
+    });
+}
+
+#[test]
+fn a_state_folder_that_is_deleted_under_the_daemon_comes_back_with_its_socket() {
+    in_lab!(|_lan| {
+        let folder = folder();
+        let mut daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+        fs::remove_dir_all(folder.state()).unwrap();
+        let line = daemon.wait_for("all of it was written again from memory");
+        assert!(line.contains("ERROR registry: "), "{line}");
+        let made_again = "control.sock was deleted, and is made again";
+        if !daemon.log().contains(made_again) {
+            daemon.wait_for(made_again);
+        }
+        assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+        daemon.signal("KILL");
+        daemon.ended();
+        let mut daemon = Appliance::start(&folder);
+        let (_, told) = reveille(&folder, &["machine", "m1", "--json"]);
+        assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["machine"]["armed"], 1);
+        let log = daemon.log();
+        assert!(!log.contains(" is lost"), "{log}");
+    });
+}
+
+#[test]
+fn a_lost_registry_is_an_error_until_it_is_restored_or_accepted() {
+    in_lab!(|_lan| {
+        let folder = folder();
+        let daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+        let backup = folder.path().join("backup.db");
+        let (code, told) = reveille(&folder, &["backup", "backup.db"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(fs::metadata(&backup).unwrap().mode() & 0o777, 0o600);
+        let (code, why) = reveille(&folder, &["backup", "backup.db"]);
+        assert!(code == Some(1) && why.contains("--force"), "{why}");
+        assert_eq!(reveille(&folder, &["backup", "--force", "backup.db"]).0, Some(0));
+        let (code, why) = reveille(&folder, &["restore", "backup.db"]);
+        assert!(code == Some(1) && why.contains("stop it first"), "{why}");
+        daemon.signal("KILL");
+        daemon.ended();
+
+        let db = folder.state().join("db");
+        fs::remove_dir_all(&db).unwrap();
+        fs::create_dir(&db).unwrap();
+        // As of an earlier daemon.
+        fs::write(db.join("registry.db.damaged-1"), "").unwrap();
+        let mut daemon = Appliance::start(&folder);
+        let log = daemon.log();
+        let line = log.lines().find(|line| line.contains("ERROR registry: ")).unwrap();
+        for told in [
+            "machines whose profile wipes hold",
+            "`reveille restore FILE",
+            "`reveille state accept",
+        ] {
+            assert!(line.contains(told), "{line}");
+        }
+        let (code, told) = reveille(&folder, &["status"]);
+        assert!(code == Some(1) && told.contains("\nlost  "), "{told}");
+        assert_eq!(reveille(&folder, &["state"]).0, Some(1));
+        daemon.signal("KILL");
+        daemon.ended();
+
+        // It lasts.
+        let daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["status"]).0, Some(1));
+        let (code, told) = reveille(&folder, &["state", "accept"]);
+        assert!(code == Some(0) && told.contains("accepted what was lost "), "{told}");
+        assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+        daemon.signal("KILL");
+        daemon.ended();
+        let daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+        daemon.signal("TERM");
+        daemon.ended();
+
+        let (code, told) = reveille(&folder, &["restore", "backup.db"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("registry.db.before-restore-"), "{told}");
+        folder.write("broken.db", "no registry".repeat(1000));
+        let (code, why) = reveille(&folder, &["restore", "broken.db"]);
+        assert!(code == Some(1) && why.contains("nothing was changed"), "{why}");
+        let _daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+        let (_, told) = reveille(&folder, &["machine", "m1", "--json"]);
+        assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["machine"]["armed"], 1);
+    });
+}
