@@ -234,7 +234,9 @@ impl Operations {
             missing_interfaces: served.missing().to_vec(),
             missing_images: self.missing_images(&config),
             not_kept: self.registry.trouble(),
-            alarms: machines::alarms(&self.registry.machines()),
+            alarms: machines::alarms(
+                &self.registry.machines_at_boot(&self.running_config().server),
+            ),
             state: config.server.state.display().to_string(),
             lost: LostState::of(&self.registry, &config),
             counts: self.counts(&config),
@@ -334,7 +336,10 @@ impl Operations {
 
     /// All machines, those of the config and those that were only seen.
     pub fn machines(&self) -> Vec<Machine> {
-        machines::list(&self.running_config(), &self.registry.machines())
+        machines::list(
+            &self.running_config(),
+            &self.registry.machines_at_boot(&self.running_config().server),
+        )
     }
 
     /// One of them, with what was told of it.
@@ -342,7 +347,7 @@ impl Operations {
     /// # Errors
     /// There is none of this name.
     pub fn machine(&self, who: &str) -> Result<Story, String> {
-        let entries = self.registry.machines();
+        let entries = self.registry.machines_at_boot(&self.running_config().server);
         machines::story(&self.running_config(), &entries, who, |found| {
             machines::told_of(&self.journal, found)
         })
@@ -353,7 +358,12 @@ impl Operations {
     /// # Errors
     /// There is no such machine, or it cannot be ordered.
     pub fn plan(&self, targets: &Targets, order: &Order) -> Result<Plan, String> {
-        machines::plan(&self.running_config(), &self.registry.machines(), targets, order)
+        machines::plan(
+            &self.running_config(),
+            &self.registry.machines_at_boot(&self.running_config().server),
+            targets,
+            order,
+        )
     }
 
     /// Gives an order.
@@ -380,7 +390,7 @@ impl Operations {
         let last = *self.journal.subscribe().borrow();
         let macs = match who {
             Some(who) => {
-                let entries = self.registry.machines();
+                let entries = self.registry.machines_at_boot(&self.running_config().server);
                 let found = roster::find(&self.running_config(), &entries, who);
                 Some(found.map_err(|error| error.to_string())?.macs)
             }
@@ -420,7 +430,11 @@ impl Operations {
     /// Reads the config again, and has it written down what became of that. It takes as long as the disk does.
     pub fn reload(&self) -> Reloaded {
         let outdated = |old: &Config, new: &Config| {
-            roster::outdated::outdated_by(old, new, &self.registry.machines())
+            roster::outdated::outdated_by(
+                old,
+                new,
+                &self.registry.machines_at_boot(&self.running_config().server),
+            )
         };
         let reload = self.reloader.reload(outdated);
         self.journal.publish_reload(&reload);

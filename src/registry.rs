@@ -26,7 +26,7 @@ use crate::boot::evidence::{Doubt, Neighbour, Sender, locate};
 use crate::boot::state::orders::Orders;
 use crate::boot::state::{Asking, Part};
 use crate::boot::{Catalog, Event, Mac, MachineState, Stage, Step};
-use crate::config::Config;
+use crate::config::{Config, OnLostState, Server};
 use crate::database::DatabaseError;
 use crate::journal::Journal;
 
@@ -503,6 +503,31 @@ impl Registry {
             Kept::On(writer) => writer.failed(),
             Kept::Not(reason) => Some(reason.to_string()),
         }
+    }
+
+    /// Whether machines whose profile wipes hold, since the registry was lost.
+    pub fn holds_after_loss(&self, server: &Server) -> bool {
+        self.is_state_lost() && server.on_lost_state == OnLostState::Hold
+    }
+
+    /// A machine's state, as it counts for its next boot.
+    pub fn state_at_boot(&self, subject: &Subject, server: &Server) -> Arc<MachineState> {
+        let mut state = self.state(subject);
+        if self.holds_after_loss(server) {
+            Arc::make_mut(&mut state).orders.is_state_lost = true;
+        }
+        state
+    }
+
+    /// All machines that are remembered, each as it counts for its next boot.
+    pub fn machines_at_boot(&self, server: &Server) -> Vec<Entry> {
+        let mut entries = self.machines();
+        if self.holds_after_loss(server) {
+            for entry in &mut entries {
+                Arc::make_mut(&mut entry.state).orders.is_state_lost = true;
+            }
+        }
+        entries
     }
 
     /// Whether machines may have been forgotten, or what became of them, and the operator has not accepted that.

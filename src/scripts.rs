@@ -100,7 +100,8 @@ pub fn answer(
     let open = is_its(&state);
     let id = open.as_ref().map(|open| open.id);
     let doubt = admission.as_ref().err().cloned().unwrap_or(Doubt::NoBoot);
-    let orders = registry.orders(&state, None);
+    let mut orders = registry.orders(&state, None);
+    orders.is_state_lost = registry.holds_after_loss(&config.server);
     let templates = &config.templates;
     let script = match decide_script(client, catalog, templates, (shelf, &orders)) {
         Ok(script) => script,

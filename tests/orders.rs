@@ -34,6 +34,9 @@ fn folder() -> TempDir {
     for file in ["k", "i"] {
         fs::write(folder.path().join(file), file).unwrap();
     }
+    // As `reveille state new` does.
+    fs::create_dir(folder.path().join("state")).unwrap();
+    fs::write(folder.path().join("state/new"), "").unwrap();
     folder
 }
 

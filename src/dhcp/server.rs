@@ -183,7 +183,7 @@ impl Server {
             // That it has fetched its NBP is not remembered of the machine.
             Some(Prober::SimulatedIpxe) => MachineState::of_a_running_nbp(now).into(),
             Some(Prober::Daemon | Prober::Doctor | Prober::Simulation) | None => {
-                registry.state(&known)
+                registry.state_at_boot(&known, &config.server)
             }
         };
         let query = query.confirmed_as(known.name);

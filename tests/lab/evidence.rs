@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, Lan, inside};
+use crate::support::{Appliance, InFolder, Lan, inside};
 
 const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
 const TOKEN: &str = "hush-hush-a-join-token-of-43-letters-or-more";
@@ -57,7 +57,7 @@ fn neighbour(lan: &Lan) -> Firmware {
 
 fn next(folder: &Folder, name: &str) -> String {
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    command.args(["machine", name, "--json"]).current_dir(folder.path());
+    command.args(["machine", name, "--json"]).in_folder(folder.path());
     let output = command.output().unwrap();
     let story: Value = serde_json::from_slice(&output.stdout).unwrap();
     story["machine"]["next"]["because"].as_str().unwrap_or_default().to_owned()
@@ -65,7 +65,7 @@ fn next(folder: &Folder, name: &str) -> String {
 
 fn order(folder: &Folder, arguments: &[&str]) {
     let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -13,7 +13,7 @@ use crate::in_lab;
 use crate::journey::{folder, machine};
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, Lan, inside, run};
+use crate::support::{Appliance, InFolder, Lan, inside, run};
 
 const SCRIPT: &str = "http://10.77.0.2:8080/boot/52-54-00-77-00-10.ipxe";
 const IMAGE: &[u8] = b"GET /images/debian/kernel HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n";
@@ -25,7 +25,7 @@ const MOST: usize = 256;
 fn start_small(folder: &Folder) -> Appliance {
     let mut command = inside("appliance", Path::new("/bin/sh"));
     let serve = concat!("ulimit -n 1024 && exec ", env!("CARGO_BIN_EXE_reveille"), " serve");
-    command.args(["-c", serve]).current_dir(folder.path());
+    command.args(["-c", serve]).in_folder(folder.path());
     let mut appliance = Appliance::spawn(command);
     appliance.wait_for("ready");
     appliance

@@ -13,7 +13,7 @@ use crate::registry::{Registry, loss};
 fn leased(mac: Mac, address: Ipv4Addr) -> Event {
     Event {
         subject: Subject { mac: Some(mac), name: None, address: Some(address) },
-        step: Step::Leased { server: None },
+        step: Step::Leased { server: None, relay: None },
     }
 }
 
