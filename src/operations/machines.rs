@@ -180,7 +180,7 @@ pub fn plan(
 /// A machine does not exist, or cannot be ordered, or it would do something else than was agreed.
 pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given, String> {
     let Give { targets, order, agreed } = give;
-    let entries = registry.machines();
+    let entries = registry.machines_at_boot(&config.server);
     let found = targets.find(config, &entries)?;
     let (plan, step) = Plan::of(config, &found, order)?;
     if agreed.is_some_and(|agreed| agreed != plan.id) {
@@ -290,7 +290,7 @@ mod tests {
         let config = config(CONFIG);
         let registry = Registry::default();
         let planned = |who: &str, order: Order| {
-            let entries = registry.machines();
+            let entries = registry.machines_at_boot(&config.server);
             plan(&config, &entries, &targets(&[who]), &order).unwrap().machines.remove(0)
         };
         for (who, order, erases) in [

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
 use crate::support::guest::{Disk, Hardware};
 use crate::support::router::Ipv6;
-use crate::support::{Appliance, Dhcp, Guest, InFolder, Machine, Router, inside, run};
+use crate::support::{Appliance, Dhcp, Guest, InFolder, Lan, Machine, Router, inside, run};
 
 const BIOS: &str = "52:54:00:77:00:01";
 const UEFI: &str = "52:54:00:77:00:02";
@@ -239,10 +239,9 @@ pub struct Seen {
 #[test]
 fn a_daemon_that_is_killed_again_and_again_forgets_no_boot_that_it_has_told_and_no_order() {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
+        let machines: Vec<Firmware> = (0..MACHINES).map(|n| of_the_rack(&lan, n)).collect();
         let folder = rack(200_000, 500_000);
         let seen = Arc::new(Mutex::new(BTreeMap::<u8, Seen>::new()));
-        let port = Mutex::new(of_the_rack(0).socket(68));
         // How often each was told to have fetched its last part, over all lives of the daemon.
         let mut told = BTreeMap::<u8, u64>::new();
         let mut ordered = BTreeMap::<u8, u64>::new();
@@ -251,13 +250,13 @@ fn a_daemon_that_is_killed_again_and_again_forgets_no_boot_that_it_has_told_and_
             let is_over = AtomicBool::new(false);
             thread::scope(|scope| {
                 for part in 0..5 {
-                    let (seen, is_over, port) = (Arc::clone(&seen), &is_over, &port);
+                    let (seen, is_over, machines) = (Arc::clone(&seen), &is_over, &machines);
                     scope.spawn(move || {
                         for n in (0..MACHINES).filter(|n| n % 5 == part) {
                             if is_over.load(Ordering::Relaxed) {
                                 break;
                             }
-                            boot(n, &seen, port);
+                            boot(&machines[usize::from(n)], &seen);
                         }
                     });
                 }
@@ -310,18 +309,20 @@ fn a_daemon_that_is_killed_again_and_again_forgets_no_boot_that_it_has_told_and_
     });
 }
 
-pub fn of_the_rack(n: u8) -> Firmware {
-    Firmware::new("rack", [0x52, 0x54, 0, 0x78, 0, n], Ipv4Addr::new(10, 77, 0, 50))
+pub fn of_the_rack(lan: &Lan, n: u8) -> Firmware {
+    let (name, address) = (format!("m{n}"), Ipv4Addr::new(10, 77, 0, 100 + n));
+    lan.attach(&name, &format!("{address}/24"));
+    Firmware::new(&name, [0x52, 0x54, 0, 0x78, 0, n], address)
 }
 
 /// One boot of a machine, as far as the daemon lives.
-pub fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>, port: &Mutex<UdpSocket>) {
-    let firmware = of_the_rack(n);
+pub fn boot(firmware: &Firmware, seen: &Mutex<BTreeMap<u8, Seen>>) {
+    let n = firmware.mac[5];
     let mac = firmware.hyphenated();
     if seen.lock().unwrap().get(&n).is_some_and(|seen| seen.at_disk) {
         return;
     }
-    firmware.powers_on(port);
+    firmware.powers_on();
     let get = |path: &str| {
         let url = format!("http://10.77.0.2:8080{path}");
         let output = firmware.curl(&["--fail", "--max-time", "5", &url]);
@@ -339,11 +340,11 @@ pub fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>, port: &Mutex<UdpSocket>) {
         return;
     }
     // A part of a file, and its head, are no boot.
-    let url = format!("http://10.77.0.2:8080/images/linux/initrd?mac={mac}");
+    let [kernel, initrd] = images_of(&script);
+    let url = format!("http://10.77.0.2:8080{initrd}");
     firmware.curl(&["--head", "--max-time", "5", &url]);
     firmware.curl(&["--range", "0-99", "--max-time", "5", &url]);
-    let all = get(&format!("/images/linux/kernel?mac={mac}"))
-        .and_then(|_| get(&format!("/images/linux/initrd?mac={mac}")));
+    let all = get(&kernel).and_then(|_| get(&initrd));
     let mut seen = seen.lock().unwrap();
     let own = seen.entry(n).or_default();
     match all {
@@ -352,20 +353,30 @@ pub fn boot(n: u8, seen: &Mutex<BTreeMap<u8, Seen>>, port: &Mutex<UdpSocket>) {
     }
 }
 
+/// The paths of kernel and initrd in a script.
+fn images_of(script: &str) -> [String; 2] {
+    ["kernel", "initrd"].map(|part| {
+        let line = script.lines().find(|line| line.starts_with(&format!("{part} "))).unwrap();
+        let url = line.split(' ').find(|word| word.starts_with("http://")).unwrap();
+        url.strip_prefix("http://10.77.0.2:8080").unwrap().to_owned()
+    })
+}
+
 #[test]
 fn who_is_reset_at_the_end_of_its_download_has_not_booted_and_who_looks_at_its_script_boots_nothing()
  {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
         lan.attach("desk", "10.77.0.60/24");
         let folder = rack(1000, 8_000_000);
         let mut appliance = Appliance::start(&folder);
-        let firmware = of_the_rack(7);
+        let firmware = of_the_rack(&lan, 7);
         let mac = firmware.hyphenated();
         let script = format!("http://10.77.0.2:8080/boot/{mac}.ipxe");
-        let image = |part: &str| format!("http://10.77.0.2:8080/images/linux/{part}?mac={mac}");
-        firmware.fetch(&script);
-        firmware.fetch(&image("kernel"));
+        firmware.powers_on();
+        let text = String::from_utf8(firmware.fetch(&script)).unwrap();
+        let [kernel, initrd] = images_of(&text);
+        let fetch = |path: &str| firmware.fetch(&format!("http://10.77.0.2:8080{path}"));
+        fetch(&kernel);
         // The kernel of the appliance has all of it, and of the machine's a part.
         let mut line = firmware.connections(8080, 1).pop().unwrap();
         write!(line, "GET /images/linux/initrd?mac={mac} HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n")
@@ -377,19 +388,20 @@ fn who_is_reset_at_the_end_of_its_download_has_not_booted_and_who_looks_at_its_s
         assert!(!told.contains(" at 8000000 of"), "{told}");
         assert_eq!(machine(&folder, "m7")["boots"], 0);
 
-        firmware.fetch(&image("initrd"));
+        fetch(&initrd);
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
         let desk = Firmware::new("desk", [2; 6], Ipv4Addr::new(10, 77, 0, 60));
         for tail in ["", "?mac=1&boot=failed", "?mac=1&disk=failed"] {
             let shown = String::from_utf8(desk.fetch(&format!("{script}{tail}"))).unwrap();
             assert!(shown.contains("goes to its local disk"), "{shown}");
         }
-        appliance.wait_for("m7 (52:54:00:78:00:07): 10.77.0.60 has looked at its script");
+        appliance.wait_for("m7 (52:54:00:78:00:07): showed its script to 10.77.0.60");
         let told = machine(&folder, "m7");
         assert_eq!((&told["boots"], &told["reached"]), (&1.into(), &"all".into()), "{told}");
-        assert_eq!(told["address"], "10.77.0.50");
-        // The machine itself may say so.
-        let script = firmware.fetch(&format!("{script}?mac=1&boot=failed"));
+        assert_eq!(told["address"], "10.77.0.107");
+        // The machine itself may say so, with the id of its boot.
+        let id = initrd.split("&id=").nth(1).unwrap();
+        let script = firmware.fetch(&format!("{script}?mac=1&id={id}&boot=failed"));
         assert!(String::from_utf8(script).unwrap().contains("m7 boots install"));
         appliance
             .wait_for("stopped: it has all of image linux, and iPXE could not start the kernel");
@@ -400,15 +412,15 @@ fn who_is_reset_at_the_end_of_its_download_has_not_booted_and_who_looks_at_its_s
 #[test]
 fn a_registry_that_can_only_be_read_is_not_taken_for_none_and_is_written_once_it_can_be() {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
+        let [seventh, eighth] = [7, 8].map(|n| of_the_rack(&lan, n));
         let folder = rack(1000, 1000);
         let state = folder.path().join("state");
         let at = state.display().to_string();
         run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &at]);
         folder.permit_registry();
-        let (seen, port) = (Mutex::default(), Mutex::new(of_the_rack(0).socket(68)));
+        let seen = Mutex::default();
         let mut appliance = Appliance::start(&folder);
-        boot(7, &seen, &port);
+        boot(&seventh, &seen);
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
         appliance.signal("TERM");
         assert_eq!(appliance.ended().0, Some(0));
@@ -420,9 +432,9 @@ fn a_registry_that_can_only_be_read_is_not_taken_for_none_and_is_written_once_it
         let line = appliance.wait_for("ERROR registry: ");
         assert!(line.contains("registry.db") && line.contains("machines boot"), "{line}");
         appliance.wait_for("ready");
-        boot(7, &seen, &port);
+        boot(&seventh, &seen);
         appliance.wait_for("m7 (52:54:00:78:00:07): runs its script: to its local disk");
-        boot(8, &seen, &port);
+        boot(&eighth, &seen);
         appliance.wait_for("m8 (52:54:00:78:00:08): fetched linux/initrd");
         // Its socket is gone, and it is there: what it would write over is not written.
         fs::remove_file(state.join("control.sock")).unwrap();
@@ -450,11 +462,11 @@ fn a_registry_that_can_only_be_read_is_not_taken_for_none_and_is_written_once_it
 #[test]
 fn a_registry_that_is_damaged_is_put_aside_and_the_daemon_serves_on() {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
+        let seventh = of_the_rack(&lan, 7);
         let folder = rack(1000, 1000);
-        let (seen, port) = (Mutex::default(), Mutex::new(of_the_rack(0).socket(68)));
+        let seen = Mutex::default();
         let mut appliance = Appliance::start(&folder);
-        boot(7, &seen, &port);
+        boot(&seventh, &seen);
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
         appliance.signal("TERM");
         assert_eq!(appliance.ended().0, Some(0));
@@ -486,7 +498,7 @@ fn a_registry_that_is_damaged_is_put_aside_and_the_daemon_serves_on() {
         let line = appliance.wait_for("is damaged");
         assert!(line.contains("put aside as ") && line.contains("registry.db.damaged-"), "{line}");
         appliance.wait_for("ready");
-        boot(7, &seen, &port);
+        boot(&seventh, &seen);
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
         let log = appliance.log();
         assert!(log.contains("registry.db.previous is used, which is "), "{log}");
@@ -500,9 +512,7 @@ fn a_hundred_thousand_invented_machines_take_little_memory_and_push_out_no_machi
         lan.attach("rack", "10.77.0.50/24");
         let folder = rack(1000, 1000);
         let mut appliance = Appliance::start(&folder);
-        let port = Mutex::new(of_the_rack(0).socket(68));
-        boot(7, &Mutex::default(), &port);
-        drop(port);
+        boot(&of_the_rack(&lan, 7), &Mutex::default());
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
         let firmware = Firmware::new("rack", [2; 6], Ipv4Addr::new(10, 77, 0, 50));
         let options: [(u8, &[u8]); 2] = [(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])];
@@ -525,17 +535,16 @@ fn a_hundred_thousand_invented_machines_take_little_memory_and_push_out_no_machi
 #[test]
 fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
+        let [seventh, eighth] = [7, 8].map(|n| of_the_rack(&lan, n));
         let folder = rack(1000, 1000);
         let _appliance = Appliance::start(&folder);
-        let port = Mutex::new(of_the_rack(0).socket(68));
         let mut command = inside("appliance", Path::new("timeout"));
         command.args(["60", env!("CARGO_BIN_EXE_reveille"), "events", "--follow", "m7"]);
         command.in_folder(folder.path());
         let mut events = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
-        boot(8, &Mutex::default(), &port);
-        boot(7, &Mutex::default(), &port);
+        boot(&eighth, &Mutex::default());
+        boot(&seventh, &Mutex::default());
         let last = lines.by_ref().map(Result::unwrap).find(|line| {
             assert!(line.contains("  m7  "), "{line}");
             line.contains("fetched linux/initrd")
@@ -543,7 +552,7 @@ fn what_is_told_is_followed_until_nobody_reads_it_any_more() {
         assert!(last.is_some(), "it follows on while the daemon runs");
         drop(lines);
         // It finds out with the next that it would say.
-        boot(7, &Mutex::default(), &port);
+        boot(&seventh, &Mutex::default());
         assert!(events.wait().unwrap().success());
     });
 }

@@ -18,7 +18,6 @@ fn armed(folder: &Folder) -> usize {
 #[test]
 fn an_order_for_several_machines_is_one_order_and_survives_a_kill() {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
         let folder = rack(1000, 1000);
         let appliance = Appliance::start(&folder);
         let output = reveille(&folder, &["arm", "m1?"]);
@@ -37,9 +36,8 @@ fn an_order_for_several_machines_is_one_order_and_survives_a_kill() {
         appliance.ended();
         let _appliance = Appliance::start(&folder);
         assert_eq!(armed(&folder), 11);
-        let kept = of_the_rack(8);
-        let port = Mutex::new(kept.socket(68));
-        kept.powers_on(&port);
+        let kept = of_the_rack(&lan, 8);
+        kept.powers_on();
         let script = kept.fetch(&format!("http://10.77.0.2:8080/boot/{}.ipxe", kept.hyphenated()));
         let script = String::from_utf8(script).unwrap();
         assert!(script.contains("m8 goes to its local disk"), "{script}");
@@ -52,10 +50,9 @@ fn an_order_for_several_machines_is_one_order_and_survives_a_kill() {
 #[test]
 fn a_reload_that_gives_an_installed_machine_another_profile_reports_that_its_disk_still_boots() {
     in_lab!(|lan| {
-        lan.attach("rack", "10.77.0.50/24");
         let folder = rack(1000, 1000);
         let mut appliance = Appliance::start(&folder);
-        boot(7, &Mutex::default(), &Mutex::new(of_the_rack(0).socket(68)));
+        boot(&of_the_rack(&lan, 7), &Mutex::default());
         appliance.wait_for("m7 (52:54:00:78:00:07): fetched linux/initrd");
         let config = fs::read_to_string(folder.path().join("config.yaml")).unwrap();
         let wiping = "{ script: linux, image: linux, boot: once, wipes: true }";

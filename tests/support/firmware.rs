@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::process::Output;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -124,19 +123,20 @@ impl Firmware {
         offers + std::iter::from_fn(|| receive(&socket)).count()
     }
 
-    /// Broadcasts the first DISCOVER of a BIOS ROM from the port that the machines of this host share, and waits a
-    /// moment for its answer.
-    pub fn powers_on(&self, port: &Mutex<UdpSocket>) {
+    /// Broadcasts the first DISCOVER of a BIOS ROM, waits a moment for its answer, and takes its lease.
+    pub fn powers_on(&self) {
         let options: [(u8, &[u8]); 2] = [(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0])];
         let datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, &options);
-        let socket = port.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self.socket(68);
         socket.set_read_timeout(Some(Duration::from_millis(500))).expect("it is a socket");
         socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
         while let Some(answer) = receive(&socket) {
             if answer.datagram[28..34] == self.mac {
-                return;
+                break;
             }
         }
+        drop(socket);
+        self.take_lease(&options);
     }
 
     /// Broadcasts a DISCOVER from each of so many other machines, as fast as they are answered; how many are.
