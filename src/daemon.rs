@@ -17,6 +17,7 @@ use crate::config::load::Source;
 use crate::config::reload::Reloader;
 use crate::config::{Server, watch};
 use crate::control::{Claim, Control, ControlError};
+use crate::database;
 use crate::dhcp::{self, proxy::Port};
 use crate::http::{self, body::Pieces};
 use crate::images::Images;
@@ -71,6 +72,7 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
+    database::close_to_others(&server.state);
     let journal = Arc::new(Journal::open(&server.state));
     journal.publish_problems(&config.problems);
     let reloader = Arc::new(Reloader::new(source, (config, followed)));

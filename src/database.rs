@@ -1,10 +1,12 @@
 //! An SQLite file of ours: opened, known for what it is, and put aside where it is damaged.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tracing::warn;
 
 use crate::files::unwritable;
 
@@ -16,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The folder in the state folder. They are written all the time, and what the config names may be beside it: that
 /// is watched.
 const FOLDER: &str = "db";
+
+/// The mode of that folder: which machines there are, and what they ask for, is for the daemon's user alone.
+const MODE: u32 = 0o700;
 
 /// Of what form a file is.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +84,15 @@ impl Database {
     pub fn open(state: &Path, form: Form) -> Result<Self, DatabaseError> {
         let path = place(state, form, "");
         let folder = state.join(FOLDER);
-        fs::create_dir_all(&folder).map_err(|error| DatabaseError::Unusable {
-            path: folder,
+        let make = || {
+            fs::create_dir_all(state)?;
+            match DirBuilder::new().mode(MODE).create(&folder) {
+                Err(error) if !folder.is_dir() => Err(error),
+                _ => Ok(()),
+            }
+        };
+        make().map_err(|error| DatabaseError::Unusable {
+            path: folder.clone(),
             reason: unwritable(&error),
         })?;
         // SQLite would take it for a new one.
@@ -201,6 +213,30 @@ impl Database {
     }
 }
 
+/// Keeps others out of the databases of a state folder: an earlier version, or a copy from a backup, may have left
+/// their folder open to them.
+pub fn close_to_others(state: &Path) {
+    let folder = state.join(FOLDER);
+    let Ok(metadata) = fs::metadata(&folder) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return;
+    }
+    match fs::set_permissions(&folder, Permissions::from_mode(MODE)) {
+        Ok(()) => warn!(
+            "state: {} had mode {mode:03o}, which let others in; it has mode {MODE:03o} now",
+            folder.display()
+        ),
+        Err(error) => warn!(
+            "state: {} has mode {mode:03o}, which lets others in, and cannot be given mode {MODE:03o}: {}; chmod it",
+            folder.display(),
+            unwritable(&error)
+        ),
+    }
+}
+
 /// Where one is, or what SQLite has beside it.
 pub fn place(state: &Path, form: Form, end: &str) -> PathBuf {
     state.join(FOLDER).join(format!("{}{end}", form.name))
@@ -244,5 +280,33 @@ fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {
             unusable(path, "another process holds it".to_owned())
         }
         _ => unusable(path, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORM: Form =
+        Form { name: "x.db", tables: "CREATE TABLE x (x)", version: 1, is_synced: false };
+
+    #[test]
+    fn the_folder_of_databases_is_for_its_owner_alone_also_one_that_was_not() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join(FOLDER);
+        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o7777;
+        close_to_others(state.path());
+        drop(Database::open(state.path(), FORM).unwrap());
+        assert_eq!(mode(), 0o700);
+        for wide in [0o755, 0o770, 0o701, 0o2777] {
+            fs::set_permissions(&folder, Permissions::from_mode(wide)).unwrap();
+            drop(Database::open(state.path(), FORM).unwrap());
+            close_to_others(state.path());
+            assert_eq!(mode(), 0o700, "{wide:o}");
+        }
+        // Stricter than ours is the operator's business.
+        fs::set_permissions(&folder, Permissions::from_mode(0o500)).unwrap();
+        close_to_others(state.path());
+        assert_eq!(mode(), 0o500);
     }
 }

@@ -15,7 +15,7 @@ use super::resolve::{
     DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, state_folder, within,
 };
 use crate::boot::nbp::Nbps;
-use crate::files::{open, read_text, readable, reason};
+use crate::files::{self, Bound, open, read_opened, read_text, readable, reason};
 use crate::images::store::Store;
 use crate::nbps;
 
@@ -121,7 +121,7 @@ impl Source {
             let is_yaml = problems.sorted().iter().all(|problem| !problem.key.is_empty());
             if let Self::File(path) = self
                 && !is_yaml
-                && let Ok(text) = read_text(path)
+                && let Ok(text) = read_text(path, Bound::CONFIG)
             {
                 folders.extend(mentioned_states(&text).map(|state| within(&base, state)));
             }
@@ -153,7 +153,7 @@ impl Source {
         let (path, text) = match self {
             Self::Defaults => (PathBuf::new(), String::new()),
             Self::File(path) => {
-                let text = read_text(path)
+                let text = read_text(path, Bound::CONFIG)
                     .map_err(|reason| LoadError::Unreadable { path: path.clone(), reason })?;
                 (path.clone(), text)
             }
@@ -248,7 +248,8 @@ fn survey(file: &File, base: &Path) -> Surroundings {
     let answers = answers
         .into_iter()
         .map(|path| {
-            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
+            let source = read_text(&path, Bound::ANSWER_FILE)
+                .map_err(|why| format!("{}: {why}", path.display()));
             (path, source)
         })
         .collect();
@@ -304,7 +305,8 @@ fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String
         if is_script(&path)
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
-            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
+            let source = read_text(&path, Bound::TEMPLATE)
+                .map_err(|why| format!("{}: {why}", path.display()));
             sources.insert(name.to_owned(), source);
         }
     }
@@ -350,7 +352,7 @@ fn from_file(path: PathBuf) -> Result<Secret, String> {
     let told = |reason: String| format!("{}: {reason}", path.display());
     let file = open(&path).map_err(told)?;
     let mode = file.metadata().map_err(|error| told(reason(&error)))?.mode() & 0o7777;
-    let text = io::read_to_string(file).map_err(|error| told(reason(&error)))?;
+    let text = read_opened(file, Bound::SECRET).and_then(files::text).map_err(told)?;
     let open_to_all = (mode & 0o007 != 0).then_some(mode);
     Ok(Secret { text: text.into(), from: path.display().to_string(), open_to_all })
 }
