@@ -81,6 +81,7 @@ pub async fn serve(source: Source) -> Result<()> {
         "registry: what is remembered of machines is there and cannot be read; mend that, or move the file away: \
          then each machine with `boot: once` boots by the network once more",
     )?;
+    registry.follow(reloader.subscribe());
     let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let neighbours = Neighbours::new(interfaces.subscribe());
