@@ -15,6 +15,7 @@ use crate::boot::boot_id::BootId;
 use crate::boot::catalog::Files;
 use crate::boot::cmdline::{KERNEL_NAME, initrd_name};
 use crate::boot::decide::{Ignored, UnderItsName};
+use crate::boot::printable::is_hidden;
 use crate::boot::shelf::Coming;
 use crate::boot::{Mac, MachineState, decide_by_name, links};
 use crate::config::Snapshot;
@@ -350,7 +351,7 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
     let printable = |byte: &u8| (0x20..0x7f).contains(byte);
     let end = name.iter().rposition(printable).map_or(0, |last| last + 1);
     let name = std::str::from_utf8(&name[..end]).map_err(|_| Refusal::Unknown)?;
-    if name.chars().any(char::is_control) {
+    if name.contains(is_hidden) {
         return Err(Refusal::NoName);
     }
     let name = name.replace('\\', "/");

@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::ConfigFile;
-use super::output::{columns, print, tell};
+use super::output::{self, columns, print, tell};
 use crate::boot::Arch;
 use crate::boot::nbp::{Nbp, Nbps};
 use crate::config::load::{Inventory, Source};
@@ -154,7 +154,7 @@ fn list(inventory: &Inventory, as_json: bool) -> Result<()> {
             })
             .collect();
         let value = json!({ "nbps": nbps, "offered": offered });
-        return print(&format!("{value:#}\n"));
+        return print(&output::json(&value));
     }
     if nbps.is_empty() {
         return print(&offers(&inventory.nbps));

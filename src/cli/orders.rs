@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use tokio::sync::watch;
 
 use super::ConfigFile;
 use super::consent::{Asked, has_terminal, listed};
@@ -124,6 +125,7 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     }
     // A damaged registry is the daemon's to put aside, and to tell of.
     let Remembered { config, .. } = read_remembered(source)?;
+    let config = Arc::new(config);
     let state = &config.server.state;
     let _claim = Claim::take(state).map_err(|_| {
         let socket = state.join(control::NAME);
@@ -131,6 +133,7 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     })?;
     let journal = Arc::new(Journal::open(state));
     let registry = Registry::open(state, Arc::clone(&journal))?;
+    registry.follow(watch::channel(Arc::clone(&config)).1);
     let given = machines::order(&config, &registry, &give);
     registry.close();
     journal.close();

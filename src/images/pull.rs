@@ -9,6 +9,7 @@ use reqwest::{Client, Url};
 
 use super::store::{Content, Gathering, Manifest, Store, StoreError, Stored, sum};
 use crate::address::shown;
+use crate::boot::printable::is_hidden;
 use crate::config::wanted::{CMDLINE, FILE, INITRAMFS, KERNEL, Origin, Recipe, Wanted};
 use crate::files::{self, Bound};
 use crate::sum::Sha256;
@@ -321,7 +322,7 @@ fn odd_line(path: &Path) -> Result<Option<String>, PullError> {
         |why: &str| PullError::Content(format!("{} is no kernel line: {why}", path.display()));
     let bytes = files::read(path, Bound::KERNEL_LINE).map_err(|why| bad(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| bad("it is no text"))?;
-    if text.trim().lines().count() != 1 || text.trim().chars().any(char::is_control) {
+    if text.trim().lines().count() != 1 || text.trim().contains(is_hidden) {
         return Err(bad("it is not one line of text"));
     }
     let is_for_metal = text.split_whitespace().any(|word| word == "talos.platform=metal");
