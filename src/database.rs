@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::files::unwritable;
 
@@ -18,6 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The folder in the state folder. They are written all the time, and what the config names may be beside it: that
 /// is watched.
 const FOLDER: &str = "db";
+
+/// How many bytes of free pages are left in a file: a wave of long events needs as many again.
+const MUCH_FREE: u64 = 8 << 20;
+/// The size that the write-ahead log is cut to, in bytes, after a reader has held up its reset.
+const WAL_BYTES: u32 = 4 << 20;
 
 /// The mode of that folder: which machines there are, and what they ask for, is for the daemon's user alone.
 const MODE: u32 = 0o700;
@@ -174,6 +179,24 @@ impl Database {
         Ok(aside)
     }
 
+    /// Gives back to the disk what was removed, where that is much: SQLite keeps it for what comes. Without it the file
+    /// serves as well, so that a disk that is too full for it is no error.
+    pub fn shrink(&self) {
+        let number =
+            |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        let free = || Ok::<_, rusqlite::Error>(number("freelist_count")? * number("page_size")?);
+        match free() {
+            Ok(free) if free < MUCH_FREE => {}
+            Ok(free) => match self.connection.execute_batch("VACUUM") {
+                Ok(()) => {
+                    info!("{}: {} MiB given back to the disk", self.path.display(), free >> 20)
+                }
+                Err(error) => debug!("{}: cannot be made smaller: {error}", self.path.display()),
+            },
+            Err(error) => debug!("{}: {error}", self.path.display()),
+        }
+    }
+
     /// What an error of SQLite means for who runs this.
     pub fn explain(&self, error: &rusqlite::Error) -> DatabaseError {
         explain(&self.path, error)
@@ -190,6 +213,7 @@ impl Database {
         self.connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if form.is_synced { "FULL" } else { "NORMAL" };
         self.connection.pragma_update(None, "synchronous", synchronous)?;
+        self.connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         if is_empty {
             let Form { tables, version, .. } = form;
             self.connection.execute_batch(&format!(

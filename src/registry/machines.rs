@@ -80,8 +80,8 @@ impl Machines {
     /// more MACs than are kept, as an earlier version left them.
     pub fn follow(&mut self, config: watch::Receiver<Arc<Config>>) -> Vec<Id> {
         self.config = Some(config);
-        let is_over = |entry: &&Box<Entry>| entry.macs.len() > MOST_MACS;
-        let over: Vec<Id> = self.entries.values().filter(is_over).map(|entry| entry.id).collect();
+        let is_over = |entry: &&Entry| entry.macs.len() > MOST_MACS;
+        let over: Vec<Id> = self.iter().filter(is_over).map(|entry| entry.id).collect();
         over.iter().for_each(|id| self.prune(*id));
         over
     }
