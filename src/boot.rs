@@ -13,7 +13,8 @@
 //! of the images that are fetched are here);
 //! [`decide_by_name`] says what is under a file's name, [`decide_script`] which script it is.
 //! [`script`] and [`cmdline`] turn a decided script into text, [`links`] says where things are fetched.
-//! [`verdict`] says where a boot has stopped, [`advice`] knows what old hardware needs, [`event`] has the words for what happened.
+//! [`verdict`] says where a boot has stopped, [`advice`] knows what old hardware needs, [`event`] has the words for what happened,
+//! [`printable`] makes a line of text from elsewhere.
 
 pub mod admission;
 pub mod advice;
@@ -32,6 +33,7 @@ pub mod nbp;
 pub mod omni;
 pub mod pattern;
 pub mod pci;
+pub mod printable;
 pub mod release;
 pub mod script;
 pub mod secret;

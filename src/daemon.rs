@@ -17,6 +17,7 @@ use crate::config::load::Source;
 use crate::config::reload::Reloader;
 use crate::config::{Config, Server, watch};
 use crate::control::{Claim, Control, ControlError};
+use crate::database;
 use crate::dhcp::{self, proxy::Port};
 use crate::http::{self, body::Pieces};
 use crate::images::Images;
@@ -79,6 +80,7 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
+    database::close_to_others(&server.state);
     let journal = Arc::new(Journal::open(&server.state));
     let registry = Registry::open(&server.state, Arc::clone(&journal)).context(
         "registry: what is remembered of machines is there and cannot be read; mend that, or move the file away: \
@@ -88,6 +90,7 @@ pub async fn serve(source: Source) -> Result<()> {
     log_loss(&registry, &config, &source);
     let reloader = Arc::new(Reloader::new(source, (config, followed)));
     let interfaces = Watcher::new(reloader.subscribe());
+    registry.follow(reloader.subscribe());
     let images = Images::new(&server.state, Arc::clone(&journal));
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let neighbours = Neighbours::new(interfaces.subscribe());

@@ -1,13 +1,14 @@
 //! An SQLite file of ours: opened, known for what it is, and put aside where it is damaged.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tracing::{debug, info, warn};
 
 use crate::files::unwritable;
 
@@ -19,6 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The folder in the state folder. They are written all the time, and what the config names may be beside it: that
 /// is watched.
 const FOLDER: &str = "db";
+
+/// How many bytes of free pages are left in a file: a wave of long events needs as many again.
+const MUCH_FREE: u64 = 8 << 20;
+/// The size that the write-ahead log is cut to, in bytes, after a reader has held up its reset.
+const WAL_BYTES: u32 = 4 << 20;
+
+/// The mode of that folder: which machines there are, and what they ask for, is for the daemon's user alone.
+const MODE: u32 = 0o700;
 
 /// Of what form a file is.
 #[derive(Clone, Copy, Debug)]
@@ -82,8 +91,15 @@ impl Database {
     pub fn open(state: &Path, form: Form) -> Result<Self, DatabaseError> {
         let path = place(state, form, "");
         let folder = state.join(FOLDER);
-        fs::create_dir_all(&folder).map_err(|error| DatabaseError::Unusable {
-            path: folder,
+        let make = || {
+            fs::create_dir_all(state)?;
+            match DirBuilder::new().mode(MODE).create(&folder) {
+                Err(error) if !folder.is_dir() => Err(error),
+                _ => Ok(()),
+            }
+        };
+        make().map_err(|error| DatabaseError::Unusable {
+            path: folder.clone(),
             reason: unwritable(&error),
         })?;
         // SQLite would take it for a new one.
@@ -239,6 +255,24 @@ impl Database {
         connection.close().map_err(|(_, error)| explain(&path, &error))
     }
 
+    /// Gives back to the disk what was removed, where that is much: SQLite keeps it for what comes. Without it the file
+    /// serves as well, so that a disk that is too full for it is no error.
+    pub fn shrink(&self) {
+        let number =
+            |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        let free = || Ok::<_, rusqlite::Error>(number("freelist_count")? * number("page_size")?);
+        match free() {
+            Ok(free) if free < MUCH_FREE => {}
+            Ok(free) => match self.connection.execute_batch("VACUUM") {
+                Ok(()) => {
+                    info!("{}: {} MiB given back to the disk", self.path.display(), free >> 20)
+                }
+                Err(error) => debug!("{}: cannot be made smaller: {error}", self.path.display()),
+            },
+            Err(error) => debug!("{}: {error}", self.path.display()),
+        }
+    }
+
     /// What an error of SQLite means for who runs this.
     pub fn explain(&self, error: &rusqlite::Error) -> DatabaseError {
         explain(&self.path, error)
@@ -260,6 +294,7 @@ impl Database {
         self.connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if form.is_synced { "FULL" } else { "NORMAL" };
         self.connection.pragma_update(None, "synchronous", synchronous)?;
+        self.connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         if is_empty {
             let Form { tables, version, .. } = form;
             self.connection.execute_batch(&format!(
@@ -280,6 +315,30 @@ impl Database {
         }
         let (known, form) = (form.version, number("user_version")?);
         Ok(if form > known { Err(DatabaseError::Later { path, form, known }) } else { Ok(()) })
+    }
+}
+
+/// Keeps others out of the databases of a state folder: an earlier version, or a copy from a backup, may have left
+/// their folder open to them.
+pub fn close_to_others(state: &Path) {
+    let folder = state.join(FOLDER);
+    let Ok(metadata) = fs::metadata(&folder) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return;
+    }
+    match fs::set_permissions(&folder, Permissions::from_mode(MODE)) {
+        Ok(()) => warn!(
+            "state: {} had mode {mode:03o}, which let others in; it has mode {MODE:03o} now",
+            folder.display()
+        ),
+        Err(error) => warn!(
+            "state: {} has mode {mode:03o}, which lets others in, and cannot be given mode {MODE:03o}: {}; chmod it",
+            folder.display(),
+            unwritable(&error)
+        ),
     }
 }
 
@@ -351,5 +410,33 @@ fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {
             unusable(path, "another process holds it".to_owned())
         }
         _ => unusable(path, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORM: Form =
+        Form { name: "x.db", tables: "CREATE TABLE x (x)", version: 1, is_synced: false };
+
+    #[test]
+    fn the_folder_of_databases_is_for_its_owner_alone_also_one_that_was_not() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join(FOLDER);
+        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o7777;
+        close_to_others(state.path());
+        drop(Database::open(state.path(), FORM).unwrap());
+        assert_eq!(mode(), 0o700);
+        for wide in [0o755, 0o770, 0o701, 0o2777] {
+            fs::set_permissions(&folder, Permissions::from_mode(wide)).unwrap();
+            drop(Database::open(state.path(), FORM).unwrap());
+            close_to_others(state.path());
+            assert_eq!(mode(), 0o700, "{wide:o}");
+        }
+        // Stricter than ours is the operator's business.
+        fs::set_permissions(&folder, Permissions::from_mode(0o500)).unwrap();
+        close_to_others(state.path());
+        assert_eq!(mode(), 0o500);
     }
 }

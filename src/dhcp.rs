@@ -17,6 +17,7 @@
 //!
 //! The standards are RFC 2131 (DHCP), RFC 4578 (its PXE options) and Intel's PXE 2.1.
 
+pub mod destination;
 pub mod lan;
 pub mod packet;
 pub mod probe;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::boot::catalog::{Catalog, Unknown, swapped};
@@ -254,6 +255,7 @@ fn offers(config: &Config, machine: &Machine, local: Ipv4Addr) -> Vec<(&'static 
             asked: local,
             local,
             neighbour: Neighbour::Unknown,
+            own: Arc::default(),
         };
         match Query::read(datagram) {
             Ok(query) => {

@@ -33,6 +33,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use crate::boot::event::Subject;
+use crate::boot::printable;
 use crate::boot::{Event, Step};
 use crate::config::Config;
 use crate::images::Images;
@@ -189,8 +190,7 @@ impl Server {
     /// Records that a request was refused, whatever it asked for.
     fn refuse_request(&self, arrival: Arrival, request: &Request, reason: String) {
         let subject = Subject { address: Some(arrival.from), ..Subject::default() };
-        let path = request.uri().path().escape_debug();
-        let what = path.take(guard::LONGEST_SHOWN).collect();
+        let what = printable::name(request.uri().path());
         self.registry.record(Event { subject, step: Step::Refused { what, reason } });
     }
 

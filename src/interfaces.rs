@@ -50,6 +50,7 @@ impl Interface {
 pub struct Served {
     by_index: BTreeMap<u32, Interface>,
     missing: Vec<String>,
+    own: Arc<[(Ipv4Addr, Ipv4Addr)]>,
 }
 
 impl Served {
@@ -73,6 +74,11 @@ impl Served {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Interface> {
         self.by_index.values()
+    }
+
+    /// All addresses of this host, on served interfaces and on others, each with the mask of its LAN.
+    pub fn own(&self) -> Arc<[(Ipv4Addr, Ipv4Addr)]> {
+        Arc::clone(&self.own)
     }
 
     /// What is not there, and what would mend it, a line each.
@@ -202,7 +208,8 @@ pub fn look(server: &Server) -> Result<Served, String> {
             }
         }
     }
-    Ok(Served { by_index, missing })
+    let own = addresses.into_values().flatten().collect();
+    Ok(Served { by_index, missing, own })
 }
 
 /// Whether this is an address of any interface of this host, served or not.

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use self::ring::{Ring, Told};
+use self::ring::{Put, Ring, Told};
 use self::store::Store;
 use self::writer::Writer;
 
 use crate::boot::event::Subject;
+use crate::boot::printable;
 use crate::boot::{Event, Mac, Step};
 use crate::budget::Budget;
 use crate::config::event::Reload;
@@ -56,6 +57,8 @@ pub struct Journal {
     writer: Option<Arc<Writer>>,
     /// The number of what was told last.
     last: watch::Sender<u64>,
+    /// Those that went although there were not too many.
+    early: Mutex<Tally>,
 }
 
 impl Default for Journal {
@@ -69,6 +72,7 @@ impl Default for Journal {
             ring: Mutex::default(),
             writer: None,
             last: watch::Sender::default(),
+            early: Mutex::default(),
         }
     }
 }
@@ -119,7 +123,7 @@ impl Journal {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, whose: &Subject, (kind, level): (&str, Level), text: String) {
+    fn keep(&self, whose: &Subject, (kind, level): (&str, Level), text: &str) {
         let told = Told {
             id: 0,
             at: SystemTime::now().into(),
@@ -128,17 +132,26 @@ impl Journal {
             address: whose.address,
             kind: kind.to_owned(),
             level,
-            text,
+            text: kept_text(text),
         };
         let mut ring = self.ring();
-        let (told, gone) = ring.keep(told);
+        let Put { told, gone, early } = ring.keep(told);
         self.last.send_replace(told.id);
         if let Some(writer) = &self.writer {
             writer.put(told, gone);
         }
+        drop(ring);
+        if early > 0
+            && let Some(count) =
+                self.early.lock().unwrap_or_else(PoisonError::into_inner).add(early)
+        {
+            warn!(
+                "journal: events are dropped sooner than usual, since long ones came: {count} since the start; the log has them all"
+            );
+        }
     }
 
-    fn keep_of_ours(&self, (kind, level): (&str, Level), text: String) {
+    fn keep_of_ours(&self, (kind, level): (&str, Level), text: &str) {
         self.keep(&Subject::default(), (kind, level), text);
     }
 
@@ -159,7 +172,7 @@ impl Journal {
             Reload::TakenUp { .. } => Level::Info,
             Reload::Refused { .. } => Level::Warn,
         };
-        self.keep_of_ours((reload.kind(), level), format!("config: {reload}"));
+        self.keep_of_ours((reload.kind(), level), &format!("config: {reload}"));
         match reload {
             Reload::TakenUp { source, changes, at_next_start, outdated, problems, .. } => {
                 match changes.as_slice() {
@@ -203,7 +216,7 @@ impl Journal {
                 Level::Warn
             }
         };
-        self.keep_of_ours((event.kind(), level), format!("image {event}"));
+        self.keep_of_ours((event.kind(), level), &format!("image {event}"));
         match event {
             ImageEvent::Begun { .. } | ImageEvent::Here { .. } => info!("image {event}"),
             ImageEvent::Doubted { .. } | ImageEvent::Failed { .. } => warn!("image {event}"),
@@ -253,11 +266,14 @@ impl Journal {
 
     /// Writes down an event that was admitted.
     pub fn write(&self, Event { subject, step }: &Event) {
-        self.keep(subject, (step.kind(), level(step)), step.to_string());
+        let text = step.to_string();
+        // A reason may repeat what anybody sent.
+        let text = printable::line(&text);
+        self.keep(subject, (step.kind(), level(step)), &text);
         match level(step) {
-            Level::Warn => warn!("{subject}: {step}"),
-            Level::Info => info!("{subject}: {step}"),
-            Level::Debug => debug!("{subject}: {step}"),
+            Level::Warn => warn!("{subject}: {text}"),
+            Level::Info => info!("{subject}: {text}"),
+            Level::Debug => debug!("{subject}: {text}"),
         }
     }
 
@@ -303,6 +319,18 @@ impl Journal {
         told.insert(key, now);
         false
     }
+}
+
+/// The longest text that is kept of an event, in bytes. The log has all of it.
+const LONGEST_TEXT: usize = 4096;
+
+fn kept_text(text: &str) -> String {
+    let text = printable::lines(text);
+    if text.len() <= LONGEST_TEXT {
+        return text.into_owned();
+    }
+    let end = text.floor_char_boundary(LONGEST_TEXT - "…".len());
+    format!("{}…", &text[..end])
 }
 
 /// How much an event matters to people.
@@ -404,7 +432,12 @@ pub struct Tally {
 impl Tally {
     /// Counts one more; how many there were, when it is time to say so.
     pub fn tell(&mut self) -> Option<u64> {
-        self.count += 1;
+        self.add(1)
+    }
+
+    /// Counts so many more; see [`Tally::tell`].
+    pub fn add(&mut self, more: usize) -> Option<u64> {
+        self.count += more as u64;
         let now = Instant::now();
         let quiet = |told| now.duration_since(told) < Duration::from_mins(1);
         if self.told.is_some_and(quiet) {
@@ -554,5 +587,27 @@ mod tests {
             journal.publish(&ignored(1, &n.to_string()));
         }
         assert!(journal.told().len() <= MOST);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_what_is_hidden_in_it_is_escaped_in_the_log_and_in_what_is_kept() {
+        let what = format!("x\u{202e}\n{}", "\u{1b}".repeat(4900));
+        let event = Event {
+            subject: subject(1),
+            step: Step::Refused { what, reason: "no\nsuch\u{2029} file".into() },
+        };
+        let shown = format!("x\\u{{202e}}\\n{}…", "\\u{1b}".repeat(117));
+        let text = format!("refused {shown}: no\\nsuch\\u{{2029}} file");
+        assert_eq!(
+            written(std::slice::from_ref(&event)),
+            [format!("WARN 02:00:00:00:00:01: {text}")]
+        );
+        let journal = Journal::default();
+        journal.publish(&event);
+        assert_eq!(journal.after(0, None, 9)[0].text, text);
+        let reason = "é".repeat(10_000);
+        journal.publish(&ignored(1, &reason));
+        let kept = &journal.after(0, None, 9)[1].text;
+        assert!(kept.ends_with("é…") && (4000..=4096).contains(&kept.len()), "{}", kept.len());
     }
 }

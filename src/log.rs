@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::boot::printable;
+
 /// How many bytes may wait to be written: some ten thousand lines.
 const MOST: usize = 2 << 20;
 /// How long more is waited for, once something came: each write costs the same, however much it is.
@@ -95,11 +97,14 @@ impl Shared {
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // What a line repeats came from anywhere.
+        let text = String::from_utf8_lossy(line);
+        let shown = printable::log(&text);
         let mut waiting = self.0.waiting();
-        if waiting.lines.len() + line.len() > MOST {
+        if waiting.lines.len() + shown.len() > MOST {
             waiting.lost += 1;
         } else {
-            waiting.lines.extend_from_slice(line);
+            waiting.lines.extend_from_slice(shown.as_bytes());
             if waiting.is_idle {
                 waiting.is_idle = false;
                 self.0.changed.notify_one();
@@ -186,5 +191,22 @@ mod tests {
         assert!((2000..5000).contains(&kept), "{kept}");
         let told = String::from_utf8_lossy(&text);
         assert!(told.contains("lines of the log were lost"), "{}", &told[told.len() - 100..]);
+    }
+
+    #[test]
+    fn what_turns_a_line_round_or_hides_in_it_is_escaped_on_its_way_to_the_log() {
+        let (sender, reader) = mpsc::sync_channel(1000);
+        let (log, rest) = Log::start(Reader(sender)).unwrap();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(log).with_ansi(false).without_time().finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("a\u{202e}b\u{2028}c\u{200b}\u{feff}d\u{85}\u{1b}[2Je");
+        });
+        drop(rest);
+        let text: Vec<u8> = reader.iter().flatten().collect();
+        let text = String::from_utf8(text).unwrap();
+        let rest = text.split_once("a\\u{202e}b\\u{2028}c\\u{200b}\\u{feff}d").unwrap().1;
+        assert!(rest.ends_with("[2Je\n"), "{text}");
+        assert!(!rest.trim_end().contains(crate::boot::printable::is_hidden), "{text}");
     }
 }

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hashlink::LinkedHashMap;
 use ipnet::Ipv4Net;
+use tokio::sync::watch;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use self::loss::{Loss, Standing};
-use self::machines::{Entry, Id, Machines, Others};
+use self::machines::{Entry, Id, MOST_MACS, Machines, Others};
 use self::queue::Change;
 use self::store::{Content, Store};
 use self::writer::{Shared, Writer};
@@ -296,6 +297,20 @@ impl Registry {
             }
         };
         (id(), id())
+    }
+
+    /// Follows the config: its MACs go before those that were only seen with a machine's UUID or serial number.
+    pub fn follow(&self, config: watch::Receiver<Arc<Config>>) {
+        let mut remembered = locked(&self.remembered);
+        let changed = remembered.machines.follow(config);
+        if changed.is_empty() {
+            return;
+        }
+        warn!(
+            "registry: {} machines had more than {MOST_MACS} MACs, which a flood of requests with their UUID does; those seen last are kept",
+            changed.len()
+        );
+        self.put(Change { changed, ..Change::default() });
     }
 
     /// Applies an event that belongs to no boot, and publishes it.

@@ -192,12 +192,16 @@ pub fn list<'a>(config: &Config, entries: &'a [Entry]) -> Vec<Found<'a>> {
         own.extend(machine.macs.iter().filter_map(|mac| by_mac.get(mac).copied()));
         used.extend(own.iter().map(|entry| entry.id));
         // The rest of two that will be one, once it is seen again, comes behind.
-        own.sort_by_key(|entry| (entry.name.is_none(), std::cmp::Reverse(entry.state.last_seen)));
-        let mut macs = machine.macs.clone();
-        for mac in own.iter().flat_map(|entry| &entry.macs) {
-            macs.retain(|known| known != mac);
-            macs.push(*mac);
-        }
+        own.sort_by_key(|entry| {
+            (entry.name.is_none(), std::cmp::Reverse(entry.state.last_seen), entry.id)
+        });
+        own.dedup_by_key(|entry| entry.id);
+        // Each once, where it stands last.
+        let all = machine.macs.iter().chain(own.iter().flat_map(|entry| &entry.macs));
+        let all: Vec<Mac> = all.copied().collect();
+        let mut is_new = HashSet::new();
+        let mut macs: Vec<Mac> = all.into_iter().rev().filter(|mac| is_new.insert(*mac)).collect();
+        macs.reverse();
         let state = own.first().map_or(&*NOTHING, |entry| &entry.state);
         let subject = Subject {
             mac: macs.last().copied(),

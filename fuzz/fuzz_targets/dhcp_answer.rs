@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use reveille::boot::event::{Sent, Subject, Transport};
+use reveille::boot::evidence::Neighbour;
 use reveille::boot::nbp::{Nbp, Nbps};
 use reveille::boot::{Arch, Event, MachineState, Step};
 use reveille::config::Config;
@@ -72,7 +73,10 @@ fn snapshot(yaml: &str) -> Config {
 fn arrivals() -> [Arrival; 4] {
     let local = Ipv4Addr::new(255, 255, 255, 254);
     let leased = Ipv4Addr::new(10, 77, 0, 100);
-    let at = |port, from, asked| Arrival { from, port, interface: "eth0".into(), asked, local };
+    let at = |port, from, asked| {
+        let (own, neighbour) = ([].into(), Neighbour::Unknown);
+        Arrival { from, port, interface: "eth0".into(), asked, local, neighbour, own }
+    };
     [
         at(Port::Dhcp, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68), local),
         at(Port::Dhcp, SocketAddrV4::new(leased, 67), local),

@@ -11,6 +11,7 @@ use super::advice::Advice;
 use super::client::{Client, Stage};
 use super::cmdline::{KERNEL_NAME, initrd_name};
 use super::evidence::Doubt;
+use super::printable::name;
 use super::settings::{BootPolicy, LocalBoot, Option43};
 use super::verdict::Verdict;
 use super::{Arch, Mac};
@@ -153,7 +154,7 @@ impl fmt::Display for Break {
             Self::Silent { block: 0 } => f.write_str("the client did not acknowledge the options"),
             Self::Silent { block } => write!(f, "the client did not acknowledge block {block}"),
             Self::Error { code, text } => {
-                write!(f, "the client ended it with error {code} `{}`", text.escape_debug())
+                write!(f, "the client ended it with error {code} `{}`", name(text))
             }
             Self::Replaced => f.write_str("the client asked anew from the same port"),
             Self::MadeRoom => {
@@ -486,15 +487,16 @@ impl fmt::Display for Step {
                 write!(f, "acknowledged {boot_file} on port {port}")
             }
             Self::Probed { file, sent: Sent { over, .. } } => {
-                write!(f, "asked for the size of {file} over {over}{}", over.details())
+                write!(f, "asked for the size of {} over {over}{}", name(file), over.details())
             }
             Self::NbpSent { file, sent }
             | Self::CompanionSent { file, sent }
             | Self::ImageSent { file, sent }
             | Self::FileSent { file, sent } => {
-                write!(f, "fetched {file} over {sent}")
+                write!(f, "fetched {} over {sent}", name(file))
             }
             Self::AutoexecSent { file, sent } => {
+                let file = name(file);
                 write!(f, "fetched {file}, the script that leads it to its own, over {sent}")
             }
             Self::ScriptServed { does, sent: Sent { over: Transport::Http, .. }, .. } => {
@@ -508,13 +510,13 @@ impl fmt::Display for Step {
             }
             Self::Advised { advice } => write!(f, "advice: {advice}"),
             Self::BrokenOff { kind: _, file, sent: Sent { bytes, took, over }, of, why } => {
-                let (seconds, details) = (took.as_secs_f64(), over.details());
+                let (seconds, details, file) = (took.as_secs_f64(), over.details(), name(file));
                 write!(
                     f,
                     "broke off {file} over {over} at {bytes} of {of} bytes after {seconds:.2} s{details}: {why}"
                 )
             }
-            Self::Refused { what, reason } => write!(f, "refused {what}: {reason}"),
+            Self::Refused { what, reason } => write!(f, "refused {}: {reason}", name(what)),
             Self::Ignored { reason } => write!(f, "not answered: {reason}"),
             Self::LeftToItsDisk { method: _, at: _, reason } => {
                 write!(f, "left to its local disk: {reason}")

@@ -15,7 +15,7 @@ use crate::boot::Mac;
 use crate::config::adopt::{Entry, entry, with_machine};
 use crate::config::load::Source;
 use crate::control::Request;
-use crate::files::read_text;
+use crate::files::{Bound, read_text};
 use crate::operations::Reloaded;
 use crate::operations::machines::{self, Story};
 use crate::roster::Machine;
@@ -112,7 +112,8 @@ fn comment(machine: &Machine) -> Option<String> {
 
 /// Writes it into the file, unless that would be worse for it.
 fn enter(path: &Path, new: &Entry) -> Result<()> {
-    let old = read_text(path).map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
+    let old =
+        read_text(path, Bound::CONFIG).map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
     let text = with_machine(&old, new)?;
     let mode = path.metadata().map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
     let piece = Piece { path, content: &text, mode, folder_mode: 0o755 };

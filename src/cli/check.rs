@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ConfigFile;
-use super::output::print;
+use super::output::{self, print};
 use crate::config::load::{LoadError, Source};
 use crate::config::problem::at_length;
 use crate::config::{Config, Problem, Severity};
@@ -39,7 +39,7 @@ pub(super) fn run(Arguments { path, all, json, file }: Arguments) -> Result<Exit
         Err(error @ LoadError::Unreadable { .. }) => (vec![unreadable(&error)], None),
     };
     if json {
-        print(&format!("{:#}\n", as_value(&source, &problems, config.as_ref())))?;
+        print(&output::json(&as_value(&source, &problems, config.as_ref())))?;
     } else {
         let told = match all {
             true => problems.iter().map(Problem::at_length).collect::<Vec<_>>().join("\n"),

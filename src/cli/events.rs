@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use super::ConfigFile;
 use super::output::print_on;
 use super::running::{Remembered, ask_running, remembered};
+use crate::boot::printable;
 use crate::boot::time::Time;
 use crate::config::load::Source;
 use crate::control::Request;
@@ -68,7 +69,11 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
 fn show<'a>(events: impl Iterator<Item = &'a Told>, json: bool) -> Result<bool> {
     let mut text = String::new();
     for told in events {
-        text += &if json { serde_json::to_string(told)? } else { line(told) };
+        text += &if json {
+            printable::json(&serde_json::to_string(told)?).into_owned()
+        } else {
+            line(told)
+        };
         text.push('\n');
     }
     print_on(&text)

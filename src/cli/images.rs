@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use serde_json::Value;
 
 use super::ConfigFile;
-use super::output::{columns, print, tell};
+use super::output::{self, columns, print, tell};
 use super::running::ask_running;
 use super::status::{duration, now};
 use crate::config::Config;
@@ -62,7 +62,7 @@ fn list(source: &Source, json: bool) -> Result<ExitCode> {
             (rows, value)
         }
     };
-    print(&if json { format!("{value:#}\n") } else { table(&rows, now()) })?;
+    print(&if json { output::json(&value) } else { table(&rows, now()) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,7 +83,7 @@ fn prune(source: &Source, dry_run: bool, json: bool) -> Result<ExitCode> {
         }
     };
     if json {
-        print(&format!("{value:#}\n"))?;
+        print(&output::json(&value))?;
     } else {
         let would = if dry_run { "would be removed" } else { "removed" };
         let mut text = String::new();

@@ -1,7 +1,6 @@
 //! `reveille init`
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use crate::boot::secret::SecretText;
 use crate::config::Problem;
 use crate::config::load::Source;
 use crate::config::resolve::within;
-use crate::files::{open, readable};
+use crate::files::{Bound, read_text, readable};
 use crate::interfaces::{self, Choice};
 use crate::registry::loss;
 use crate::registry::store::Store;
@@ -240,9 +239,7 @@ fn secret_from(flag: &str, what: &str, from: &Path) -> Result<SecretText> {
     if from == Path::new("-") {
         return ask::secret(what);
     }
-    let read =
-        open(from).and_then(|file| io::read_to_string(file).map_err(|error| error.to_string()));
-    read.map(SecretText::from).map_err(|reason| {
+    read_text(from, Bound::SECRET).map(SecretText::from).map_err(|reason| {
         anyhow!(
             "{flag}: {reason}; it takes the path of a file with {what}, or `-` for standard input"
         )

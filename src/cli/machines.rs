@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::ConfigFile;
 use super::events::{line, moment};
-use super::output::{columns, print};
+use super::output::{columns, json, print};
 use super::running::{Remembered, ask_running, remembered};
 use super::status::{duration, now};
+use crate::boot::printable;
 use crate::boot::time::Time;
 use crate::config::load::Source;
 use crate::control::Request;
@@ -64,11 +65,7 @@ pub(super) fn list(arguments: List) -> Result<ExitCode> {
         }
     };
     all.retain(|machine| arguments.takes(machine));
-    let text = if arguments.json {
-        format!("{:#}\n", serde_json::to_value(&all)?)
-    } else {
-        table(&all, now())
-    };
+    let text = if arguments.json { json(&serde_json::to_value(&all)?) } else { table(&all, now()) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -99,11 +96,8 @@ pub(super) fn one(arguments: One) -> Result<ExitCode> {
     };
     let first = story.events.len().saturating_sub(arguments.lines);
     story.events.drain(..first);
-    let text = if arguments.json {
-        format!("{:#}\n", serde_json::to_value(&story)?)
-    } else {
-        told(&story, now())
-    };
+    let text =
+        if arguments.json { json(&serde_json::to_value(&story)?) } else { told(&story, now()) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -199,7 +193,7 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
     rows.extend(machine.verdict.iter().map(|verdict| ("verdict", verdict.to_string())));
     let mut text = String::new();
     for (word, what) in rows {
-        let _ = writeln!(text, "{word:<12}{what}");
+        let _ = writeln!(text, "{word:<12}{}", printable::line(&what));
     }
     if !events.is_empty() {
         text.push('\n');

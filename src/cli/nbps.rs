@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::ConfigFile;
-use super::output::{columns, print, tell};
+use super::output::{self, columns, print, tell};
 use super::running::{own_state, state_of_daemon};
 use crate::boot::Arch;
 use crate::boot::nbp::{Nbp, Nbps};
@@ -159,7 +159,7 @@ fn list(inventory: &Inventory, as_json: bool) -> Result<()> {
             })
             .collect();
         let value = json!({ "nbps": nbps, "offered": offered });
-        return print(&format!("{value:#}\n"));
+        return print(&output::json(&value));
     }
     if nbps.is_empty() {
         return print(&offers(&inventory.nbps));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use tokio::sync::watch;
 
 use super::ConfigFile;
 use super::consent::{Asked, has_terminal, listed};
@@ -131,9 +132,11 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     let state = &own_state(source, is_usable)?;
     // A damaged registry is the daemon's to put aside, and to tell of.
     let Remembered { config, .. } = read_remembered(source)?;
+    let config = Arc::new(config);
     let _claim = claim(state)?;
     let journal = Arc::new(Journal::open(state));
     let registry = Registry::open(state, Arc::clone(&journal))?;
+    registry.follow(watch::channel(Arc::clone(&config)).1);
     let given = machines::order(&config, &registry, &give);
     registry.close();
     journal.close();

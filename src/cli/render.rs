@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use super::ConfigFile;
-use super::output::print;
+use super::output::{json, print, print_file};
 use super::simulate::{Board, Kind};
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::omni::hidden;
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
             (&base, None),
         );
         let text = text.map_err(|reason| anyhow!("{name}: {reason}"))?;
-        print(&shown(&text, (&config, &arguments)))?;
+        print_file(&shown(&text, (&config, &arguments)))?;
         return Ok(ExitCode::SUCCESS);
     }
     let explanation = explain(now, (&machine, &client), local);
@@ -100,11 +100,15 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
             Err(reason) => bail!("there is no script: {reason}"),
         }
     } else if arguments.json {
-        format!("{:#}\n", as_value(&explanation, (&config, &arguments)))
+        json(&as_value(&explanation, (&config, &arguments)))
     } else {
         in_words(&explanation, (&config, &arguments))
     };
-    print(&text)?;
+    if arguments.script {
+        print_file(&text)?
+    } else {
+        print(&text)?
+    }
     Ok(if explanation.script.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ConfigFile;
-use super::output::print;
+use super::output::{self, print, print_file};
 use crate::address::shown;
 use crate::config::fields::no_such;
 use crate::config::load::Source;
@@ -53,14 +53,15 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let stored = Store::new(&config.server.state).find(set);
     let own = stored.and_then(|stored| stored.manifest.schematic).filter(|own| *own != id);
     let factory = shown(&recipe.factory);
-    print(&if arguments.yaml {
-        yaml
-    } else if arguments.id {
+    if arguments.yaml {
+        return print_file(&yaml).map(|()| ExitCode::SUCCESS);
+    }
+    print(&if arguments.id {
         format!("{}\n", own.unwrap_or(id))
     } else if arguments.json {
         let told =
             json!({ "id": id, "id_of_factory": own, "factory": factory.as_str(), "yaml": yaml });
-        format!("{told:#}\n")
+        output::json(&told)
     } else {
         let other = own.map_or(String::new(), |own| {
             format!("{factory} names it {own}, which is what counts\n")

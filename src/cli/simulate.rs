@@ -9,7 +9,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::ConfigFile;
-use super::output::print;
+use super::output::{self, print};
+use crate::boot::printable;
 use crate::boot::{Mac, PciId};
 use crate::config::Interfaces;
 use crate::config::load::Source;
@@ -112,7 +113,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         .map_err(|reason| anyhow!("cannot play a machine on {}: {reason}", interface.name))?;
     printed?;
     if json {
-        print(&format!("{:#}\n", as_value(&machine, &interface, &journey)))?;
+        print(&output::json(&as_value(&machine, &interface, &journey)))?;
     } else {
         print(&conclusion(&journey))?;
     }
@@ -152,17 +153,10 @@ fn ms(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1000.0)
 }
 
-/// Without what could disturb a terminal: it came from others.
-fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect()
-}
-
 fn line(Step { at, told, notes, took }: &Step) -> String {
-    let mut lines = format!("  {at:<13} {:>10}  {}\n", ms(*took), plain(told));
+    let mut lines = format!("  {at:<13} {:>10}  {}\n", ms(*took), printable::line(told));
     for note in notes {
-        lines += &format!("  {:<13} {:>10}  {}\n", "", "", plain(note));
+        lines += &format!("  {:<13} {:>10}  {}\n", "", "", printable::line(note));
     }
     lines
 }
@@ -170,15 +164,15 @@ fn line(Step { at, told, notes, took }: &Step) -> String {
 fn conclusion(journey: &Journey) -> String {
     let total = format!("  {:<13} {:>10}", "total", ms(journey.took()));
     match &journey.end {
-        Ok(end) => format!("{total}  the machine {}\n", plain(end)),
+        Ok(end) => format!("{total}  the machine {}\n", printable::line(end)),
         Err(Failure { at, reason, waited_for, look_at }) => {
             let mut lines = format!(
                 "{total}\n! {at}: {}\n  waited for: {}\n",
-                plain(reason),
-                plain(waited_for)
+                printable::line(reason),
+                printable::line(waited_for)
             );
             for place in look_at {
-                lines += &format!("  look at: {}\n", plain(place));
+                lines += &format!("  look at: {}\n", printable::line(place));
             }
             lines
         }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ConfigFile;
-use super::output::{print, tell};
+use super::output::{json, print, tell};
 use super::running::{ask_running, none_runs};
 use crate::config::load::Source;
 use crate::config::problem::{MOST_TOLD, more_told};
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let Some((status, value)) = asked::<Status>(&source, Request::Status {})? else {
         return Ok(ExitCode::from(NO_DAEMON));
     };
-    let text = if arguments.json { format!("{value:#}\n") } else { told(&status, now()) };
+    let text = if arguments.json { json(&value) } else { told(&status, now()) };
     print(&text)?;
     let holds = status.lost.as_ref().is_some_and(|lost| lost.effect == Effect::Hold);
     Ok(code(serves(&status.config) && !holds))

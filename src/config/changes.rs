@@ -11,6 +11,7 @@ use super::{Config, Dhcp, Server};
 use crate::boot::catalog::Group;
 use crate::boot::nbp::{Nbp, Nbps};
 use crate::boot::omni::redacted;
+use crate::boot::printable;
 use crate::boot::templates::Templates;
 
 use fields::Fields;
@@ -74,10 +75,7 @@ struct Changes {
 
 impl Changes {
     fn line(&mut self, line: &str) {
-        let shown = |c: char| c.is_control().then(|| c.escape_default().to_string());
-        let line: String =
-            redacted(line).chars().map(|c| shown(c).unwrap_or_else(|| c.to_string())).collect();
-        self.lines.push(line);
+        self.lines.push(printable::line(&redacted(line)).into_owned());
     }
 
     /// Tells what has changed in one thing, all in one line.

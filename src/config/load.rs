@@ -14,7 +14,7 @@ use super::problem::Problems;
 use super::problem::{self, Problem, Severity};
 use super::resolve::{DEFAULT_BOOT_SCRIPTS, DEFAULT_NBPS, Secret, Surroundings, resolve, within};
 use crate::boot::nbp::Nbps;
-use crate::files::{open, read_text, readable, reason};
+use crate::files::{self, Bound, open, read_opened, read_text, readable, reason};
 use crate::images::store::Store;
 use crate::nbps;
 
@@ -135,7 +135,7 @@ impl Source {
         let Self::File(path) = self else { return places::find(&Said::default()) };
         let Ok(base) = base(path) else { return places::find(&Said::default()) };
         // What is no YAML may still mention it.
-        let text = read_text(path).unwrap_or_default();
+        let text = read_text(path, Bound::CONFIG).unwrap_or_default();
         let mentioned = mentioned_states(&text).map(|state| within(&base, state)).collect();
         places::find(&Said { base: Some(base), named: None, mentioned })
     }
@@ -177,7 +177,7 @@ impl Source {
         let (path, text) = match self {
             Self::Defaults => (PathBuf::new(), String::new()),
             Self::File(path) => {
-                let text = read_text(path)
+                let text = read_text(path, Bound::CONFIG)
                     .map_err(|reason| LoadError::Unreadable { path: path.clone(), reason })?;
                 (path.clone(), text)
             }
@@ -275,7 +275,8 @@ fn survey(file: &File, base: &Path, state: PathBuf) -> Surroundings {
     let answers = answers
         .into_iter()
         .map(|path| {
-            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
+            let source = read_text(&path, Bound::ANSWER_FILE)
+                .map_err(|why| format!("{}: {why}", path.display()));
             (path, source)
         })
         .collect();
@@ -326,7 +327,8 @@ fn templates(folder: &Path) -> io::Result<BTreeMap<String, Result<String, String
         if is_script(&path)
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
-            let source = read_text(&path).map_err(|why| format!("{}: {why}", path.display()));
+            let source = read_text(&path, Bound::TEMPLATE)
+                .map_err(|why| format!("{}: {why}", path.display()));
             sources.insert(name.to_owned(), source);
         }
     }
@@ -372,7 +374,7 @@ fn from_file(path: PathBuf) -> Result<Secret, String> {
     let told = |reason: String| format!("{}: {reason}", path.display());
     let file = open(&path).map_err(told)?;
     let mode = file.metadata().map_err(|error| told(reason(&error)))?.mode() & 0o7777;
-    let text = io::read_to_string(file).map_err(|error| told(reason(&error)))?;
+    let text = read_opened(file, Bound::SECRET).and_then(files::text).map_err(told)?;
     let open_to_all = (mode & 0o007 != 0).then_some(mode);
     Ok(Secret { text: text.into(), from: path.display().to_string(), open_to_all })
 }

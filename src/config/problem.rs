@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::quote::{self, Quote};
 use super::yaml::Place;
 use crate::boot::omni::redacted;
+use crate::boot::printable;
 
 /// How much a problem spoils.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -262,12 +263,5 @@ impl Problems {
 
 /// A message is a line of the log; what it repeats may hold any character, or a secret.
 fn in_one_line(message: &str) -> String {
-    let escaped =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    let message = redacted(message);
-    if message.contains(char::is_control) {
-        message.chars().map(escaped).collect()
-    } else {
-        message.into_owned()
-    }
+    printable::line(&redacted(message)).into_owned()
 }

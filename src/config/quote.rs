@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::boot::omni::tokens_in;
+use crate::boot::printable::blank;
 
 /// How much of a line is shown: a mapping in braces may have thousands of characters.
 const WIDEST: usize = 120;
@@ -46,7 +47,7 @@ impl Quote {
         let [before, end] = [before, before + wide].map(|at| place_in(&hidden, at));
         let wide = end.saturating_sub(before);
         let shown = hidden.iter().flat_map(|(_, shown)| shown.chars());
-        let shown: Vec<char> = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let shown: Vec<char> = shown.map(blank).collect();
         let before = before.min(shown.len());
         let start = if shown.len() > WIDEST { before.saturating_sub(BEFORE) } else { 0 };
         let end = shown.len().min(start + WIDEST);

@@ -5,7 +5,7 @@
 //!
 //! First as a boot goes: firmware asks to [`discover`] us on port 67, then our [`boot_server`] on port
 //! 4011, and [`ipxe`] asks for its script. Then what the [`settings`] change, what is [`copied`] from a
-//! request, what comes of a [`damaged`] one, and what is [`sound`] in every reply. Last, what [`others`]
+//! request, what comes of a [`damaged`] one, the [`destination`] of a reply, and what is [`sound`] in every reply. Last, what [`others`]
 //! on the LAN do to a boot.
 //!
 //! From which port a reply leaves is the shell's: the socket that the request came in on. The lab looks
@@ -14,6 +14,7 @@
 mod boot_server;
 mod copied;
 mod damaged;
+mod destination;
 mod discover;
 mod ipxe;
 mod others;

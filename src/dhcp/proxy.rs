@@ -5,16 +5,17 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::destination::{NoReply, destination, relay_of_reply};
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
 use crate::boot::event::{Offer, Subject};
 use crate::boot::evidence::Neighbour;
 use crate::boot::settings::Option43;
 use crate::boot::{
-    Answer, Arch, Catalog, Client, Event, Mac, MachineState, Stage, Step, decide as decision,
-    links, select,
+    Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links, select,
 };
 use crate::config::Config;
 
@@ -28,7 +29,8 @@ pub enum Port {
 }
 
 impl Port {
-    const fn number(self) -> u16 {
+    /// Its number.
+    pub const fn number(self) -> u16 {
         match self {
             Self::Dhcp => 67,
             Self::BootServer => 4011,
@@ -51,6 +53,8 @@ pub struct Arrival {
     pub local: Ipv4Addr,
     /// Who has the sender's address, where it asks the boot server port.
     pub neighbour: Neighbour,
+    /// All addresses of this host, each with the mask of its LAN.
+    pub own: Arc<[(Ipv4Addr, Ipv4Addr)]>,
 }
 
 /// A request, and who sent it.
@@ -98,6 +102,14 @@ pub enum Ignored {
     /// It asks for a boot server's signed credentials (PXE 2.1 section 2.2.3), and there are none.
     #[error("it asks for boot server credentials, and there are none")]
     Credentials,
+    /// The reply would go where none may.
+    #[error("the answer would go to {to}, {why}")]
+    NoReply {
+        /// Where.
+        to: Ipv4Addr,
+        /// Why none may.
+        why: NoReply,
+    },
     /// The decision says so.
     #[error("{reason}")]
     Decided {
@@ -137,12 +149,12 @@ impl Query {
         Ok(Self { request, client, confirmed_as: None })
     }
 
-    /// Whether it is of a machine of the config.
-    pub fn is_of(&self, catalog: &Catalog) -> bool {
-        catalog.identify(&self.client).is_some()
+    /// The relay that a reply on this port goes through.
+    pub fn relay(&self, port: Port) -> Option<Ipv4Addr> {
+        relay_of_reply(&self.request, port)
     }
 
-    /// The same, of a card that the operator has confirmed to be of this machine.
+    /// This query, from a card that the operator has confirmed to be of this machine.
     #[must_use]
     pub fn confirmed_as(self, name: Option<String>) -> Self {
         Self { confirmed_as: name, ..self }
@@ -223,6 +235,10 @@ pub fn respond(
             return Outcome::Ignored(Ignored::Decided { subject, reason });
         }
     };
+    let to = match destination(request, arrival) {
+        Ok(to) => to,
+        Err((to, why)) => return Outcome::Ignored(Ignored::NoReply { to, why }),
+    };
     let option_43 = decision::option_43(&selection, state);
     let vendor_options = match item {
         Some(item) => Some(item.echo()),
@@ -230,7 +246,7 @@ pub fn respond(
     };
     let reply = template((kind, query), arrival.local, boot_file.clone(), vendor_options);
     Outcome::Reply {
-        to: destination(request, arrival),
+        to,
         datagram: reply.encode(request),
         event: Event { subject, step: step(kind, query, (what, boot_file, option_43), arrival) },
     }
@@ -279,26 +295,6 @@ fn vendor_options(client: &Client, option_43: Option43) -> Option<Vec<u8>> {
         (Stage::Pxe, Option43::Default) => {
             (client.arch == Some(Arch::Bios)).then(|| JUST_DOWNLOAD.to_vec())
         }
-    }
-}
-
-/// Where a reply goes (RFC 2131 section 4.1).
-///
-/// On port 67 a client has no address that it would answer ARP for, so it is reached by broadcast.
-/// On port 4011 it has one, and listens only on the port that it sent from: UEFI on 4011 (elsewhere
-/// it answers with an ICMP error), iPXE on 68, whatever its broadcast flag says.
-fn destination(request: &Request, arrival: &Arrival) -> SocketAddrV4 {
-    const CLIENT: u16 = 68;
-    const SERVER: u16 = 67;
-    let broadcast = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT);
-    if !request.giaddr.is_unspecified() {
-        return SocketAddrV4::new(request.giaddr, SERVER);
-    }
-    match arrival.port {
-        Port::Dhcp if request.ciaddr.is_unspecified() => broadcast,
-        Port::Dhcp => SocketAddrV4::new(request.ciaddr, CLIENT),
-        Port::BootServer if arrival.from.ip().is_unspecified() => broadcast,
-        Port::BootServer => arrival.from,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The sockets of proxyDHCP, on ports 67 and 4011.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use hashlink::LinkedHashMap;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
+use super::destination::{NoReply, RELAY_REPLIES};
 use super::lan::Sighting;
 use super::packet::Request;
 use super::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
@@ -36,6 +38,9 @@ pub struct Server {
     strangers: VecDeque<(Query, Received, Option<Prober>)>,
     dropped: Tally,
     unsent: Tally,
+    /// Replies that may go nowhere, by the reason.
+    misdirected: BTreeMap<NoReply, Tally>,
+    relays: Relays,
 }
 
 /// How many datagrams are taken from the kernel before strangers have their turn.
@@ -65,6 +70,8 @@ impl Server {
             strangers: VecDeque::new(),
             dropped: Tally::default(),
             unsent: Tally::default(),
+            misdirected: BTreeMap::new(),
+            relays: Relays::default(),
         }
     }
 
@@ -139,7 +146,7 @@ impl Server {
         if prober == Some(Prober::Daemon) && query.mac() == interface.mac {
             return;
         }
-        if query.is_of(&self.config.borrow().catalog) {
+        if self.is_known(&query) {
             self.answer(query, received, prober).await;
         } else if self.strangers.len() < MOST_STRANGERS {
             self.strangers.push_back((query, received, prober));
@@ -148,6 +155,13 @@ impl Server {
                 "dhcp: too many requests at once; left {count} of machines that are not in the config unanswered since the start"
             );
         }
+    }
+
+    /// Whether a query has a MAC that the config has, or that the operator has confirmed. Anybody can send a machine's
+    /// UUID with a thousand MACs: a request that only the UUID ties to a machine waits with those of strangers.
+    fn is_known(&self, query: &Query) -> bool {
+        let config = self.config.borrow();
+        query.mac().is_some_and(|mac| self.registry.whose(mac, &config.catalog).name.is_some())
     }
 
     async fn answer(&mut self, query: Query, received: Received, prober: Option<Prober>) {
@@ -167,6 +181,7 @@ impl Server {
                 Port::BootServer => self.neighbours.at(*received.from.ip()),
                 Port::Dhcp => Neighbour::Unknown,
             },
+            own: served.own(),
         };
         let now = SystemTime::now();
         let simulated;
@@ -190,6 +205,15 @@ impl Server {
         let outcome = respond(&query, &arrival, &config, (&state, now));
         // Were it held while it changes, it would have to be copied.
         drop(state);
+        let outcome = match (outcome, query.relay(self.port)) {
+            (reply @ Outcome::Reply { .. }, Some(relay)) => {
+                match self.relays.admit(relay, Instant::now()) {
+                    Ok(()) => reply,
+                    Err(why) => Outcome::Ignored(Ignored::NoReply { to: relay, why }),
+                }
+            }
+            (outcome, _) => outcome,
+        };
         match outcome {
             Outcome::Reply { to, datagram, event } => {
                 let from = (received.local, received.interface);
@@ -233,6 +257,14 @@ impl Server {
                     );
                 }
             }
+            Ignored::NoReply { why, .. } => {
+                if let Some(count) = self.misdirected.entry(why).or_default().tell() {
+                    warn!(
+                        "dhcp: not answered: {} on {interface}: {reason} ({count} since the start)",
+                        received.from
+                    );
+                }
+            }
             Ignored::Decided { .. }
             | Ignored::NotOurs(_)
             | Ignored::NotForThisPort
@@ -244,6 +276,43 @@ impl Server {
     }
 }
 
+/// How many relays are remembered.
+const MOST_RELAYS: usize = 4096;
+
+/// When each relay got its last replies. Who sends a datagram may name any host as its relay.
+#[derive(Debug, Default)]
+struct Relays(LinkedHashMap<Ipv4Addr, VecDeque<Instant>>);
+
+impl Relays {
+    /// Counts one reply more to a relay, if it may get one.
+    fn admit(&mut self, relay: Ipv4Addr, now: Instant) -> Result<(), NoReply> {
+        // A relay that is pushed out may get as many again. That takes more requests than it gets replies.
+        let mut replies = self.0.remove(&relay).unwrap_or_default();
+        while replies.front().is_some_and(|at| now.duration_since(*at) >= Duration::from_secs(1)) {
+            replies.pop_front();
+        }
+        let is_too_many = replies.len() >= RELAY_REPLIES;
+        if !is_too_many {
+            replies.push_back(now);
+        }
+        self.0.insert(relay, replies);
+        if self.0.len() > MOST_RELAYS {
+            self.0.pop_front();
+        }
+        match is_too_many {
+            true => Err(NoReply::TooMany),
+            false if has_route(relay) => Ok(()),
+            false => Err(NoReply::NoRoute),
+        }
+    }
+}
+
+/// Connecting a UDP socket sends nothing: it asks the kernel for the route.
+fn has_route(to: Ipv4Addr) -> bool {
+    let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+    socket.and_then(|socket| socket.connect(SocketAddrV4::new(to, 67))).is_ok()
+}
+
 fn explained(error: &io::Error, to: SocketAddrV4) -> String {
     match error.kind() {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
@@ -253,5 +322,32 @@ fn explained(error: &io::Error, to: SocketAddrV4) -> String {
             format!("{error}; a firewall on this host drops it: allow UDP to port 68")
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_gets_20_replies_a_second_and_what_is_remembered_of_relays_is_bounded() {
+        let mut relays = Relays::default();
+        let [relay, other] = [7, 8].map(|last| Ipv4Addr::new(127, 0, 0, last));
+        let start = Instant::now();
+        let mut admitted = |relay, millis| {
+            let now = start + Duration::from_millis(millis);
+            (0..50).filter(|_| relays.admit(relay, now).is_ok()).count()
+        };
+        assert_eq!(
+            [0, 500, 999, 1000, 1999, 5000].map(|at| admitted(relay, at)),
+            [20, 0, 0, 20, 0, 20]
+        );
+        assert_eq!(admitted(other, 5000), 20);
+        for n in 0..u32::try_from(2 * MOST_RELAYS).unwrap() {
+            relays.admit(Ipv4Addr::from(n), start).ok();
+        }
+        assert_eq!(relays.0.len(), MOST_RELAYS);
+        // Connecting to a broadcast address is refused to a socket that may not send there.
+        assert_eq!(relays.admit(Ipv4Addr::BROADCAST, start), Err(NoReply::NoRoute));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::proxy::{Arrival, Outcome, Port, Query, respond};
@@ -100,6 +101,7 @@ pub(crate) fn arrival(port: Port, from: (Ipv4Addr, u16)) -> Arrival {
         asked: US,
         local: US,
         neighbour: Neighbour::Card(Mac::new([0x52, 0x54, 0, 0, 0, 1])),
+        own: Arc::new([(US, Ipv4Addr::new(255, 255, 255, 0))]),
     }
 }
 

@@ -11,8 +11,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 
+use crate::boot::printable;
+
 /// The longest part of a client's text that a reason repeats, in characters.
-pub(super) const LONGEST_SHOWN: usize = 100;
+const LONGEST_SHOWN: usize = 100;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Display for Refusal {
             Self::Foreign(host) => write!(
                 f,
                 "its host `{}` is neither an address of this host nor a name in `server.http.hosts`; if machines use this name, add it there",
-                host.chars().take(LONGEST_SHOWN).collect::<String>()
+                printable::cut(host, LONGEST_SHOWN)
             ),
             Self::Browser(name) => {
                 write!(

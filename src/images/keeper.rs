@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tracing::warn;
 
 use super::Images;
 use super::event::ImageEvent;
@@ -164,29 +163,24 @@ impl Keeper {
         self.images.job(&set, Job::begun(&image));
         self.images.tell(&set, Some(Coming { is_fetched: true, ..Coming::default() }));
         let (images, room) = (self.images.clone(), Arc::clone(&self.room));
-        let (runtime, ended) = (Handle::current(), self.ended.0.clone());
-        let fetch = async move || {
-            let _place = room.acquire_owned().await.expect("nobody closes it");
+        let ended = self.ended.0.clone();
+        tokio::spawn(async move {
+            let place = room.acquire_owned().await.expect("nobody closes it");
             images.publish(&ImageEvent::Begun { image, from: errand.wanted.origin.to_string() });
-            let started = Instant::now();
-            let mut told: Option<Instant> = None;
-            let mut report = |Progress { received, total }: Progress| {
-                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                    told = Some(Instant::now());
-                    images.progress(&set, received, total);
-                }
+            // To hash and to write what comes is work that would hold up others; and a daemon that stops does
+            // not wait for a thread of its own.
+            let (refused, refusal) = (errand.clone(), ended.clone());
+            let fetch = move || {
+                // The daemon receives no `Ended` any more if it stops.
+                ended.send(fetched(errand, &images)).ok();
+                drop(place);
             };
-            let asked = (errand.ask, Patience::default());
-            let pulled = pull(images.store(), &errand.wanted, asked, &mut report).await;
-            // Nobody waits for it where the daemon stops.
-            ended.send(Ended { errand, took: started.elapsed(), pulled }).ok();
-        };
-        // To hash and to write what comes is work that would hold up others; and a daemon that stops does
-        // not wait for a thread of its own.
-        let thread = thread::Builder::new().name("image".to_owned());
-        if let Err(error) = thread.spawn(move || runtime.block_on(fetch())) {
-            warn!("images: cannot start a thread: {error}");
-        }
+            let thread = thread::Builder::new().name("image".to_owned());
+            if let Err(error) = thread.spawn(fetch) {
+                let pulled = Err(PullError::Content(format!("cannot start a thread: {error}")));
+                refusal.send(Ended { errand: refused, took: Duration::ZERO, pulled }).ok();
+            }
+        });
     }
 
     fn end(&mut self, Ended { errand, took, pulled }: Ended) {
@@ -228,6 +222,26 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Fetches a set on a runtime of its own. On the daemon's runtime, which ends before this thread does, the next
+/// timer or socket would panic at a SIGTERM.
+fn fetched(errand: Errand, images: &Images) -> Ended {
+    let started = Instant::now();
+    let set = errand.wanted.set.clone();
+    let mut told: Option<Instant> = None;
+    let mut report = |Progress { received, total }: Progress| {
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            told = Some(Instant::now());
+            images.progress(&set, received, total);
+        }
+    };
+    let asked = (errand.ask, Patience::default());
+    let pulled = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(pull(images.store(), &errand.wanted, asked, &mut report)),
+        Err(error) => Err(PullError::Content(format!("cannot start a runtime: {error}"))),
+    };
+    Ended { errand, took: started.elapsed(), pulled }
 }
 
 /// The sets of all images that a profile names, each once.
@@ -278,4 +292,65 @@ pub fn asked_for(config: &Config, images: &[String]) -> Result<Vec<Errand>, NotF
         }
     }
     Ok(errands(config, images.iter().map(String::as_str)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::path::Path;
+    use std::sync::mpsc as std_mpsc;
+
+    use super::*;
+    use crate::config::file::File;
+    use crate::config::problem::Problems;
+    use crate::config::resolve::{Surroundings, resolve};
+    use crate::journal::Journal;
+
+    /// Serves one file of 20 bytes, the second half of it once that is asked for.
+    fn serve_in_halves() -> (String, std_mpsc::Receiver<()>, std_mpsc::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/linux", listener.local_addr().unwrap());
+        let (half, is_half) = std_mpsc::channel();
+        let (rest, wait_for_rest) = std_mpsc::channel();
+        thread::spawn(move || {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut line = String::new();
+            while stream.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            let stream = stream.get_mut();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789").unwrap();
+            half.send(()).unwrap();
+            wait_for_rest.recv().unwrap();
+            stream.write_all(b"0123456789").unwrap();
+        });
+        (url, is_half, rest)
+    }
+
+    #[test]
+    fn a_fetch_does_not_panic_when_the_runtime_of_the_daemon_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, is_half, rest) = serve_in_halves();
+        let yaml = format!(
+            "images: {{ i: {{ kernel: '{url}' }} }}\nprofiles: {{ p: {{ script: linux, image: i }} }}\n"
+        );
+        let mut problems = Problems::new(Path::new("config.yaml"), &yaml);
+        let file = File::parse(&yaml, &mut problems).unwrap();
+        let config = resolve(file, Surroundings::default(), problems).unwrap();
+        let set = config.wanted["i"][0].set.clone();
+        let images = Images::new(folder.path(), Arc::new(Journal::default()));
+        let daemon = runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let (_config, follow) = watch::channel(Arc::new(config));
+        let (keeper, _errands) = Keeper::new(follow, images.clone());
+        daemon.spawn(keeper.run());
+        is_half.recv().unwrap();
+        drop(daemon);
+        rest.send(()).unwrap();
+        let end = Instant::now() + Duration::from_mins(1);
+        while images.store().find(&set).is_none() {
+            assert!(Instant::now() < end, "the thread has ended without the image");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

@@ -9,7 +9,9 @@ use reqwest::{Client, Url};
 
 use super::store::{Content, Gathering, Manifest, Store, StoreError, Stored, sum};
 use crate::address::shown;
+use crate::boot::printable::is_hidden;
 use crate::config::wanted::{CMDLINE, FILE, INITRAMFS, KERNEL, Origin, Recipe, Wanted};
+use crate::files::{self, Bound};
 use crate::sum::Sha256;
 use crate::talos::factory::{Factory, FactoryError};
 use crate::web;
@@ -19,8 +21,6 @@ use crate::web::download::{FetchError, Patience, Progress, download, size};
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// What is whole of a set that is being gathered.
 const WHOLE: &str = ".whole.json";
-/// The longest kernel line that a factory may have: the kernel takes no longer one.
-const LONGEST_LINE: usize = 4096;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,12 +320,9 @@ fn not_empty(url: &Url, content: Content) -> Result<(), PullError> {
 fn odd_line(path: &Path) -> Result<Option<String>, PullError> {
     let bad =
         |why: &str| PullError::Content(format!("{} is no kernel line: {why}", path.display()));
-    let bytes = fs::read(path).map_err(|error| bad(&error.to_string()))?;
-    if bytes.len() > LONGEST_LINE {
-        return Err(bad("it is too long for one"));
-    }
+    let bytes = files::read(path, Bound::KERNEL_LINE).map_err(|why| bad(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| bad("it is no text"))?;
-    if text.trim().lines().count() != 1 || text.trim().chars().any(char::is_control) {
+    if text.trim().lines().count() != 1 || text.trim().contains(is_hidden) {
         return Err(bad("it is not one line of text"));
     }
     let is_for_metal = text.split_whitespace().any(|word| word == "talos.platform=metal");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::params;
 
-use super::ring::{Ring, Told};
+use super::ring::{Put, Ring, Told};
 use crate::boot::time::Time;
 use crate::database::{self, Database, DatabaseError, Form};
 
@@ -42,10 +42,11 @@ impl Store {
         let open = || {
             let mut store = Self(Database::open(state, FORM)?);
             let (ring, gone) = store.load()?;
-            // What had to go while the disk could not be written.
+            // What had to go while the disk could not be written, or an earlier version kept.
             if !gone.is_empty() {
                 store.write(std::iter::empty(), &gone)?;
             }
+            store.0.shrink();
             Ok((store, ring))
         };
         match open() {
@@ -75,7 +76,7 @@ impl Store {
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| row.get::<_, Option<String>>(column);
-                let (_, went) = ring.keep(Told {
+                let Put { gone: went, .. } = ring.keep(Told {
                     id: row.get(0)?,
                     at: Time::from_millis(row.get(1)?),
                     mac: text(2)?.and_then(|mac| mac.parse().ok()),
@@ -105,6 +106,11 @@ impl Store {
         let write = || -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             {
+                // First: what comes takes the room of what goes.
+                let mut remove = transaction.prepare_cached("DELETE FROM events WHERE id = ?1")?;
+                for id in gone {
+                    remove.execute([id])?;
+                }
                 let mut put = transaction.prepare_cached(
                     "INSERT OR REPLACE INTO events (id, at, mac, name, address, kind, level, text)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -115,13 +121,70 @@ impl Store {
                     let at = at.millis();
                     put.execute(params![id, at, mac, name, address, kind, level.word(), text])?;
                 }
-                let mut remove = transaction.prepare_cached("DELETE FROM events WHERE id = ?1")?;
-                for id in gone {
-                    remove.execute([id])?;
-                }
             }
             transaction.commit()
         };
         write().map_err(|error| self.0.explain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::boot::Mac;
+    use crate::journal::Level;
+
+    fn told(n: u32, len: usize) -> Told {
+        let [a, b, c, d] = n.to_be_bytes();
+        Told {
+            id: 0,
+            at: SystemTime::now().into(),
+            mac: Some(Mac::new([2, 0, a, b, c, d])),
+            name: None,
+            address: None,
+            kind: "refused".into(),
+            level: Level::Warn,
+            text: "x".repeat(len),
+        }
+    }
+
+    /// The bytes of the database and of its log.
+    fn on_disk(state: &Path) -> u64 {
+        let files = ["", "-wal"].map(|end| database::place(state, FORM, end));
+        files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    #[test]
+    fn the_journal_on_disk_stays_bounded_whatever_comes_and_an_earlier_ones_shrinks() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let (mut store, mut ring) = Store::open(state).unwrap();
+        let mut most = 0;
+        for batch in 0..100 {
+            let (mut new, mut gone) = (Vec::new(), Vec::new());
+            for n in 0..100 {
+                let put = ring.keep(told(batch * 100 + n, 4096));
+                gone.extend(put.gone);
+                new.push(put.told);
+            }
+            store.write(new.iter().map(Arc::as_ref), &gone).unwrap();
+            most = most.max(on_disk(state));
+        }
+        // 40 MiB have come.
+        assert!(most < 16 << 20, "{most} bytes");
+
+        // As an earlier version wrote them.
+        let fill = "INSERT INTO events (at, kind, level, text, mac)
+            WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 4000)
+            SELECT 0, 'refused', 'warn', printf('%.*c', 10000, 'x'), printf('02:00:00:01:%02x:%02x', n / 256, n % 256) FROM n";
+        assert_eq!(store.0.connection.execute(fill, []).unwrap(), 4000);
+        drop(store);
+        assert!(on_disk(state) > 40_000_000);
+        let (_store, ring) = Store::open(state).unwrap();
+        assert!(ring.after(0, None, usize::MAX).len() < 500);
+        assert!(on_disk(state) < 16 << 20, "{} bytes", on_disk(state));
     }
 }

@@ -16,6 +16,7 @@ use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
 use super::{GZIP, arch_of, is_plain, may_be_nbp};
+use crate::boot::printable;
 
 /// The NBPs of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ fn unpack_at_most(archive: &[u8], most: u64) -> Result<Unpacked, Flaw> {
         if index == MAX_ENTRIES {
             return Err(Flaw::ManyEntries);
         }
-        let told = printable(&entry.path_bytes());
+        let told = shown(&entry.path_bytes());
         let path = entry.path().map_err(why)?.into_owned();
         let parts = inside(&[], &path).ok_or_else(|| Flaw::LeadsOut(told.clone()))?;
         if !is_file(&entry, &parts, &told)? {
@@ -126,7 +127,7 @@ fn is_file<R: Read>(entry: &Entry<'_, R>, parts: &[String], told: &str) -> Resul
     let leads = entry.link_name().ok().flatten().and_then(|target| inside(folder, &target));
     match leads {
         Some(_) => Ok(false),
-        None => Err(Flaw::LeadsOut(format!("{told} -> {}", printable(&target)))),
+        None => Err(Flaw::LeadsOut(format!("{told} -> {}", shown(&target)))),
     }
 }
 
@@ -156,9 +157,8 @@ fn inside(folder: &[String], path: &Path) -> Option<Vec<String>> {
 }
 
 /// A name from an archive, fit for a message.
-fn printable(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(name);
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(120).collect()
+fn shown(name: &[u8]) -> String {
+    printable::name(&String::from_utf8_lossy(name))
 }
 
 /// The first few names, and how many more there are.
@@ -390,7 +390,7 @@ pub(super) mod tests {
             (link("bin/a.efi", "/etc/shadow"), "bin/a.efi -> /etc/shadow"),
             (link("bin/a.efi", "../../a.efi"), "bin/a.efi -> ../../a.efi"),
             (("a.efi", EntryType::Link, "../a.efi", Vec::new()), "a.efi -> ../a.efi"),
-            (link("a\x1b[2J.efi", "/"), "a?[2J.efi -> /"),
+            (link("a\x1b[2J.efi", "/"), "a\\u{1b}[2J.efi -> /"),
         ] {
             let expected = format!("it holds `{told}`, which leads out of the archive");
             assert_eq!(flaw(&[nbp.clone(), item]), expected);

@@ -3,19 +3,23 @@
 //! Who is in the config stays; who is not, and anybody can invent such, is one of so many, and the one that was
 //! not seen for the longest time is the first to go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hashlink::LinkedHashSet;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::boot::event::Subject;
 use crate::boot::{Mac, MachineState};
+use crate::config::Config;
 
 /// How many machines of the config are remembered at once.
 const MOST_KNOWN: usize = 100_000;
 /// How many of the others.
 pub(super) const MOST_STRANGERS: usize = 10_000;
+/// How many MACs are kept of one machine. One datagram with its UUID is enough to add one.
+pub const MOST_MACS: usize = 16;
 
 /// What tells a remembered machine from the others, as long as it is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,9 +71,55 @@ pub struct Machines {
     /// The others, likewise.
     strangers: LinkedHashSet<Id>,
     last_id: i64,
+    /// The running config, in a daemon.
+    config: Option<watch::Receiver<Arc<Config>>>,
 }
 
 impl Machines {
+    /// Has the MACs of the config, as it changes, go before those that were only seen. Returns the machines that had
+    /// more MACs than are kept, as an earlier version left them.
+    pub fn follow(&mut self, config: watch::Receiver<Arc<Config>>) -> Vec<Id> {
+        self.config = Some(config);
+        let is_over = |entry: &&Entry| entry.macs.len() > MOST_MACS;
+        let over: Vec<Id> = self.iter().filter(is_over).map(|entry| entry.id).collect();
+        over.iter().for_each(|id| self.prune(*id));
+        over
+    }
+
+    /// Whether the config has this MAC, or the operator has confirmed that it is this machine's.
+    fn is_own(&self, entry: &Entry, mac: Mac) -> bool {
+        let is_configured = || Some(self.config.as_ref()?.borrow().catalog.machine(mac).is_some());
+        entry.state.confirmed.contains(&mac) || is_configured() == Some(true)
+    }
+
+    /// Drops the MACs beyond [`MOST_MACS`]: of those that are not its own by the config or the operator's word, the ones
+    /// that were not seen for the longest time; then of those that are.
+    fn prune(&mut self, id: Id) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let mut excess = entry.macs.len().saturating_sub(MOST_MACS);
+        if excess == 0 {
+            return;
+        }
+        let (own, learned): (Vec<Mac>, Vec<Mac>) =
+            entry.macs.iter().partition(|mac| self.is_own(entry, **mac));
+        let mut dropped = HashSet::new();
+        for mac in learned.into_iter().chain(own) {
+            if excess > 0 && dropped.insert(mac) {
+                excess -= 1;
+            }
+        }
+        for mac in &dropped {
+            if self.by_mac.get(mac) == Some(&id) {
+                self.by_mac.remove(mac);
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.macs.retain(|mac| !dropped.contains(mac));
+        }
+    }
+
     /// Takes up what was remembered of a machine; those that were seen last come last.
     pub fn load(&mut self, id: Id, name: Option<String>, macs: Vec<Mac>, state: MachineState) {
         self.last_id = self.last_id.max(id.0);
@@ -219,6 +269,7 @@ impl Machines {
             entry.macs.retain(|own| *own != mac);
             entry.macs.push(mac);
         }
+        self.prune(id);
     }
 
     fn touch(&mut self, id: Id) {
@@ -345,5 +396,76 @@ mod tests {
         assert_eq!(machines.strangers.len(), MOST_STRANGERS);
         assert!(machines.get(oden).is_some() && machines.get(first).is_some());
         assert_eq!(others.gone, [second]);
+    }
+
+    /// A config with machine oden, which has these MACs.
+    fn config(macs: impl Iterator<Item = u8>) -> watch::Receiver<Arc<Config>> {
+        use crate::config::file::File;
+        use crate::config::problem::Problems;
+        use crate::config::resolve::{Surroundings, resolve};
+        let macs: Vec<String> = macs.map(|mac| format!("'02:00:00:00:00:{mac:02x}'")).collect();
+        let yaml = format!(
+            "profiles: {{ p: {{ script: menu }} }}\nmachines: {{ oden: {{ mac: [{}], profile: p }} }}\n",
+            macs.join(", ")
+        );
+        let mut problems = Problems::new(std::path::Path::new("config.yaml"), &yaml);
+        let file = File::parse(&yaml, &mut problems).unwrap();
+        let config = resolve(file, Surroundings::default(), problems).unwrap();
+        watch::channel(Arc::new(config)).1
+    }
+
+    #[test]
+    fn a_flood_of_macs_with_one_uuid_leaves_16_and_pushes_out_no_mac_of_the_config() {
+        let mut machines = Machines::default();
+        machines.follow(config(1..=2));
+        boot(&mut machines, 1, Some("oden"));
+        boot(&mut machines, 2, Some("oden"));
+        let mut others = Others::default();
+        for n in 0..300_000_u32 {
+            let [_, b, c, d] = n.to_be_bytes();
+            let mac = Some(Mac::new([6, 0, 0, b, c, d]));
+            let subject = Subject { mac, name: Some("oden".into()), address: None };
+            let entry = machines.of(&subject, &mut others).unwrap();
+            assert!(entry.macs.len() <= MOST_MACS);
+        }
+        assert!(others.gone.is_empty() && others.changed.is_empty());
+        assert_eq!(machines.by_mac.len(), MOST_MACS);
+        let entry = machines.find(&subject(1, None)).unwrap();
+        assert_eq!(entry.state.boots, 2, "it is found by its MACs");
+        assert_eq!(entry.macs[..2], [1, 2].map(|n| Mac::new([2, 0, 0, 0, 0, n])));
+        assert_eq!(entry.macs[15], Mac::new([6, 0, 0, 4, 0x93, 0xdf]), "the last one is the last");
+        // One that was dropped and comes again is the same machine's.
+        let again = Mac::new([6, 0, 0, 0, 0, 0]);
+        let subject = Subject { mac: Some(again), name: Some("oden".into()), address: None };
+        assert_eq!(machines.of(&subject, &mut others).unwrap().state.boots, 2);
+    }
+
+    #[test]
+    fn a_machine_with_more_macs_in_the_config_than_are_kept_learns_none() {
+        let mut machines = Machines::default();
+        machines.follow(config(1..=20));
+        for mac in 1..=21 {
+            boot(&mut machines, mac, Some("oden"));
+        }
+        let entry = machines.find(&subject(20, None)).unwrap();
+        let kept: Vec<Mac> = (5..=20).map(|n| Mac::new([2, 0, 0, 0, 0, n])).collect();
+        assert_eq!((&entry.macs, entry.state.boots), (&kept, 21));
+    }
+
+    #[test]
+    fn what_an_earlier_version_kept_of_macs_is_pruned_the_ones_of_the_config_stay() {
+        let mut machines = Machines::default();
+        let mac = |n: u32| {
+            let [a, b, c, d] = n.to_be_bytes();
+            Mac::new([2, 0, a, b, c, d])
+        };
+        let macs: Vec<Mac> = (1..=300_000).map(mac).collect();
+        machines.load(Id(7), Some("oden".into()), macs, MachineState::default());
+        machines.load(Id(8), None, vec![Mac::new([2; 6])], MachineState::default());
+        assert_eq!(machines.follow(config([1, 9].into_iter())), [Id(7)]);
+        let kept: Vec<Mac> = [1, 9].into_iter().chain(299_987..=300_000).map(mac).collect();
+        assert_eq!(machines.get(Id(7)).unwrap().macs, kept);
+        assert_eq!(machines.by_mac.len(), MOST_MACS + 1);
+        assert_eq!(machines.follow(config(1..=2)), []);
     }
 }

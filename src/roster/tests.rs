@@ -254,3 +254,24 @@ fn a_machine_that_is_kept_on_its_disk_boots_it_whatever_the_config_says() {
     let found = find(&config, &fresh, "blade02").unwrap();
     assert!(found.may_be_armed(&config, None).unwrap_err().contains("`boot: always`"));
 }
+
+/// As a flood with one machine's UUID left it, before MACs were bounded.
+#[test]
+fn a_machine_with_very_many_macs_is_found_without_comparing_each_with_each() {
+    let yaml = "profiles: { p: { script: menu } }\n\
+         machines: { oden: { mac: ['02:00:00:00:00:05', '02:00:00:00:00:01'], profile: p } }\n";
+    let config = config(yaml);
+    let mac = |n: u32| {
+        let [a, b, c, d] = n.to_be_bytes();
+        Mac::new([2, 0, a, b, c, d])
+    };
+    let macs: Vec<Mac> = (2..1_000_000).map(mac).collect();
+    let (id, name) = (Id(1), Some("oden".to_owned()));
+    let entries = [Entry { id, name, macs: macs.clone(), state: Arc::default() }];
+    let found = find(&config, &entries, "02:00:00:0f:42:3f").unwrap();
+    assert_eq!(found.subject.name.as_deref(), Some("oden"));
+    assert_eq!(found.macs[0], mac(1), "the one that was not seen");
+    assert_eq!(found.macs[1..], macs);
+    assert_eq!(found.told(&config).macs.len(), macs.len() + 1);
+    assert_eq!(list(&config, &entries).len(), 1);
+}

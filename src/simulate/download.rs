@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::boot::printable;
 use crate::tftp::options::DEFAULT_BLKSIZE;
 use crate::tftp::packet::{ErrorCode, FromServer, Rrq, ack, error, on_the_wire};
 
@@ -190,7 +191,7 @@ impl Download {
             let value =
                 value.parse().ok().zip(asked).filter(|(value, asked)| fits(asked.1, *value));
             let Some((value, _)) = value else {
-                return self.fail(Broken::NotAsked(name.escape_debug().to_string()));
+                return self.fail(Broken::NotAsked(printable::name(name)));
             };
             match name.as_str() {
                 "blksize" => self.blksize = value,

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::machine::Firmware;
+use crate::boot::printable;
 
 /// What a script has iPXE start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ pub fn packing(head: &[u8]) -> Option<&'static str> {
 pub fn beginning(head: &[u8]) -> String {
     let (count, head) = (head.len().min(16), &head[..head.len().min(16)]);
     if count > 0 && head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
-        return format!("`{}`", String::from_utf8_lossy(head).escape_debug());
+        return format!("`{}`", printable::line(&String::from_utf8_lossy(head)));
     }
     head.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }

@@ -6,7 +6,6 @@
 //!  GET  /image/<id>/<version>/{kernel-amd64, initramfs-amd64.xz, cmdline-metal-amd64}
 //! ```
 
-use std::fs;
 use std::path::Path;
 
 use reqwest::{Certificate, Client, Url};
@@ -17,7 +16,7 @@ use super::schematic::{Schematic, SchematicId};
 use crate::address::shown;
 use crate::boot::names::nearest;
 use crate::config::wanted::Recipe;
-use crate::files::reason;
+use crate::files::{self, Bound};
 use crate::web;
 use crate::web::download::{Failure, FetchError, Patience, json, persist};
 
@@ -264,7 +263,7 @@ fn unknown_among(wanted: &[String], known: &[String]) -> Vec<(String, Option<Str
 /// The certificates in a PEM file.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, FactoryError> {
     let failed = |reason: String| FactoryError::Ca { path: path.to_owned(), reason };
-    let pem = fs::read(path).map_err(|error| failed(reason(&error)))?;
+    let pem = files::read(path, Bound::CERTIFICATES).map_err(failed)?;
     let bad = "it holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)";
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

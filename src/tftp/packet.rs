@@ -1,6 +1,8 @@
 //! TFTP packets (RFC 1350 section 5, RFC 2347).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::boot::printable;
+
 const RRQ: u16 = 1;
 const WRQ: u16 = 2;
 const DATA: u16 = 3;
@@ -152,8 +154,7 @@ impl Rrq {
 
     /// The file name as a log can show it.
     pub fn shown(&self) -> String {
-        let name = String::from_utf8_lossy(&self.file);
-        name.chars().take(100).flat_map(char::escape_debug).collect()
+        printable::name(&String::from_utf8_lossy(&self.file))
     }
 
     /// The value of an option.

@@ -1,5 +1,6 @@
 //! What is missing, wrong or taken: the daemon says what, where and what would mend it, and serves on.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -338,6 +339,29 @@ fn a_flood_of_machines_gets_one_offer_each() {
 }
 
 #[test]
+fn a_relay_is_answered_at_its_rate_and_no_address_that_a_forged_request_names() {
+    in_lab!(|lan| {
+        let folder = folder();
+        let mut appliance = Appliance::start(&folder);
+        let firmware = machine(&lan);
+        let bios: &[(u8, &[u8])] = &[(60, b"PXEClient"), (93, &[0, 0])];
+        let answers = firmware.relay(firmware.address, 200, bios);
+        assert!((20..200).contains(&answers), "{answers} answers to one relay");
+        appliance.wait_for("a relay that gets at most 20 answers a second");
+        let own = Ipv4Addr::new(10, 77, 0, 2);
+        let lan_broadcast = Ipv4Addr::new(10, 77, 0, 255);
+        for (giaddr, why) in [
+            (own, "would go to 10.77.0.2, which is an address of this host"),
+            (lan_broadcast, "would go to 10.77.0.255, which is no address of one host"),
+        ] {
+            assert_eq!(firmware.relay(giaddr, 1, bios), 0, "{giaddr}");
+            appliance.wait_for(why);
+        }
+        assert!(firmware.discover(bios).is_some());
+    });
+}
+
+#[test]
 fn it_stops_when_it_is_told_to() {
     in_lab!(|_lan| {
         for signal in ["TERM", "INT"] {
@@ -364,5 +388,12 @@ fn the_command_line_explains_itself() {
     let (code, text) = run(&["serve", "--config", "/nonexistent/config.yaml"]);
     assert_eq!(code, Some(1));
     let told = "cannot read the config file /nonexistent/config.yaml: there is no such file";
+    assert!(text.contains(told), "{text}");
+    let folder = Folder::new();
+    let large = folder.write("config.yaml", "");
+    std::fs::File::options().write(true).open(&large).unwrap().set_len(100 << 20).unwrap();
+    let (code, text) = run(&["serve", "--config", large.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    let told = "config.yaml: it has 104857600 bytes, a config may have 67108864 (64 MiB)";
     assert!(text.contains(told), "{text}");
 }

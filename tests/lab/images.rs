@@ -168,7 +168,7 @@ fn bios_and_uefi_wait_for_an_image_that_is_named_by_version_and_boot_it_with_its
 }
 
 #[test]
-fn a_daemon_that_is_killed_at_whatever_moment_shows_no_half_image_and_goes_on_where_it_was() {
+fn a_daemon_that_is_ended_at_whatever_moment_shows_no_half_image_and_goes_on_where_it_was() {
     in_lab!(|lan| {
         let offers = Offers { has_ranges: true, ..offers() };
         let whole = Arc::clone(&offers.files["initramfs-amd64.xz"]);
@@ -187,8 +187,11 @@ fn a_daemon_that_is_killed_at_whatever_moment_shows_no_half_image_and_goes_on_wh
                 200 => assert_eq!(sum(&body), sum(&whole), "after {after} ms"),
                 status => assert_eq!(status, 503, "after {after} ms"),
             }
-            appliance.signal("KILL");
-            appliance.ended();
+            let is_asked = after % 100 == 50;
+            appliance.signal(if is_asked { "TERM" } else { "KILL" });
+            let (code, log) = appliance.ended();
+            assert_eq!(code, is_asked.then_some(0), "after {after} ms: {log}");
+            assert!(!log.contains("panicked"), "after {after} ms: {log}");
             let left = reveille(folder.path(), &["images"]);
             assert!(!told(&left).contains("panicked"), "{}", told(&left));
         }

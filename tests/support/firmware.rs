@@ -260,6 +260,20 @@ impl Firmware {
         datagram
     }
 
+    /// Sends the appliance DISCOVERs as a relay does, each of another machine, with this `giaddr`; how many are answered
+    /// here.
+    pub fn relay(&self, giaddr: Ipv4Addr, count: u8, options: &[(u8, &[u8])]) -> usize {
+        let socket = self.socket(67);
+        socket.set_read_timeout(Some(Duration::from_millis(300))).expect("it is a socket");
+        for number in 0..count {
+            let mut datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, options);
+            datagram[24..28].copy_from_slice(&giaddr.octets());
+            datagram[33] = number;
+            socket.send_to(&datagram, ("10.77.0.2", 67)).expect("the LAN is up");
+        }
+        std::iter::from_fn(|| receive(&socket)).count()
+    }
+
     /// Fetches a URL with curl, which must succeed.
     pub fn fetch(&self, url: &str) -> Vec<u8> {
         let output = self.curl(&["--fail", url]);

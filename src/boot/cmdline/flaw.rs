@@ -1,6 +1,8 @@
 //! What iPXE would do to a word of a kernel line.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::boot::printable::is_hidden;
+
 /// What iPXE would do to a word.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Flaw {
@@ -10,7 +12,7 @@ pub enum Flaw {
     /// iPXE splits at blanks.
     #[error("has a blank in it, where iPXE would split it; make it two arguments")]
     Blank,
-    /// A line break would end the command.
+    /// A line break would end the command; others make it read as another one.
     #[error("has a control character in it")]
     Control,
     /// An operator.
@@ -39,7 +41,7 @@ impl Flaw {
         }
         if word.is_empty() {
             Some(Self::Empty)
-        } else if word.chars().any(|c| c.is_control()) {
+        } else if word.contains(is_hidden) {
             Some(Self::Control)
         } else if word.chars().any(char::is_whitespace) {
             Some(Self::Blank)

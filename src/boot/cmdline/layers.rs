@@ -10,6 +10,7 @@ use super::super::select::Who;
 use super::super::shelf::Shelf;
 use super::super::talos::{self, TalosVersion};
 use super::{CmdlineError, Flaw, initrd_name};
+use crate::boot::printable;
 
 /// Who asks for an argument: the later one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +145,7 @@ fn base(image: &Image, shelf: &Shelf) -> Result<Vec<String>, CmdlineError> {
 /// a page of its own.
 fn wrong_with(base: &[String]) -> Option<String> {
     let (word, flaw) = base.iter().find_map(|word| Some((word, Flaw::of(word)?)))?;
-    let word: String = word.chars().take(40).collect();
-    Some(format!("in it `{}` {flaw}", word.escape_debug()))
+    Some(format!("in it `{}` {flaw}", printable::cut(word, 40)))
 }
 
 /// What `talos` says in a machine, its group and its profile.

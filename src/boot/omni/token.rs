@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::super::secret::SecretText;
+use crate::boot::printable;
 
 use std::fmt;
 
@@ -143,10 +144,10 @@ impl fmt::Display for TokenKind {
                 f.write_str(form)?;
                 // Whoever made the token chose these names: they shall move no cursor.
                 if let Some(provider) = provider {
-                    write!(f, ", of infra provider {}", provider.escape_debug())?;
+                    write!(f, ", of infra provider {}", printable::name(provider))?;
                 }
                 if let Some(request) = machine_request {
-                    write!(f, ", for machine request {}", request.escape_debug())?;
+                    write!(f, ", for machine request {}", printable::name(request))?;
                 }
                 Ok(())
             }

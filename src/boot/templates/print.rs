@@ -5,6 +5,7 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Error, ErrorKind, Output, State, Value, filters};
 
 use crate::boot::cmdline::Flaw;
+use crate::boot::printable::is_hidden;
 
 /// Text that is read as iPXE reads it.
 pub(super) const IPXE: &str = "ipxe";
@@ -86,7 +87,7 @@ fn breakout(word: &str) -> Option<String> {
     let odd = word.chars().find(|c| !c.is_alphanumeric() && !HARMLESS.contains(*c))?;
     let why = match odd {
         ' ' => "has a blank in it; use the filter `words`".to_owned(),
-        odd if odd.is_control() => "has a control character in it".to_owned(),
+        odd if is_hidden(odd) => "has a control character in it".to_owned(),
         odd => format!("has `{odd}` in it; use the filter `tojson` where JSON or YAML belongs"),
     };
     Some(why)

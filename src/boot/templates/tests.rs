@@ -73,6 +73,7 @@ fn what_is_only_shown_leaves_out_what_cannot_be_printed() {
         (Value::from("a\n${x}  b"), "a b"),
         (Value::from(()), ""),
         (Value::from(7), "7"),
+        (Value::from("HP \u{202e}evil\u{202c} \u{feff}x Z440"), "HP Z440"),
     ] {
         assert_eq!(shown(value).as_deref(), Ok(expected));
     }

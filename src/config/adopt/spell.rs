@@ -1,6 +1,8 @@
 //! Text as YAML has it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::boot::printable::{blank, is_hidden};
+
 /// Words that are no text to one version of YAML or another.
 const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
@@ -27,7 +29,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if is_printable(c) => quoted.push(c),
+            c if !is_hidden(c) => quoted.push(c),
             c => quoted += &format!("\\U{:08x}", u32::from(c)),
         }
     }
@@ -36,15 +38,6 @@ fn quoted(text: &str) -> String {
 
 /// A text as a comment: in one line, whatever it holds.
 pub fn comment(text: &str) -> String {
-    let shown: String = text.chars().map(|c| if is_printable(c) { c } else { ' ' }).collect();
+    let shown: String = text.chars().map(blank).collect();
     shown.trim().to_owned()
-}
-
-/// Whether it may stand in a line of YAML, and is seen there: neither what some reader takes for the line's end,
-/// nor what turns the line's direction round.
-fn is_printable(c: char) -> bool {
-    let is_hidden =
-        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let is_no_character = matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
-    !(c.is_control() || is_hidden || is_no_character)
 }

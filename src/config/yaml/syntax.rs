@@ -6,6 +6,7 @@
 use serde_saphyr::{Error, Location};
 
 use super::{Place, SyntaxError, place};
+use crate::boot::printable;
 
 const NO_COLON: &str = "this line has no `:`; write it like `key: value`";
 
@@ -81,8 +82,9 @@ fn without_anchor(line: &str, at: Place) -> String {
 }
 
 fn unexpected(character: char) -> String {
-    let shown = character.escape_default();
-    if character.is_control() {
+    let text = character.to_string();
+    let shown = printable::line(&text);
+    if printable::is_hidden(character) {
         format!("the character `{shown}` cannot stand in a config")
     } else {
         format!("a value that begins with `{shown}` needs quotes")

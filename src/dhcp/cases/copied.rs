@@ -28,7 +28,8 @@ fn an_option_82_that_does_not_fit_is_left_out() {
     let relayed = |pieces: &[&[u8]]| {
         let pieces: Vec<(u8, &[u8])> = pieces.iter().map(|piece| (82, *piece)).collect();
         let datagram = request(1, &[&[PXE, X64], &pieces[..]].concat());
-        offered(&with(datagram, 24, &[10, 1, 2, 1]))
+        let arrival = arrival(Port::Dhcp, (Ipv4Addr::new(10, 1, 2, 1), 67));
+        Reply::read(&answer(&with(datagram, 24, &[10, 1, 2, 1]), &arrival, &config("")))
     };
     let (whole, rest) = ([7; 255], [7; 28]);
     let most = relayed(&[&whole, &rest[..28]]);

@@ -1,6 +1,6 @@
 //! What the config and the interface change.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{BIOS, HTTP, IPXE, PXE, X64, offer, silence_of, told, with};
 use crate::dhcp::proxy::{Arrival, Ignored};
@@ -136,5 +136,6 @@ fn the_request_of_a_machine_that_wants_it_is_answered() {
     // RFC 2131 section 4.1: who has an address already is reached there.
     let renewing = with(asking, 12, &CLIENT.octets());
     let ack = Reply { to: format!("{CLIENT}:68"), ciaddr: CLIENT, flags: 0, ..ack };
-    assert_eq!(Reply::read(&answer(&renewing, &broadcast(), &config)), ack);
+    let from_its_address = Arrival { from: SocketAddrV4::new(CLIENT, 68), ..broadcast() };
+    assert_eq!(Reply::read(&answer(&renewing, &from_its_address, &config)), ack);
 }

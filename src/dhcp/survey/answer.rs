@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use super::super::packet::{Offer, Options, option};
 use super::super::pxe::PXE_CLIENT;
 use super::Asked;
+use crate::boot::printable;
 
 /// An offer, and whom it was made to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +63,7 @@ impl Answer {
 /// What a server wrote, up to its first NUL, without what could disturb a terminal.
 fn told(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).chars().take(128).flat_map(char::escape_debug).collect()
+    printable::name(&String::from_utf8_lossy(text))
 }
 
 /// A boot file, and where it is fetched from.

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, FetchError};
 use crate::address::shown;
+use crate::boot::printable::blank;
 use crate::web::cause;
 
 /// The longest wait that a server's Retry-After is obeyed for.
@@ -135,6 +136,5 @@ async fn text(mut response: Response) -> String {
     if line.starts_with('<') {
         return String::new();
     }
-    let plain = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(LONGEST_TEXT).collect()
+    line.chars().map(blank).take(LONGEST_TEXT).collect()
 }
