@@ -121,8 +121,6 @@ mod tests {
     #[tokio::test]
     async fn accepted_connections_have_bounded_send_buffers() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let before = SockRef::from(&listener).tcp_notsent_lowat().unwrap();
-        assert!(before > MOST_UNSENT, "{before}: the kernel's default is no bound");
         set_up(&listener);
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
