@@ -274,10 +274,13 @@ impl Machines {
 
     fn touch(&mut self, id: Id) {
         if let Some(entry) = self.entries.get(&id) {
-            let lane = match entry.name {
-                Some(_) => &mut self.known,
-                None => &mut self.strangers,
+            // One that has installed would install again if a flood of invented machines made it forgotten.
+            let is_kept = entry.name.is_some() || entry.state.orders.decides_next_boot();
+            let (lane, other) = match is_kept {
+                true => (&mut self.known, &mut self.strangers),
+                false => (&mut self.strangers, &mut self.known),
             };
+            other.remove(&id);
             // Who is there already goes to the end.
             lane.insert(id);
         }
@@ -373,6 +376,26 @@ mod tests {
         assert_eq!(others.changed, [wotan], "it is written without that card");
         assert_eq!(boots(&mut machines, 2, Some("wotan")), 2);
         assert_eq!(machines.iter().count(), 2);
+    }
+
+    #[test]
+    fn a_stranger_that_has_installed_is_not_forgotten_in_a_flood() {
+        let mut machines = Machines::default();
+        let mut others = Others::default();
+        let mut see = |machines: &mut Machines, n: u32| {
+            let [a, b, c, d] = n.to_be_bytes();
+            let mac = Some(Mac::new([2, 0, a, b, c, d]));
+            machines.of(&Subject { mac, name: None, address: None }, &mut others).unwrap().id
+        };
+        let installed = see(&mut machines, 1);
+        let entry = machines.entries.get_mut(&installed).unwrap();
+        Arc::make_mut(&mut entry.state).orders.keep_on_disk();
+        see(&mut machines, 1);
+        for n in 2..u32::try_from(MOST_STRANGERS).unwrap() + 100 {
+            see(&mut machines, n);
+        }
+        assert!(machines.get(installed).is_some());
+        assert_eq!(machines.strangers.len(), MOST_STRANGERS);
     }
 
     #[test]

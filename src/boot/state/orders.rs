@@ -184,6 +184,11 @@ impl Orders {
         self.is_kept_on_disk || self.is_disarmed && policy == BootPolicy::Once
     }
 
+    /// Whether the next boot of a machine would be another one without what is remembered here.
+    pub fn decides_next_boot(&self) -> bool {
+        self.completed.is_some() || self.armed.is_some() || self.is_kept_on_disk
+    }
+
     /// Orders that the network boots it, which ends that it is kept on its disk. A profile that is ordered by
     /// its name, as a rescue system is, is an exception from that for its own boots only.
     pub(super) fn arm(&mut self, order: Arming) {
@@ -201,7 +206,7 @@ impl Orders {
     }
 
     /// Withdraws what was ordered, and has its disk boot it for good.
-    pub(super) fn keep_on_disk(&mut self) {
+    pub fn keep_on_disk(&mut self) {
         self.withdraw();
         self.is_kept_on_disk = true;
     }
