@@ -424,7 +424,9 @@ mod tests {
             // A relay's: who fetches over TFTP behind it is not seen.
             datagram[24..28].copy_from_slice(&[10, 78, 0, 1]);
             let query = Query::read(&datagram).unwrap();
-            let outcome = respond(&query, &arrival, &config, (&unseen, now));
+            let from = SocketAddrV4::new(Ipv4Addr::new(10, 78, 0, 1), 67);
+            let outcome =
+                respond(&query, &Arrival { from, ..broadcast() }, &config, (&unseen, now));
             if let Outcome::Reply { event, .. } = &outcome {
                 unseen.apply(event, None, now);
             }
