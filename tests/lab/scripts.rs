@@ -30,6 +30,13 @@ fn serving(config: &str) -> (Folder, Router, Appliance) {
     (folder, router, appliance)
 }
 
+/// A kernel line in which `ID` stands for the file id of this boot, which is another each time.
+fn with_file_id(line: &str) -> String {
+    let is_id = |part: &str| part.len() == 32 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts = line.split('/').map(|part| if is_id(part) { "ID" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
 /// Both firmwares.
 fn both(lan: &Lan) -> [Guest; 2] {
     [(Machine::Bios, BIOS), (Machine::Uefi, UEFI)]
@@ -145,17 +152,17 @@ machines:
   flatcar: { mac: 52:54:00:77:00:02, profile: flatcar }
 ";
         let (_folder, _router, _appliance) = serving(config);
-        let [coreos, flatcar] = both(&lan).map(Guest::command_line);
+        let [coreos, flatcar] = both(&lan).map(|guest| with_file_id(&guest.command_line()));
         assert_eq!(
             coreos,
             "initrd=initrd console=ttyS0 quiet ignition.firstboot ignition.platform.id=metal \
              coreos.live.rootfs_url=http://10.77.0.2:8080/images/linux/initrd \
-             ignition.config.url=http://10.77.0.2:8080/files/52-54-00-77-00-01/config.ign"
+             ignition.config.url=http://10.77.0.2:8080/files/52-54-00-77-00-01/ID/config.ign"
         );
         assert_eq!(
             flatcar,
             "kernel initrd=initrd console=ttyS0 quiet flatcar.first_boot=1 \
-             ignition.config.url=http://10.77.0.2:8080/files/52-54-00-77-00-02/config.ign"
+             ignition.config.url=http://10.77.0.2:8080/files/52-54-00-77-00-02/ID/config.ign"
         );
     });
 }
@@ -184,17 +191,17 @@ machines:
   ubuntu: { mac: 52:54:00:77:00:02, profile: ubuntu }
 ";
         let (_folder, _router, _appliance) = serving(config);
-        let [alma, ubuntu] = both(&lan).map(Guest::command_line);
+        let [alma, ubuntu] = both(&lan).map(|guest| with_file_id(&guest.command_line()));
         assert_eq!(
             alma,
             "initrd=initrd console=ttyS0 quiet BOOTIF=01-52-54-00-77-00-01 ip=dhcp \
              inst.repo=http://mirror.example/os/ \
-             inst.ks=http://10.77.0.2:8080/files/52-54-00-77-00-01/ks.cfg"
+             inst.ks=http://10.77.0.2:8080/files/52-54-00-77-00-01/ID/ks.cfg"
         );
         assert_eq!(
             ubuntu,
             "kernel initrd=initrd console=ttyS0 quiet ip=dhcp autoinstall \
-             ds=nocloud;s=http://10.77.0.2:8080/files/52-54-00-77-00-02/"
+             ds=nocloud;s=http://10.77.0.2:8080/files/52-54-00-77-00-02/ID/"
         );
     });
 }
