@@ -245,7 +245,9 @@ impl Registry {
         for Entry { id, name, macs, state } in entries {
             machines.load(id, name, macs, Arc::unwrap_or_clone(state));
         }
-        let remembered = Remembered { machines, ..Remembered::default() };
+        let under_way = machines.iter().filter(|entry| entry.state.is_under_way());
+        let under_way = under_way.map(|entry| entry.id).collect();
+        let remembered = Remembered { machines, under_way, ..Remembered::default() };
         let remembered = Arc::new(Mutex::new(remembered));
         Self { remembered, nature: Nature::Test(nature), ..Self::new(journal) }
     }
@@ -561,7 +563,7 @@ impl Registry {
         }
     }
 
-    fn look(&self, now: SystemTime) {
+    pub(crate) fn look(&self, now: SystemTime) {
         let mut remembered = locked(&self.remembered);
         self.tick(&mut remembered);
         let stalled = remembered.stalled(now);
@@ -613,6 +615,12 @@ impl Registry {
     /// The orders that hold for a machine now; at DHCP it is known what has started.
     pub fn orders(&self, state: &MachineState, start: Option<(Mac, Stage, u32)>) -> Orders {
         state.orders(start, self.now())
+    }
+
+    /// The machine that an event would be about.
+    #[cfg(test)]
+    pub(crate) fn entry(&self, subject: &Subject) -> Option<Entry> {
+        locked(&self.remembered).machines.find(subject).cloned()
     }
 
     /// All machines that are remembered.
