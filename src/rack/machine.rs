@@ -109,10 +109,8 @@ enum Doing {
 /// A machine.
 #[derive(Debug)]
 pub(super) struct Machine {
-    pub(super) number: usize,
+    number: usize,
     pub(super) spec: Spec,
-    /// Counts its power-ons: what was under way before is gone.
-    pub(super) cycle: u32,
     /// Counts what it does: an answer to something earlier is not heard.
     pub(super) turn: u32,
     doing: Doing,
@@ -120,22 +118,16 @@ pub(super) struct Machine {
     device: u8,
     /// The script that it runs.
     text: String,
-    /// Whether it has asked DHCP as an iPXE that was loaded.
-    is_loaded: bool,
     parts: VecDeque<String>,
-    /// The id and the parts of what its script boots.
-    pub(super) boots: Vec<String>,
+    /// The parts that its script boots; none if it runs no script.
+    boots: Vec<String>,
     cmdline: String,
     /// Whether its disk boots.
     pub(super) has_system: bool,
     /// Whether what is installed on its disk never boots.
     pub(super) is_broken: bool,
     /// How often its kernel will not start.
-    pub(super) kernel_faults: u32,
-    /// Whether the kernel of its script has not started.
-    pub(super) kernel_failed: bool,
-    /// Whether its script says that it holds.
-    pub(super) is_held: bool,
+    kernel_faults: u32,
     /// Whether nothing disturbs it any more.
     pub(super) is_quiet: bool,
 }
@@ -146,20 +138,16 @@ impl Machine {
         Self {
             number,
             spec,
-            cycle: 0,
             turn: 0,
             doing: Doing::Off,
             device: 0,
             text: String::new(),
-            is_loaded: false,
             parts: VecDeque::new(),
             boots: Vec::new(),
             cmdline: String::new(),
             has_system: spec.profile.is_none() || rng.chance(20),
             is_broken: rng.chance(6),
             kernel_faults: if rng.chance(10) { 1 + u32::from(rng.chance(20)) } else { 0 },
-            kernel_failed: false,
-            is_held: false,
             is_quiet: false,
         }
     }
@@ -215,19 +203,12 @@ impl Machine {
     }
 
     pub(super) fn power_off(&mut self) {
-        self.cycle += 1;
         self.turn += 1;
         self.doing = Doing::Off;
     }
 
     pub(super) fn power_on(&mut self, rng: &mut Rng) -> Vec<Output> {
-        self.cycle += 1;
-        self.reset(rng)
-    }
-
-    fn reset(&mut self, rng: &mut Rng) -> Vec<Output> {
         self.device = 0;
-        self.is_held = false;
         self.wait(Doing::Resets, rng.within(5 * SECOND..15 * SECOND))
     }
 
@@ -256,13 +237,11 @@ impl Machine {
 
     /// Begins with the boot device whose turn it is.
     fn begin(&mut self, rng: &mut Rng) -> Vec<Output> {
-        self.is_loaded = false;
-        self.kernel_failed = false;
         if self.device >= self.spec.cards {
             if self.has_system {
-                return self.run(System::Disk, rng);
+                return self.run(System::Disk);
             }
-            return self.reset(rng);
+            return self.power_on(rng);
         }
         let asker = match self.spec.firmware {
             Firmware::Bios => Asker::Bios,
@@ -374,11 +353,11 @@ impl Machine {
             Doing::FetchesAnswers { .. } => self.wait(Doing::Stuck, SECOND),
             Doing::Installs => {
                 self.has_system = !self.is_broken;
-                self.reset(rng)
+                self.power_on(rng)
             }
             Doing::Runs(System::Talos) => {
                 self.has_system = !self.is_broken;
-                if rng.chance(50) { self.reset(rng) } else { Vec::new() }
+                if rng.chance(50) { self.power_on(rng) } else { Vec::new() }
             }
             Doing::Runs(_) => Vec::new(),
         }
@@ -405,7 +384,6 @@ impl Machine {
     }
 
     fn start_nbp(&mut self, rng: &mut Rng) -> Vec<Output> {
-        self.is_loaded = true;
         match self.spec.loader {
             Loader::Ipxe => self.ask((Asker::Ipxe, None), rng),
             Loader::Autoexec => {
@@ -431,7 +409,11 @@ impl Machine {
     fn fetch(&self, url: &str) -> Packet {
         let from = self.address();
         match url.strip_prefix(&format!("tftp://{US}:69/")) {
-            Some(name) => Packet::Rrq { name: name.to_owned(), from, is_probe: false },
+            Some(name) => {
+                // Over TFTP iPXE sends nothing that stands behind a `?`.
+                let name = name.split('?').next().unwrap_or_default().to_owned();
+                Packet::Rrq { name, from, is_probe: false }
+            }
             None if url.starts_with("http://") => {
                 Packet::Get { url: url.to_owned(), from, is_ipxe: true }
             }
@@ -462,7 +444,6 @@ impl Machine {
     fn run_script(&mut self, text: String, rng: &mut Rng) -> Vec<Output> {
         let pause = script::pause(&text) * SECOND;
         let asks_dhcp = text.lines().any(|line| line.starts_with("dhcp"));
-        self.is_held = text.contains("reveille holds");
         let run = script::run(&text, self.card(), self.spec.firmware);
         self.text = text;
         let Some(mut run) = run else {
@@ -513,7 +494,7 @@ impl Machine {
             Next::Script(url) | Next::Chosen(Some(url)) => self.fetch_script(url, false),
             Next::Lease(url) => self.ask((Asker::Ipxe, Some(url)), rng),
             Next::Part => self.fetch_part(),
-            Next::Sanboot(_) if self.has_system => self.run(System::Disk, rng),
+            Next::Sanboot(_) if self.has_system => self.run(System::Disk),
             Next::Sanboot(Some(url)) => self.fetch_script(url, false),
             Next::Sanboot(None) | Next::Exit | Next::Chosen(None) => self.next_device(rng),
         }
@@ -524,7 +505,6 @@ impl Machine {
         let has_script = !self.boots.is_empty();
         if has_script && self.kernel_faults > 0 {
             self.kernel_faults -= 1;
-            self.kernel_failed = true;
             let url = script::chain_behind(&self.text, "boot_failed");
             let next = url.map_or(Next::Exit, Next::Script);
             let mut outputs = self.wait(Doing::Pauses(next), 60 * SECOND);
@@ -550,7 +530,7 @@ impl Machine {
         outputs
     }
 
-    fn run(&mut self, system: System, _rng: &mut Rng) -> Vec<Output> {
+    fn run(&mut self, system: System) -> Vec<Output> {
         let mut outputs = self.wait(Doing::Runs(system), SECOND);
         outputs.push(Output::Started(system));
         outputs

@@ -30,7 +30,6 @@ const LOOK: u64 = 20 * SECOND;
 enum Origin {
     Machine {
         number: usize,
-        cycle: u32,
         turn: u32,
     },
     /// A copy of a machine's datagram, which nobody waits for any more.
@@ -216,7 +215,7 @@ impl World {
     fn new(plan: Plan, is_traced: bool) -> Self {
         let mut rng = Rng::new(plan.seed);
         let machines = (0..MACHINES).map(|number| Machine::new(number, &mut rng)).collect();
-        let quiet = rng.within(20 * MINUTE..40 * MINUTE);
+        let quiet = rng.within(12 * MINUTE..25 * MINUTE);
         let mut world = Self {
             plan,
             now: 0,
@@ -367,7 +366,9 @@ impl World {
                     self.server.look();
                 }
                 self.after(LOOK, Event::Looks);
-                return self.check_all((By::Server, &Did::Looked));
+                if self.now.is_multiple_of(10 * LOOK) {
+                    return self.check_all((By::Server, &Did::Looked));
+                }
             }
             Event::Quiet => {
                 self.is_quiet = true;
@@ -386,12 +387,12 @@ impl World {
 
     /// What a machine does goes out.
     fn put_out(&mut self, number: usize, outputs: Vec<Output>) {
-        let (cycle, turn) = (self.machines[number].cycle, self.machines[number].turn);
+        let turn = self.machines[number].turn;
         for output in outputs {
             match output {
                 Output::Timer(time) => self.after(time, Event::Timer { number, turn }),
                 Output::Send(packet) => {
-                    self.send(Origin::Machine { number, cycle, turn }, packet);
+                    self.send(Origin::Machine { number, turn }, packet);
                 }
                 Output::Started(system) => {
                     self.note(|| format!("{} runs {system:?}", SPECS[number].name));
