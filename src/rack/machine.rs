@@ -359,7 +359,7 @@ impl Machine {
                 self.has_system = !self.is_broken;
                 if rng.chance(50) { self.power_on(rng) } else { Vec::new() }
             }
-            Doing::Runs(_) => Vec::new(),
+            Doing::Runs(System::Installer | System::Rescue | System::Disk) => Vec::new(),
         }
     }
 

@@ -118,6 +118,9 @@ impl Watch {
         if text.contains(SECRET) {
             return Err("a secret went to the neighbour".to_owned());
         }
+        if !["id=", "boot-", "/files/"].iter().any(|mark| text.contains(mark)) {
+            return Ok(());
+        }
         let words = text.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 32);
         match words.into_iter().find(|word| self.ids.contains(*word)) {
             Some(_) => Err("the id of a machine's boot went to the neighbour".to_owned()),

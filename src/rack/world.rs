@@ -19,7 +19,7 @@ use crate::dhcp::proxy::Port;
 
 const MINUTE: u64 = 60 * SECOND;
 /// How long after the last fault every machine is started once more.
-const PAUSE: u64 = 5 * MINUTE;
+const PAUSE: u64 = 4 * MINUTE;
 /// How long after that a machine may need to come to its end.
 const PATIENCE: u64 = 60 * MINUTE;
 /// How often the server looks for stalled boots, and the run for its end.
@@ -215,7 +215,7 @@ impl World {
     fn new(plan: Plan, is_traced: bool) -> Self {
         let mut rng = Rng::new(plan.seed);
         let machines = (0..MACHINES).map(|number| Machine::new(number, &mut rng)).collect();
-        let quiet = rng.within(12 * MINUTE..25 * MINUTE);
+        let quiet = rng.within(8 * MINUTE..16 * MINUTE);
         let mut world = Self {
             plan,
             now: 0,
@@ -233,7 +233,7 @@ impl World {
             due: vec![None; MACHINES],
             started: vec![Vec::new(); MACHINES],
             end: quiet + PAUSE + PATIENCE,
-            silence: quiet + PAUSE + 10 * MINUTE,
+            silence: quiet + PAUSE + 5 * MINUTE,
             rng,
         };
         world.server.set_time(0);
@@ -705,7 +705,7 @@ impl World {
             (Origin::Neighbour, neighbour::packet(&booting, &mut self.rng))
         };
         self.send(origin, packet);
-        let pause = self.rng.within(SECOND..60 * SECOND);
+        let pause = self.rng.within(SECOND..40 * SECOND);
         if self.now + pause < self.silence {
             self.after(pause, Event::NeighbourActs);
         }
@@ -793,7 +793,7 @@ impl World {
         let has_ended = match runs {
             Some(System::Disk | System::Talos | System::Rescue) => true,
             // Its disk has no system, or the operator has to say what becomes of it.
-            _ => {
+            Some(System::Installer) | None => {
                 orders.held.is_some()
                     || !due.has_system && !due.is_due && machine.spec.profile == Some("install")
             }
