@@ -135,6 +135,8 @@ pub(crate) struct TestNature {
     pub(crate) millis: Arc<std::sync::atomic::AtomicU64>,
     /// The next id.
     pub(crate) next_id: Arc<std::sync::atomic::AtomicU64>,
+    /// A clock that nobody sets: milliseconds since this moment.
+    pub(crate) steady: Option<(Instant, Arc<std::sync::atomic::AtomicU64>)>,
 }
 
 /// How what is remembered is kept.
@@ -267,11 +269,9 @@ impl Registry {
     /// The time now. If the clock was set since the last time, what is only so for a while keeps its age.
     fn tick(&self, remembered: &mut Remembered) -> SystemTime {
         let now = self.now();
-        #[cfg(test)]
-        if let Nature::Test(_) = self.nature {
+        let Some(instant) = self.steady() else {
             return now;
-        }
-        let instant = Instant::now();
+        };
         if let Some((before, at)) = remembered.ticked.replace((now, instant)) {
             let expected = before + instant.duration_since(at);
             let by = match now.duration_since(expected) {
@@ -284,6 +284,18 @@ impl Registry {
             }
         }
         now
+    }
+
+    /// A clock that nobody sets; none in a test that has no use for one.
+    fn steady(&self) -> Option<Instant> {
+        match &self.nature {
+            Nature::Host => Some(Instant::now()),
+            #[cfg(test)]
+            Nature::Test(TestNature { steady, .. }) => {
+                let (origin, millis) = steady.as_ref()?;
+                Some(*origin + Duration::from_millis(millis.load(Ordering::Relaxed)))
+            }
+        }
     }
 
     /// Two new ids, for a boot and for its answer files.
