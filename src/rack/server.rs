@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::machine::SECOND;
 use super::rng::Rng;
@@ -110,7 +110,8 @@ pub(super) struct Asks {
 
 impl Server {
     pub(super) fn new(bug: Option<Bug>) -> Self {
-        let nature = TestNature::default();
+        let steady = Some((Instant::now(), Arc::default()));
+        let nature = TestNature { steady, ..TestNature::default() };
         nature.next_id.store(1, Ordering::Relaxed);
         Self {
             registry: Registry::in_test(Vec::new(), nature.clone(), Arc::default()),
@@ -132,6 +133,9 @@ impl Server {
         self.now = now;
         let time = EPOCH.saturating_add(now).saturating_add_signed(self.offset);
         self.nature.millis.store(time, Ordering::Relaxed);
+        if let Some((_, steady)) = &self.nature.steady {
+            steady.store(now, Ordering::Relaxed);
+        }
     }
 
     /// The state of the machine with this card.
@@ -151,7 +155,8 @@ impl Server {
             | Step::Probed { .. }
             | Step::Confirmed { .. }
             | Step::Armed { .. }
-            | Step::Disarmed {} => true,
+            | Step::Disarmed {}
+            | Step::KeptOnDisk {} => true,
             // One too many, or the same once more, is not written down.
             Step::Offered { .. }
             | Step::Leased { .. }
@@ -159,6 +164,7 @@ impl Server {
             | Step::WaitServed { .. }
             | Step::Advised { .. }
             | Step::ScriptShown { .. }
+            | Step::ScriptWithheld { .. }
             | Step::BootIdMisused { .. }
             | Step::BrokenOff { .. }
             | Step::Refused { .. }
@@ -243,7 +249,9 @@ impl Server {
         let arrival = Arrival { from, port, interface, asked: US, local: US, neighbour };
         let config = Arc::clone(&self.config);
         let known = query.mac().map(|mac| self.registry.whose(mac, &config.catalog));
-        let state = self.registry.state(&known.unwrap_or_default());
+        let known = known.unwrap_or_default();
+        let state = self.registry.state_at_boot(&known, &config.server);
+        let query = query.confirmed_as(known.name);
         let outcome = respond(&query, &arrival, &config, (&state, self.registry.now()));
         drop(state);
         match outcome {
@@ -330,32 +338,18 @@ impl Server {
             client: &client,
             report,
             is_ipxe,
-            is_head: false,
             links: Links::Http(SocketAddrV4::new(US, config.server.http_port)),
         };
         let now = Snapshot { config: &config, shelf: &self.shelf };
         let (subject, answer) = scripts::answer(&self.registry, now, &request);
         self.keep(&subject, false);
         match answer {
-            Answer::Given(text, does, Some(id)) => {
+            Answer::Given(text, does, id) => {
                 let steps = does.clone().steps(sent(Transport::Http));
                 let body = Body::Text(text);
                 Response { id: Some(id), does: Some(does), ..Response::with(body, subject, steps) }
             }
-            Answer::Given(text, does, None) => {
-                let body = Body::Text(text);
-                Response { does: Some(does), ..Response::with(body, subject, Vec::new()) }
-            }
-            Answer::Shown(text, doubt) => {
-                let step = Step::ScriptShown { from: asks.from, doubt };
-                let subject = Subject { address: None, ..subject };
-                Response::with(Body::Text(text), subject, vec![step])
-            }
-            Answer::Withheld(text, reason) => {
-                let step = Step::Refused { what: "its script".to_owned(), reason };
-                let subject = Subject { address: None, ..subject };
-                Response::with(Body::Text(text), subject, vec![step])
-            }
+            Answer::Apart(text, step) => Response::with(Body::Text(text), subject, vec![step]),
             Answer::Nothing(reason, id) => {
                 if id.is_some() {
                     self.record(Event { subject, step: reason.step() }, id, rng);
@@ -391,7 +385,10 @@ impl Server {
                 let step = Step::FileSent { file, sent: sent(Transport::Http) };
                 Response::with(Body::Text(text), subject, vec![step])
             }
-            Err(reason) => self.refuse(subject, &format!("files/{name}"), reason, rng),
+            Err(reason) => {
+                let who = self.registry.subject_at(asks.from, asks.settled, &config.catalog);
+                self.refuse(who, &format!("files/{name}"), reason, rng)
+            }
         }
     }
 
@@ -534,28 +531,17 @@ impl Server {
             client: &client,
             report: None,
             is_ipxe: true,
-            is_head: false,
             links: Links::Tftp(SocketAddrV4::new(US, 69)),
         };
         let now = Snapshot { config: &config, shelf: &self.shelf };
         let (subject, answer) = scripts::answer(&self.registry, now, &request);
         self.keep(&subject, false);
         let over = sent(Transport::Tftp(Tftp::default()));
-        let file = format!("{}.ipxe", mac.hyphenated());
         let (text, steps, id, does) = match answer {
-            Answer::Given(text, does, Some(id)) => {
+            Answer::Given(text, does, id) => {
                 (text, vec![does.clone().step(over)], Some(id), Some(does))
             }
-            Answer::Given(text, does, None) => {
-                (text, vec![Step::CompanionSent { file, sent: over }], None, Some(does))
-            }
-            Answer::Shown(text, doubt) => {
-                (text, vec![Step::ScriptShown { from: asks.from, doubt }], None, None)
-            }
-            Answer::Withheld(text, reason) => {
-                let what = "its script".to_owned();
-                (text, vec![Step::Refused { what, reason }], None, None)
-            }
+            Answer::Apart(text, step) => (text, vec![step], None, None),
             Answer::Nothing(reason, _) => {
                 let peer = self.registry.subject_at(asks.from, asks.at, &config.catalog);
                 self.record(Event { subject: peer, step: reason.step() }, None, rng);

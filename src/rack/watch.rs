@@ -204,7 +204,15 @@ impl Watch {
             }
             self.cover(Effect::OpenBoot);
         }
-        if before.files != after.files && !(is_at_it && matches!(did, Did::Recorded(..))) {
+        let granted = |state: &MachineState| -> Vec<String> {
+            let grants = serde_json::to_value(&state.files).expect("they are written");
+            let ids = grants.as_array().into_iter().flatten();
+            ids.map(|grant| grant["file_id"].to_string()).collect()
+        };
+        if before.files != after.files
+            && granted(before) != granted(after)
+            && !(is_at_it && matches!(did, Did::Recorded(..)))
+        {
             return Err("answer files were granted without a script".to_owned());
         }
         if before.client != after.client {
@@ -287,8 +295,9 @@ impl Watch {
             self.cover(Effect::Order);
             return Ok(());
         }
-        if before.is_disarmed != after.is_disarmed {
-            return Err("it was disarmed, or that was taken back, without the operator".to_owned());
+        let word = |orders: &Orders| (orders.is_kept_on_disk, orders.is_withdrawn);
+        if word(before) != word(after) {
+            return Err("the operator's word was changed without him".to_owned());
         }
         let is_own = by == By::Machine(machine);
         let id = match did {
@@ -313,8 +322,7 @@ impl Watch {
             }
         }
         let is_failure = after.disk_failed.is_some() && before.disk_failed != after.disk_failed
-            || after.held.is_some() && before.held != after.held
-            || after.returns.iter().any(|at| !before.returns.contains(at));
+            || after.held.is_some() && before.held != after.held;
         if is_failure && !is_complete {
             let is_at_it = is_own || by == By::Tool(machine);
             if !is_at_it && self.mode == Mode::Limited {
@@ -384,8 +392,9 @@ impl Watch {
         if before.armed != after.armed && !is_recounted {
             return Err("an order was lost, or came back".to_owned());
         }
-        if before.is_disarmed != after.is_disarmed {
-            return Err("that it was disarmed was forgotten".to_owned());
+        let word = |orders: &Orders| (orders.is_kept_on_disk, orders.is_withdrawn);
+        if word(before) != word(after) {
+            return Err("the operator's word was forgotten".to_owned());
         }
         Ok(())
     }

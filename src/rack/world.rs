@@ -595,6 +595,9 @@ impl World {
             Origin::Blind => false,
         };
         if let (Body::Text(text), true) = (&response.body, is_diverted) {
+            if text.starts_with("#!ipxe") && text.contains(" url=http") {
+                return Err("the neighbour has a script that installs".to_owned());
+            }
             self.watch.check_leak(text.as_bytes())?;
         }
         if let (Body::Text(text), Step::FileSent { .. }) =
@@ -718,8 +721,10 @@ impl World {
         if !is_counted || !self.server.is_up {
             return Ok(());
         }
-        let (step, times) = if self.rng.chance(20) {
+        let (step, times) = if self.rng.chance(15) {
             (Step::Disarmed {}, 0)
+        } else if self.rng.chance(10) {
+            (Step::KeptOnDisk {}, 0)
         } else {
             let times = if self.rng.chance(70) { 1 } else { 2 };
             let profile = self.rng.chance(20).then(|| "rescue".to_owned());
@@ -755,7 +760,7 @@ impl World {
     fn start_last(&mut self, number: usize) {
         let orders = &self.watch.state(number).orders;
         let is_once = matches!(SPECS[number].profile, Some("install" | "talos"));
-        let is_first = orders.completed.is_none() && !orders.is_disarmed;
+        let is_first = orders.completed.is_none() && !orders.is_kept_on_disk;
         let is_due = !is_once || orders.armed.is_some() || is_first;
         let machine = &mut self.machines[number];
         let is_cut = machine.runs() == Some(System::Installer);
