@@ -66,6 +66,8 @@ pub mod nbps;
 pub mod neighbours;
 pub mod operations;
 pub mod ports;
+#[cfg(test)]
+mod rack;
 pub mod registry;
 pub mod roster;
 pub mod scripts;

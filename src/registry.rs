@@ -136,6 +136,8 @@ pub(crate) struct TestNature {
     pub(crate) millis: Arc<std::sync::atomic::AtomicU64>,
     /// The next id.
     pub(crate) next_id: Arc<std::sync::atomic::AtomicU64>,
+    /// A clock that nobody sets: milliseconds since this moment.
+    pub(crate) steady: Option<(Instant, Arc<std::sync::atomic::AtomicU64>)>,
 }
 
 /// How what is remembered is kept.
@@ -246,7 +248,9 @@ impl Registry {
         for Entry { id, name, macs, state } in entries {
             machines.load(id, name, macs, Arc::unwrap_or_clone(state));
         }
-        let remembered = Remembered { machines, ..Remembered::default() };
+        let under_way = machines.iter().filter(|entry| entry.state.is_under_way());
+        let under_way = under_way.map(|entry| entry.id).collect();
+        let remembered = Remembered { machines, under_way, ..Remembered::default() };
         let remembered = Arc::new(Mutex::new(remembered));
         Self { remembered, nature: Nature::Test(nature), ..Self::new(journal) }
     }
@@ -266,11 +270,9 @@ impl Registry {
     /// The time now. If the clock was set since the last time, what is only so for a while keeps its age.
     fn tick(&self, remembered: &mut Remembered) -> SystemTime {
         let now = self.now();
-        #[cfg(test)]
-        if let Nature::Test(_) = self.nature {
+        let Some(instant) = self.steady() else {
             return now;
-        }
-        let instant = Instant::now();
+        };
         if let Some((before, at)) = remembered.ticked.replace((now, instant)) {
             let expected = before + instant.duration_since(at);
             let by = match now.duration_since(expected) {
@@ -283,6 +285,18 @@ impl Registry {
             }
         }
         now
+    }
+
+    /// A clock that nobody sets; none in a test that has no use for one.
+    fn steady(&self) -> Option<Instant> {
+        match &self.nature {
+            Nature::Host => Some(Instant::now()),
+            #[cfg(test)]
+            Nature::Test(TestNature { steady, .. }) => {
+                let (origin, millis) = steady.as_ref()?;
+                Some(*origin + Duration::from_millis(millis.load(Ordering::Relaxed)))
+            }
+        }
     }
 
     /// Two new ids, for a boot and for its answer files.
@@ -576,7 +590,7 @@ impl Registry {
         }
     }
 
-    fn look(&self, now: SystemTime) {
+    pub(crate) fn look(&self, now: SystemTime) {
         let mut remembered = locked(&self.remembered);
         self.tick(&mut remembered);
         let stalled = remembered.stalled(now);
@@ -628,6 +642,12 @@ impl Registry {
     /// The orders that hold for a machine now; at DHCP it is known what has started.
     pub fn orders(&self, state: &MachineState, start: Option<(Mac, Stage, u32)>) -> Orders {
         state.orders(start, self.now())
+    }
+
+    /// The machine that an event would be about.
+    #[cfg(test)]
+    pub(crate) fn entry(&self, subject: &Subject) -> Option<Entry> {
+        locked(&self.remembered).machines.find(subject).cloned()
     }
 
     /// All machines that are remembered.

@@ -155,6 +155,9 @@ struct SentToDisk {
     /// Whether the script waits for a minute first.
     #[serde(default)]
     is_delayed: bool,
+    /// Since when its firmware asks on and on, if silence left it to the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Time>,
 }
 
 impl SentToDisk {
@@ -294,7 +297,10 @@ impl MachineState {
         self.sightings.shift(by);
         self.orders.returns.iter_mut().for_each(|at| *at = at.shifted(by));
         let sent = self.sent_to_disk.iter_mut().chain(&mut self.left_in_silence);
-        sent.for_each(|sent| sent.at = sent.at.shifted(by));
+        sent.for_each(|sent| {
+            sent.at = sent.at.shifted(by);
+            sent.since = sent.since.map(|since| since.shifted(by));
+        });
     }
 
     /// Counts a script with a secret that the open boot is given.
@@ -396,7 +402,11 @@ impl MachineState {
             Step::LeftToItsDisk { at: Some((stage, _)), .. } => {
                 self.sightings.discover(*stage);
                 if let Some(card) = event.subject.mac {
-                    let left = SentToDisk { card, stage: Some(*stage), at, is_delayed: false };
+                    let stage = Some(*stage);
+                    let of_this = |left: &&SentToDisk| left.is_of(card, stage) && left.is_back(at);
+                    let before = self.left_in_silence.iter().find(of_this);
+                    let since = before.map(|left| left.since.unwrap_or(left.at));
+                    let left = SentToDisk { card, stage, at, is_delayed: false, since };
                     left.note(&mut self.left_in_silence);
                 }
             }
@@ -511,7 +521,7 @@ impl MachineState {
     fn send_to_disk(&mut self, is_delayed: bool, at: Time) {
         self.forgive();
         if let Some(OpenBoot { card, stage, .. }) = self.open.as_deref() {
-            let sent = SentToDisk { card: *card, stage: *stage, at, is_delayed };
+            let sent = SentToDisk { card: *card, stage: *stage, at, is_delayed, since: None };
             sent.note(&mut self.sent_to_disk);
         }
     }
@@ -566,9 +576,12 @@ impl MachineState {
                 .filter(|sent| sent.is_back(now))
                 .cloned()
         };
-        // Firmware that gets no answer asks on for a while.
-        let asks_anew =
-            of_this(&self.left_in_silence).is_some_and(|left| !now.is_within(ONE_ATTEMPT, left.at));
+        // Firmware that gets no answer asks on for a while. If it asks for longer than that, it begins anew at
+        // once each time.
+        let asks_anew = of_this(&self.left_in_silence).is_some_and(|left| {
+            let is_long = left.since.is_some_and(|since| !now.is_within(BACK, since));
+            is_long || !now.is_within(ONE_ATTEMPT, left.at)
+        });
         let is_running_nbp = stage == Stage::Ipxe && self.chain.runs_our_nbp(now);
         asks_anew || is_running_nbp || of_this(&self.sent_to_disk).is_some()
     }

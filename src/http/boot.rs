@@ -101,7 +101,7 @@ pub async fn script(
 }
 
 /// Who asks, from what the script's address says behind its `?`: iPXE tells an unset fact as empty.
-fn client(
+pub(crate) fn client(
     mac: Mac,
     address: Ipv4Addr,
     told: &BTreeMap<&str, String>,

@@ -660,6 +660,21 @@ fn a_clock_that_is_set_back_closes_no_boot() {
 }
 
 #[test]
+fn firmware_that_begins_anew_at_once_is_not_left_in_silence_for_ever() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.power_on();
+    machine.fetch_all();
+    machine.wait(600);
+    let turns = (0..10).map(|_| {
+        machine.wait(30);
+        machine.discover(Stage::Pxe, LocalBoot::Silent);
+        let start = Some((FIRST, Stage::Pxe, machine.xid));
+        machine.state.orders(start, after(machine.now)).asks_again
+    });
+    assert!(turns.collect::<Vec<_>>().contains(&true));
+}
+
+#[test]
 fn an_ipxe_that_cannot_start_the_disk_says_so() {
     let mut machine = Machine::new(BootPolicy::Once);
     machine.power_on();
