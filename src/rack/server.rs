@@ -246,7 +246,8 @@ impl Server {
             (Port::Dhcp, _) => Neighbour::Unknown,
         };
         let interface = "eth0".to_owned();
-        let arrival = Arrival { from, port, interface, asked: US, local: US, neighbour };
+        let own = std::sync::Arc::new([(US, Ipv4Addr::new(255, 255, 0, 0))]);
+        let arrival = Arrival { from, port, interface, asked: US, local: US, neighbour, own };
         let config = Arc::clone(&self.config);
         let known = query.mac().map(|mac| self.registry.whose(mac, &config.catalog));
         let known = known.unwrap_or_default();
