@@ -200,9 +200,10 @@ pub struct Sightings {
     /// What sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     stage: Option<Stage>,
-    /// The relay that it came through.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    relay: Option<Ipv4Addr>,
+    /// The relays that its requests came through, the last one last: a request adds one and replaces none, since
+    /// any neighbour can send one without a relay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    relays: Vec<(Ipv4Addr, Time)>,
     /// From where it asked port 4011, or fetched an NBP or autoexec, the last one last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     fetched: Vec<(Ipv4Addr, Time)>,
@@ -211,7 +212,10 @@ pub struct Sightings {
 impl Sightings {
     /// Notes a DHCPREQUEST, with its relay where one forwarded it.
     pub(super) fn request(&mut self, relay: Option<Ipv4Addr>, at: Time) {
-        (self.requested, self.relay) = (Some(at), relay);
+        self.requested = Some(at);
+        if let Some(relay) = relay {
+            keep(&mut self.relays, relay, at);
+        }
     }
 
     /// Notes at which stage firmware or iPXE asks DHCP.
@@ -224,17 +228,13 @@ impl Sightings {
 
     /// Notes a port 4011 request, or a fetch of an NBP or autoexec, from this address.
     pub(super) fn fetch(&mut self, address: Ipv4Addr, at: Time) {
-        self.fetched.retain(|(known, _)| *known != address);
-        if self.fetched.len() == MOST_ADDRESSES {
-            self.fetched.remove(0);
-        }
-        self.fetched.push((address, at));
+        keep(&mut self.fetched, address, at);
     }
 
     /// Keeps the age of what was seen when the clock is set by so many milliseconds.
     pub(super) fn shift(&mut self, by: i64) {
-        let fetched = self.fetched.iter_mut().map(|(_, at)| at);
-        self.requested.iter_mut().chain(fetched).for_each(|at| *at = at.shifted(by));
+        let seen = self.fetched.iter_mut().chain(&mut self.relays).map(|(_, at)| at);
+        self.requested.iter_mut().chain(seen).for_each(|at| *at = at.shifted(by));
     }
 
     /// The stage of the start that was seen last.
@@ -255,19 +255,30 @@ impl Sightings {
 
     /// Whether a relay of the network of this address has forwarded the machine's DHCPREQUEST lately.
     fn is_relayed(&self, address: Ipv4Addr, subnets: &[Ipv4Net], now: Time) -> bool {
-        let is_recent = self.requested.is_some_and(|at| now.is_within(BOOTING, at));
-        is_recent && self.is_behind_relay(address, subnets)
+        let recent = self.relays.iter().filter(|(_, at)| now.is_within(BOOTING, *at));
+        recent.into_iter().any(|(relay, _)| is_behind(*relay, address, subnets))
     }
 
-    /// Whether an address is in the network of the relay that forwarded the machine's last DHCPREQUEST.
+    /// Whether an address is in the network of a relay that forwarded a DHCPREQUEST of the machine.
     pub fn is_behind_relay(&self, address: Ipv4Addr, subnets: &[Ipv4Net]) -> bool {
-        let same_subnet = |relay: &Ipv4Addr| {
-            let configured = subnets.iter().find(|subnet| subnet.contains(relay));
-            let usual = || Ipv4Net::new(*relay, RELAYED_PREFIX).ok();
-            configured.copied().or_else(usual).is_some_and(|subnet| subnet.contains(&address))
-        };
-        self.relay.as_ref().is_some_and(same_subnet)
+        self.relays.iter().any(|(relay, _)| is_behind(*relay, address, subnets))
     }
+}
+
+/// Adds an address to those that were seen, as the last one.
+fn keep(seen: &mut Vec<(Ipv4Addr, Time)>, address: Ipv4Addr, at: Time) {
+    seen.retain(|(known, _)| *known != address);
+    if seen.len() == MOST_ADDRESSES {
+        seen.remove(0);
+    }
+    seen.push((address, at));
+}
+
+/// Whether an address is in the network of a relay.
+fn is_behind(relay: Ipv4Addr, address: Ipv4Addr, subnets: &[Ipv4Net]) -> bool {
+    let configured = subnets.iter().find(|subnet| subnet.contains(&relay));
+    let usual = || Ipv4Net::new(relay, RELAYED_PREFIX).ok();
+    configured.copied().or_else(usual).is_some_and(|subnet| subnet.contains(&address))
 }
 
 /// A request whose sender is to be located.
@@ -360,9 +371,11 @@ mod tests {
         let subnet: Ipv4Net = "10.78.0.0/16".parse().unwrap();
         assert!(at([10, 78, 1, 50], &[subnet], 1));
         assert!(!at([10, 79, 0, 50], &[subnet], 1));
-        // The next request came without a relay.
+        // A neighbour sends one without a relay.
         sightings.request(None, second(1));
-        assert!(!sightings.is_behind_relay(Ipv4Addr::new(10, 78, 0, 50), &[]));
+        let address = Ipv4Addr::new(10, 78, 0, 50);
+        let now = (&sightings, second(2));
+        assert_eq!(located((address, Neighbour::OffLink), &[], now), Ok(OWN));
     }
 
     #[test]
