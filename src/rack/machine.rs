@@ -209,7 +209,7 @@ impl Machine {
 
     pub(super) fn power_on(&mut self, rng: &mut Rng) -> Vec<Output> {
         self.device = 0;
-        self.wait(Doing::Resets, rng.within(5 * SECOND..15 * SECOND))
+        self.wait(Doing::Resets, rng.within(5 * SECOND..40 * SECOND))
     }
 
     fn wait(&mut self, doing: Doing, time: u64) -> Vec<Output> {
@@ -305,7 +305,7 @@ impl Machine {
                 self.wait(Doing::Pauses(Next::Part), 10 * SECOND)
             }
             (Doing::FetchesAnswers { .. }, Heard::Text(text)) if text.contains(SECRET) => {
-                self.wait(Doing::Installs, rng.within(240 * SECOND..480 * SECOND))
+                self.wait(Doing::Installs, rng.within(100 * SECOND..240 * SECOND))
             }
             _ => Vec::new(),
         }

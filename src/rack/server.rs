@@ -172,18 +172,28 @@ impl Server {
             | Step::LeftToItsDisk { .. }
             | Step::Stopped { .. } => rng.chance(50),
         };
+        match self.bug {
+            Some(bug @ (Bug::ArmsAtDiscover | Bug::PutsTheOrderBack)) => {
+                self.record_with(bug, event, (id, is_journalled));
+            }
+            Some(Bug::SkipsTheNeighbourTable | Bug::DropsTheId) | None => {
+                let subject = event.subject.clone();
+                self.registry.record_in(event, id);
+                self.keep(&subject, is_journalled);
+            }
+        }
+    }
+
+    fn record_with(&mut self, bug: Bug, event: Event, (id, is_journalled): (Option<BootId>, bool)) {
         let (subject, step) = (event.subject.clone(), event.step.clone());
         let before = self.registry.state(&subject).orders.armed.clone();
         self.registry.record_in(event, id);
         self.keep(&subject, is_journalled);
-        let is_offer = matches!(step, Step::Offered { .. });
         let is_used = before != self.registry.state(&subject).orders.armed;
-        let again = match (self.bug, before) {
-            (Some(Bug::ArmsAtDiscover), _) if is_offer => Some((None, 1)),
-            (Some(Bug::PutsTheOrderBack), Some(armed))
-                if is_used && matches!(step, Step::ImageSent { .. }) =>
-            {
-                Some((armed.profile, armed.times))
+        let again = match (bug, step) {
+            (Bug::ArmsAtDiscover, Step::Offered { .. }) => Some((None, 1)),
+            (Bug::PutsTheOrderBack, Step::ImageSent { .. }) if is_used => {
+                before.map(|armed| (armed.profile, armed.times))
             }
             _ => None,
         };

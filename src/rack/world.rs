@@ -147,15 +147,6 @@ pub(super) struct Outcome {
     pub(super) claimed_climbs: u64,
 }
 
-/// What a machine is to come to after its last start.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    /// Whether the network is to boot it.
-    is_due: bool,
-    /// Whether its disk boots.
-    has_system: bool,
-}
-
 struct World {
     plan: Plan,
     rng: Rng,
@@ -173,7 +164,10 @@ struct World {
     /// In per cent, of connections.
     breaks: u64,
     is_quiet: bool,
-    due: Vec<Option<Due>>,
+    /// Whether the network is to boot a machine at its last start.
+    due: [Option<bool>; MACHINES],
+    /// Which machines were not started once more, since nothing of theirs boots.
+    has_no_end: [bool; MACHINES],
     /// What each machine has started since then.
     started: Vec<Vec<System>>,
     /// When the run is over at the latest.
@@ -230,7 +224,8 @@ impl World {
             copies: rng.within(0..15),
             breaks: rng.within(0..4),
             is_quiet: false,
-            due: vec![None; MACHINES],
+            due: [None; MACHINES],
+            has_no_end: [false; MACHINES],
             started: vec![Vec::new(); MACHINES],
             end: quiet + PAUSE + PATIENCE,
             silence: quiet + PAUSE + 5 * MINUTE,
@@ -326,7 +321,7 @@ impl World {
                 self.after(pause, Event::PowerOn(number));
             }
             Event::PowerOn(number) => {
-                if self.machines[number].is_off() {
+                if self.machines[number].is_off() && !self.is_quiet {
                     let outputs = self.machines[number].power_on(&mut self.rng);
                     self.put_out(number, outputs);
                 }
@@ -375,7 +370,7 @@ impl World {
                 (self.loss, self.copies, self.breaks) = (0, 0, 0);
                 self.note(|| "no more faults".to_owned());
                 for number in 0..MACHINES {
-                    self.machines[number].is_quiet = true;
+                    self.go_dark(number);
                     let at = self.rng.within(PAUSE..PAUSE + MINUTE);
                     self.after(at, Event::Last(number));
                 }
@@ -756,21 +751,35 @@ impl World {
         }
     }
 
+    /// A machine loses its power with all others, until its last start.
+    fn go_dark(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        if machine.runs() == Some(System::Installer) {
+            machine.has_system = false;
+        }
+        machine.is_quiet = true;
+        machine.power_off();
+    }
+
     /// A machine is started for the last time.
     fn start_last(&mut self, number: usize) {
         let orders = &self.watch.state(number).orders;
-        let is_once = matches!(SPECS[number].profile, Some("install" | "talos"));
+        let profile = SPECS[number].profile;
         let is_first = orders.completed.is_none() && !orders.is_kept_on_disk;
-        let is_due = !is_once || orders.armed.is_some() || is_first;
-        let machine = &mut self.machines[number];
-        let is_cut = machine.runs() == Some(System::Installer);
-        machine.power_off();
-        let has_system = machine.has_system && !is_cut;
-        self.due[number] =
-            Some(Due { is_due: is_due && SPECS[number].profile.is_some(), has_system });
+        let is_once = matches!(profile, Some("install" | "talos"));
+        let is_due = profile.is_some() && (!is_once || orders.armed.is_some() || is_first);
+        self.due[number] = Some(is_due);
         self.started[number].clear();
-        let outputs = self.machines[number].power_on(&mut self.rng);
         self.note(|| format!("{} starts for the last time, due: {is_due}", SPECS[number].name));
+        let machine = &self.machines[number];
+        // What never boots has no end.
+        let never_ends =
+            machine.is_broken || profile == Some("install") && !machine.has_system && !is_due;
+        if profile.is_some() && never_ends {
+            self.has_no_end[number] = true;
+            return;
+        }
+        let outputs = self.machines[number].power_on(&mut self.rng);
         self.put_out(number, outputs);
     }
 
@@ -782,31 +791,22 @@ impl World {
     /// Whether a machine is where it should be.
     fn is_at_end(&self, number: usize) -> Result<(), String> {
         let machine = &self.machines[number];
-        let Some(due) = self.due[number] else {
+        let Some(is_due) = self.due[number] else {
             return Err("it was not started for the last time".to_owned());
         };
-        if machine.is_broken && machine.spec.profile.is_some() {
+        if self.has_no_end[number] {
             return Ok(());
         }
-        let started = &self.started[number];
-        let runs = machine.runs();
-        let orders = &self.watch.state(number).orders;
         let is_network = |system: &System| *system != System::Disk;
-        if due.is_due && !started.iter().any(is_network) {
+        if is_due && !self.started[number].iter().any(is_network) {
             return Err(format!("the network does not boot it: {}", machine.does()));
         }
-        let has_ended = match runs {
+        let has_ended = match machine.runs() {
             Some(System::Disk | System::Talos | System::Rescue) => true,
-            // Its disk has no system, or the operator has to say what becomes of it.
-            Some(System::Installer) | None => {
-                orders.held.is_some()
-                    || !due.has_system && !due.is_due && machine.spec.profile == Some("install")
-            }
+            // The operator has to say what becomes of it.
+            Some(System::Installer) | None => self.watch.state(number).orders.held.is_some(),
         };
-        if !has_ended {
-            return Err(format!("it comes to no end: {}", machine.does()));
-        }
-        Ok(())
+        if has_ended { Ok(()) } else { Err(format!("it comes to no end: {}", machine.does())) }
     }
 
     /// What has become of the machines at the end.
