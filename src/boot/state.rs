@@ -286,7 +286,10 @@ impl MachineState {
 
     /// Whether something of it is only so for a while.
     pub fn has_timers(&self) -> bool {
-        self.open.is_some() || !self.files.is_empty() || !self.sent_to_disk.is_empty()
+        self.open.is_some()
+            || !self.files.is_empty()
+            || !self.sent_to_disk.is_empty()
+            || self.chain != Chain::default()
     }
 
     /// Keeps the age of what is only so for a while, when the clock is set by so many milliseconds: a clock that
@@ -295,6 +298,7 @@ impl MachineState {
         self.open.iter_mut().for_each(|open| open.shift(by));
         self.files.shift(by);
         self.sightings.shift(by);
+        self.chain.shift(by);
         self.orders.returns.iter_mut().for_each(|at| *at = at.shifted(by));
         let sent = self.sent_to_disk.iter_mut().chain(&mut self.left_in_silence);
         sent.for_each(|sent| {

@@ -51,6 +51,7 @@ pub(super) struct Chain {
 impl Chain {
     /// Takes up what happened at `at`.
     pub(super) fn apply(&mut self, event: &Event, at: Time) {
+        self.forget_the_future(at);
         match &event.step {
             // What is fetched again without a DISCOVER in between is no turn of a loop, where DHCP is seen.
             Step::NbpSent { .. } if self.offered.is_some() && !self.is_offered_anew() => {}
@@ -101,6 +102,20 @@ impl Chain {
             | Step::ScriptShown { .. }
             | Step::ScriptWithheld { .. } => {}
         }
+    }
+
+    /// Forgets what lies in the future, since the clock was set back: a later offer would count as the earlier one.
+    fn forget_the_future(&mut self, now: Time) {
+        let is_past = |at: &Time| *at <= now;
+        self.fetched.retain(is_past);
+        self.offered = self.offered.filter(is_past);
+        self.nbp_offered = self.nbp_offered.filter(is_past);
+    }
+
+    /// Keeps its age when the clock is set by so many milliseconds.
+    pub(super) fn shift(&mut self, by: i64) {
+        let offered = self.offered.iter_mut().chain(&mut self.nbp_offered);
+        self.fetched.iter_mut().chain(offered).for_each(|at| *at = at.shifted(by));
     }
 
     /// Whether an offer went out since the last fetch.

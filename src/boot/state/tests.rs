@@ -660,6 +660,28 @@ fn a_clock_that_is_set_back_closes_no_boot() {
 }
 
 #[test]
+fn an_nbp_is_known_by_its_fetch_though_the_clock_was_set_back_before() {
+    let offered = |xid| Step::Offered {
+        arch: Some(Arch::Bios),
+        stage: Stage::Ipxe,
+        what: Offer::Nbp,
+        xid,
+        boot_file: "undionly.kpxe".into(),
+        option_43: None,
+        interface: "eth0".into(),
+        relay: None,
+    };
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.wait(7200).take(offered(1));
+    machine.take(nbp("undionly.kpxe"));
+    assert!(machine.state.runs_our_nbp(after(machine.now)));
+    machine.now -= 3600;
+    machine.take(offered(2));
+    machine.wait(2).take(nbp("undionly.kpxe"));
+    assert!(machine.state.runs_our_nbp(after(machine.now)));
+}
+
+#[test]
 fn firmware_that_begins_anew_at_once_is_not_left_in_silence_for_ever() {
     let mut machine = Machine::new(BootPolicy::Once);
     machine.power_on();
