@@ -147,7 +147,12 @@ impl Machine {
             cmdline: String::new(),
             has_system: spec.profile.is_none() || rng.chance(20),
             is_broken: rng.chance(6),
-            kernel_faults: if rng.chance(10) { 1 + u32::from(rng.chance(20)) } else { 0 },
+            // Over TFTP it could not report that, and the boot would count.
+            kernel_faults: if rng.chance(10) && spec.loader != Loader::OverTftp {
+                1 + u32::from(rng.chance(20))
+            } else {
+                0
+            },
             is_quiet: false,
         }
     }
