@@ -223,7 +223,9 @@ impl MachineState {
             return Err(Doubt::NotBooting);
         }
         let is_same_start = |open: &&OpenBoot| {
+            // One that lies in the future was opened before the clock was set back: that says nothing of this start.
             open.card == card
+                && open.opened <= now
                 && match self.sightings.last(address) {
                     Some(last) if sees_dhcp => last <= open.opened,
                     Some(_) | None => now.is_within(SAME_START, open.last),
