@@ -300,8 +300,10 @@ impl Watch {
             return Err("the operator's word was changed without him".to_owned());
         }
         let is_own = by == By::Machine(machine);
-        let id = match did {
-            Did::Recorded(Step::ImageSent { .. }, Some(id)) if is_own => Some(id.digits()),
+        let fetched = match did {
+            Did::Recorded(Step::ImageSent { file, .. }, Some(id)) if is_own => {
+                Some((id.digits(), file.as_str()))
+            }
             Did::Recorded(..)
             | Did::Dhcp
             | Did::Answered
@@ -310,10 +312,16 @@ impl Watch {
             | Did::Looked
             | Did::Restarted => None,
         };
-        let has_all = |id: &String| self.received.get(id).is_some_and(|parts| parts.len() == 2);
-        let is_complete = id.as_ref().is_some_and(has_all);
+        let has_all = |(id, file): &(String, &str)| {
+            let image = file.split('/').next().unwrap_or_default();
+            let parts = ["kernel", "initrd"].map(|part| format!("{image}/{part}"));
+            let received = self.received.get(id);
+            received.is_some_and(|received| parts.iter().all(|part| received.contains(part)))
+        };
+        let id = fetched.filter(has_all).map(|(id, _)| id);
+        let is_complete = id.is_some();
         if before.completed != after.completed || before.armed != after.armed {
-            match id.filter(has_all) {
+            match id {
                 Some(id) => self.complete(machine, (before, after), &id)?,
                 None if is_own && matches!(did, Did::AnsweredKernelFailed) => {
                     self.undo(machine, (before, after));
