@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::server::Server;
-use super::site::{MACHINES, SECRET, SPECS, card, is_of};
+use super::site::{MACHINES, SECRET, SPECS, card, holder, is_of};
 use crate::boot::boot_id::BootId;
 use crate::boot::event::{Starts, Subject};
-use crate::boot::evidence::Effect;
+use crate::boot::evidence::{Effect, Neighbour};
 use crate::boot::state::orders::{Arming, Orders};
 use crate::boot::{MachineState, Step};
 use crate::scripts::Does;
@@ -222,7 +222,10 @@ impl Watch {
             self.cover(Effect::LearnFacts);
         }
         if before.address != after.address {
-            let is_its = after.address.is_none_or(|address| is_of(address, machine));
+            // Behind a router the machine at an address is the one that DHCP named last, whoever asked there.
+            let is_its = after.address.is_none_or(|address| {
+                is_of(address, machine) || holder(address) == Neighbour::OffLink
+            });
             if !is_its && is_limited {
                 return Err(format!("{:?} was learnt as its address", after.address));
             }
@@ -238,7 +241,8 @@ impl Watch {
             return Err("an alarm was raised, and nobody has an id".to_owned());
         }
         if let Did::Recorded(Step::NbpSent { .. }, _) = did {
-            if !is_at_it && is_limited {
+            let is_off_link = after.address.is_some_and(|at| holder(at) == Neighbour::OffLink);
+            if !is_at_it && !is_off_link && is_limited {
                 return Err("a fetch by another was counted for the loop guard".to_owned());
             }
             self.cover(Effect::CountNbpFetch);

@@ -19,7 +19,7 @@ use crate::dhcp::proxy::Port;
 
 const MINUTE: u64 = 60 * SECOND;
 /// How long after the last fault every machine is started once more.
-const PAUSE: u64 = 4 * MINUTE;
+const PAUSE: u64 = 3 * MINUTE;
 /// How long after that a machine may need to come to its end.
 const PATIENCE: u64 = 60 * MINUTE;
 /// How often the server looks for stalled boots, and the run for its end.
@@ -166,7 +166,7 @@ struct World {
     is_quiet: bool,
     /// Whether the network is to boot a machine at its last start.
     due: [Option<bool>; MACHINES],
-    /// Which machines were not started once more, since nothing of theirs boots.
+    /// Which machines were not started once more.
     has_no_end: [bool; MACHINES],
     /// What each machine has started since then.
     started: Vec<Vec<System>>,
@@ -209,7 +209,7 @@ impl World {
     fn new(plan: Plan, is_traced: bool) -> Self {
         let mut rng = Rng::new(plan.seed);
         let machines = (0..MACHINES).map(|number| Machine::new(number, &mut rng)).collect();
-        let quiet = rng.within(8 * MINUTE..16 * MINUTE);
+        let quiet = rng.within(5 * MINUTE..12 * MINUTE);
         let mut world = Self {
             plan,
             now: 0,
@@ -228,7 +228,7 @@ impl World {
             has_no_end: [false; MACHINES],
             started: vec![Vec::new(); MACHINES],
             end: quiet + PAUSE + PATIENCE,
-            silence: quiet + PAUSE + 5 * MINUTE,
+            silence: quiet + PAUSE + 3 * MINUTE,
             rng,
         };
         world.server.set_time(0);
@@ -239,8 +239,10 @@ impl World {
     /// Draws what disturbs the run.
     fn schedule(&mut self, quiet: u64) {
         for number in 0..MACHINES {
-            let at = self.rng.within(0..quiet / 2);
-            self.at(at, Event::PowerOn(number));
+            if self.rng.chance(65) {
+                let at = self.rng.within(0..quiet / 2);
+                self.at(at, Event::PowerOn(number));
+            }
             if self.rng.chance(40) {
                 let at = self.rng.within(MINUTE..quiet);
                 self.at(at, Event::PowerOff(number));
@@ -496,14 +498,14 @@ impl World {
                 let claimed = name.rsplit('/').next().and_then(|file| file.strip_suffix(".ipxe"));
                 let claimed = claimed.and_then(|mac| mac.parse().ok());
                 let response = self.server.rrq(&asks, (&name, is_probe), &mut self.rng);
-                self.respond((origin, true), response, (claimed, false))
+                self.respond((origin, from, true), response, (claimed, false))
             }
             Packet::Get { url, is_ipxe, .. } => {
                 let parts = url.split(['/', '?', '=', '&', '.']);
                 let claimed = parts.filter_map(|part| part.parse::<Mac>().ok()).next();
                 let response = self.server.get(&asks, (&url, is_ipxe), &mut self.rng);
                 let is_failure = url.contains("boot=failed");
-                self.respond((origin, false), response, (claimed, is_failure))
+                self.respond((origin, from, false), response, (claimed, is_failure))
             }
         }
     }
@@ -563,7 +565,7 @@ impl World {
     /// A response goes out; `claimed` is the card that its request names.
     fn respond(
         &mut self,
-        (origin, is_datagram): (Origin, bool),
+        (origin, from, is_datagram): (Origin, Ipv4Addr, bool),
         response: Response,
         (claimed, is_failure): (Option<Mac>, bool),
     ) -> Result<(), String> {
@@ -583,8 +585,8 @@ impl World {
         }
         // Who claims an address by ARP receives what goes there.
         let is_diverted = match origin {
-            Origin::Machine { number, .. } | Origin::Copy(number) | Origin::Tool(number) => {
-                self.claims.contains_key(&self.machines[number].address())
+            Origin::Machine { .. } | Origin::Copy(_) | Origin::Tool(_) => {
+                self.claims.contains_key(&from)
             }
             Origin::Neighbour => true,
             Origin::Blind => false,
@@ -617,9 +619,9 @@ impl World {
             }
             Body::File => self.rng.within(50..2 * SECOND),
         };
-        let origin = if is_diverted { Origin::Neighbour } else { origin };
         let is_broken = self.rng.chance(self.breaks)
             || matches!(origin, Origin::Blind | Origin::Copy(_))
+            || is_diverted && !matches!(origin, Origin::Neighbour)
             || is_datagram && self.rng.chance(self.loss / 4);
         let (start, response) = (self.server.start, Box::new(response));
         self.after(time, Event::Ends { origin, start, response, is_broken });
@@ -703,7 +705,7 @@ impl World {
             (Origin::Neighbour, neighbour::packet(&booting, &mut self.rng))
         };
         self.send(origin, packet);
-        let pause = self.rng.within(SECOND..40 * SECOND);
+        let pause = self.rng.within(SECOND..30 * SECOND);
         if self.now + pause < self.silence {
             self.after(pause, Event::NeighbourActs);
         }
@@ -775,7 +777,8 @@ impl World {
         // What never boots has no end.
         let never_ends =
             machine.is_broken || profile == Some("install") && !machine.has_system && !is_due;
-        if profile.is_some() && never_ends {
+        // Half of them are enough for a seed.
+        if profile.is_some() && never_ends || self.rng.chance(50) {
             self.has_no_end[number] = true;
             return;
         }
