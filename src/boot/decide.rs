@@ -331,7 +331,7 @@ pub fn decide_by_name(
     naming: Naming,
     (state, now): (&MachineState, SystemTime),
 ) -> Result<UnderItsName, Ignored> {
-    if let Some(looping) = state.loops_with(now)
+    if let Some(looping) = state.loops_with(naming, now)
         && looping == name
     {
         return Err(Ignored::Loops(name.to_owned()));
@@ -414,7 +414,7 @@ fn nbp<'a>(
 
 /// An NBP, unless it has led nowhere three times: another one of its kind may do better.
 fn unless_it_loops<'a>(nbp: &'a Nbp, state: &MachineState, now: SystemTime) -> Answer<'a> {
-    match state.loops_with(now) {
+    match state.loops_with(Naming::ByUs, now) {
         Some(name) if name == nbp.name => Answer::Ignore(Ignored::Loops(name.to_owned())),
         Some(_) | None => Answer::Nbp(nbp),
     }

@@ -19,6 +19,7 @@ pub use self::open_boot::OpenBoot;
 use self::orders::Orders;
 use super::boot_id::BootId;
 use super::client::{Client, Stage};
+use super::decide::Naming;
 use super::event::{Event, Starts, Step};
 use super::evidence::{Doubt, Neighbour, Sender, Sightings, locate};
 use super::settings::Option43;
@@ -624,8 +625,8 @@ impl MachineState {
     }
 
     /// The NBP that is fetched again and again, without a script.
-    pub fn loops_with(&self, now: SystemTime) -> Option<&str> {
-        self.chain.loops_with(now.into())
+    pub fn loops_with(&self, naming: Naming, now: SystemTime) -> Option<&str> {
+        self.chain.loops_with(naming, now.into())
     }
 }
 

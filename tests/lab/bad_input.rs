@@ -42,7 +42,7 @@ fn needy_folder() -> Folder {
 
 fn script(firmware: &Firmware, last: u8) -> String {
     let url = format!("http://10.77.0.2:8080/boot/52-54-00-77-00-{last:02x}.ipxe");
-    String::from_utf8(firmware.fetch(&url)).unwrap()
+    firmware.fetch_as_ipxe(&url).1
 }
 
 #[test]
@@ -110,6 +110,7 @@ fn a_bad_reload_changes_nothing_and_is_told() {
         appliance.wait_for("server.http.port: 8080 -> 9090 is taken up at the next start");
         let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
         let offer = firmware.discover(discover).unwrap().file();
+        firmware.take_lease(discover);
         assert!(firmware.fetch(&offer).starts_with(b"#!ipxe"), "what is told is what is served");
 
         folder.write("config.yaml", "machine: {}");
@@ -237,6 +238,7 @@ fn a_thousand_idle_connections_do_not_keep_machines_out() {
         assert_eq!(idle.len(), 1100);
         let discover: &[(u8, &[u8])] = &[(60, b"PXEClient"), (77, b"iPXE"), (93, &[0, 0])];
         let offer = firmware.discover(discover).expect("DHCP answers");
+        firmware.take_lease(discover);
         assert!(firmware.fetch(&offer.file()).starts_with(b"#!ipxe"));
         assert_eq!(firmware.fetch("tftp://10.77.0.2/undionly.kpxe").len(), 74_213);
     });

@@ -262,6 +262,7 @@ fn a_machine_that_fetches_its_nbp_again_and_again_without_its_script_is_stopped(
         appliance.wait_for("takes its lease");
         let nbp = "tftp://10.77.0.2/undionly.kpxe";
         for _ in 0..3 {
+            firmware.discover(pxe);
             firmware.fetch(nbp);
             appliance.wait_for("fetched undionly.kpxe");
         }

@@ -66,6 +66,13 @@ impl Running {
         self.firmware.boots_to_its_script()
     }
 
+    /// The same of a daemon that sees no DHCP: it shows the script.
+    fn shown_script(&self) -> String {
+        let own = self.firmware.hyphenated();
+        let script = self.firmware.fetch(&format!("http://10.77.0.2:8080/boot/{own}.ipxe"));
+        String::from_utf8(script).unwrap()
+    }
+
     /// Waits until what has been done is taken up. It must be one reload, and the only one since the last.
     /// Returns what has changed.
     pub fn reloads_once(&mut self) -> String {
@@ -79,9 +86,14 @@ impl Running {
 
     /// The machine's script has this argument now, and it took one reload.
     fn serves_once(&mut self, argument: &str) {
+        self.applies_once(argument, Self::script);
+    }
+
+    fn applies_once(&mut self, argument: &str, script: fn(&Self) -> String) {
         let changes = self.reloads_once();
         assert!(changes.starts_with("profile debian: cmdline + "), "{changes}");
-        assert!(self.script().contains(&format!(" {argument} ||")), "{}", self.script());
+        let script = script(self);
+        assert!(script.contains(&format!(" {argument} ||")), "{script}");
     }
 
     /// This is in the log, or comes into it.
@@ -235,15 +247,16 @@ fn where_the_kernel_tells_of_no_changes_they_are_taken_up_all_the_same() {
                 .in_folder(folder.path());
             let mut appliance = Appliance::spawn(command);
             appliance.wait_for("INFO config: the kernel tells of no changes (");
-            let firmware = Firmware::new("router", [2; 6], [10, 77, 0, 1].into());
+            let firmware =
+                Firmware::new("router", [0x52, 0x54, 0, 0x77, 0, 0x10], [10, 77, 0, 1].into());
             let mut running = Running { folder, appliance, firmware, generation: 1 };
             for n in 0..50 {
                 running.folder.write("config.yaml", config(&format!("b={n}")));
             }
-            running.serves_once("b=49");
+            running.applies_once("b=49", Running::shown_script);
             let new = running.folder.write("new", config("a=1"));
             fs::rename(new, running.path("config.yaml")).unwrap();
-            running.serves_once("a=1");
+            running.applies_once("a=1", Running::shown_script);
             running.folder.write("boot-scripts/own.ipxe", "#!ipxe\n");
             assert_eq!(running.reloads_once(), "template own: new");
             running.had_no_errors();

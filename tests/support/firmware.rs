@@ -186,7 +186,8 @@ impl Firmware {
     pub fn boots_to_its_script(&self) -> String {
         self.loads_ipxe();
         let own = self.hyphenated();
-        let script = self.fetch_as_ipxe(&format!("http://10.77.0.2:8080/boot/{own}.ipxe")).1;
+        let script = self.fetch(&format!("http://10.77.0.2:8080/boot/{own}.ipxe"));
+        let script = String::from_utf8(script).expect("a script is text");
         let mut parts = script.split("&id=");
         let first = parts.next().expect("there is one").to_owned();
         parts.fold(first, |text, part| text + &part[32..])

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::client::Stage;
+use crate::boot::decide::Naming;
 use crate::boot::event::{Event, Offer, Step};
 use crate::boot::time::Time;
 
@@ -43,9 +44,11 @@ pub(super) struct Chain {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_xid: Option<u32>,
     transactions: u32,
-    /// The last offer of an NBP or a script; none where DHCP is not seen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offered: Option<Time>,
+    /// Which of these fetches followed an offer: without one, a fetch is no turn of a loop.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    turns: Vec<Time>,
+    /// Whether an offer went out since the last fetch.
+    is_offered: bool,
 }
 
 impl Chain {
@@ -53,8 +56,6 @@ impl Chain {
     pub(super) fn apply(&mut self, event: &Event, at: Time) {
         self.forget_the_future(at);
         match &event.step {
-            // What is fetched again without a DISCOVER in between is no turn of a loop, where DHCP is seen.
-            Step::NbpSent { .. } if self.offered.is_some() && !self.is_offered_anew() => {}
             Step::NbpSent { file, .. } => {
                 // An address alone is no machine, somebody may try TFTP from there by hand; unless it
                 // comes back from where it was led to.
@@ -62,11 +63,13 @@ impl Chain {
                 if self.nbp != *file || !is_machine {
                     self.nbp.clone_from(file);
                     self.fetched.clear();
+                    self.turns.clear();
                 }
-                if self.fetched.len() == MOST_FETCHES {
-                    self.fetched.remove(0);
+                if self.is_offered {
+                    note(&mut self.turns, at);
                 }
-                self.fetched.push(at);
+                note(&mut self.fetched, at);
+                self.is_offered = false;
                 self.was_led = false;
             }
             Step::AutoexecSent { .. } => self.was_led = true,
@@ -74,14 +77,14 @@ impl Chain {
             Step::ScriptServed { .. } | Step::WaitServed { .. } => *self = Self::default(),
             // On a served LAN it is seen who fetches an NBP, and nothing more need be guessed.
             Step::Offered { stage: Stage::Ipxe, what: Offer::Nbp, xid, relay: Some(_), .. } => {
-                self.offered = Some(at);
+                self.is_offered = true;
                 let before = if self.was_offered_an_nbp(at) { self.transactions } else { 0 };
                 let is_new = before == 0 || self.last_xid != Some(*xid);
                 self.transactions = before + u32::from(is_new);
                 self.last_xid = Some(*xid);
                 self.nbp_offered = Some(at);
             }
-            Step::Offered { .. } => self.offered = Some(at),
+            Step::Offered { .. } => self.is_offered = true,
             Step::Acknowledged { .. }
             | Step::Advised { .. }
             | Step::Leased { .. }
@@ -108,19 +111,14 @@ impl Chain {
     fn forget_the_future(&mut self, now: Time) {
         let is_past = |at: &Time| *at <= now;
         self.fetched.retain(is_past);
-        self.offered = self.offered.filter(is_past);
+        self.turns.retain(|at| is_past(at));
         self.nbp_offered = self.nbp_offered.filter(is_past);
     }
 
     /// Keeps its age when the clock is set by so many milliseconds.
     pub(super) fn shift(&mut self, by: i64) {
-        let offered = self.offered.iter_mut().chain(&mut self.nbp_offered);
+        let offered = self.turns.iter_mut().chain(&mut self.nbp_offered);
         self.fetched.iter_mut().chain(offered).for_each(|at| *at = at.shifted(by));
-    }
-
-    /// Whether an offer went out since the last fetch.
-    fn is_offered_anew(&self) -> bool {
-        self.fetched.last().is_none_or(|last| self.offered > Some(*last))
     }
 
     /// Of a machine that has just fetched an NBP, of whatever name.
@@ -141,11 +139,17 @@ impl Chain {
     }
 
     /// The NBP that is fetched again and again, without a script.
-    pub(super) fn loops_with(&self, now: Time) -> Option<&str> {
-        let [first, .., last] = self.fetched.as_slice() else {
+    ///
+    /// Where DHCP is ours, a turn of the loop has a DISCOVER; where it is the router's, only fetches are seen.
+    pub(super) fn loops_with(&self, naming: Naming, now: Time) -> Option<&str> {
+        let fetches = match naming {
+            Naming::ByUs => &self.turns,
+            Naming::ByTheRouter => &self.fetched,
+        };
+        let [first, .., last] = fetches.as_slice() else {
             return None;
         };
-        let many = self.fetched.len() == MOST_FETCHES && last.is_within(LOOPING, *first);
+        let many = fetches.len() == MOST_FETCHES && last.is_within(LOOPING, *first);
         (many && now.is_within(LOOPING, *last)).then_some(&self.nbp)
     }
 
@@ -157,4 +161,12 @@ impl Chain {
     fn was_offered_an_nbp(&self, now: Time) -> bool {
         self.nbp_offered.is_some_and(|at| now.is_within(NBP_IS_STARTING, at))
     }
+}
+
+/// Adds a fetch to the last ones.
+fn note(fetches: &mut Vec<Time>, at: Time) {
+    if fetches.len() == MOST_FETCHES {
+        fetches.remove(0);
+    }
+    fetches.push(at);
 }

@@ -1037,26 +1037,43 @@ fn state(steps: &[(u64, Step)]) -> MachineState {
 fn three_fetches_in_a_minute_without_a_script_are_a_loop_for_a_minute() {
     let undionly = || nbp("undionly.kpxe");
     let two = state(&[(0, undionly()), (3, undionly())]);
-    assert_eq!(two.loops_with(after(4)), None);
+    assert_eq!(two.loops_with(Naming::ByTheRouter, after(4)), None);
     let three = state(&[(0, undionly()), (3, undionly()), (6, undionly())]);
-    assert_eq!(three.loops_with(after(7)), Some("undionly.kpxe"));
-    assert_eq!(three.loops_with(after(65)), Some("undionly.kpxe"));
-    assert_eq!(three.loops_with(after(66)), None, "it may try again");
+    assert_eq!(three.loops_with(Naming::ByTheRouter, after(7)), Some("undionly.kpxe"));
+    assert_eq!(three.loops_with(Naming::ByTheRouter, after(65)), Some("undionly.kpxe"));
+    assert_eq!(three.loops_with(Naming::ByTheRouter, after(66)), None, "it may try again");
     let nobody = Subject::default();
     let by_hand = [(0, undionly()), (3, undionly()), (6, undionly())];
-    assert_eq!(chained(&nobody, &by_hand).loops_with(after(7)), None);
+    assert_eq!(chained(&nobody, &by_hand).loops_with(Naming::ByTheRouter, after(7)), None);
     let back =
         [(0, undionly()), (1, autoexec()), (3, undionly()), (4, autoexec()), (6, undionly())];
-    assert_eq!(chained(&nobody, &back).loops_with(after(7)), Some("undionly.kpxe"));
+    assert_eq!(
+        chained(&nobody, &back).loops_with(Naming::ByTheRouter, after(7)),
+        Some("undionly.kpxe")
+    );
     let other = state(&[(0, undionly()), (3, nbp("ipxe.pxe")), (6, undionly())]);
-    assert_eq!(other.loops_with(after(7)), None);
+    assert_eq!(other.loops_with(Naming::ByTheRouter, after(7)), None);
     let slow = state(&[(0, undionly()), (40, undionly()), (60, undionly())]);
-    assert_eq!(slow.loops_with(after(61)), None);
+    assert_eq!(slow.loops_with(Naming::ByTheRouter, after(61)), None);
     let booted =
         state(&[(0, undionly()), (3, undionly()), (4, script(Starts::Menu)), (6, undionly())]);
-    assert_eq!(booted.loops_with(after(7)), None);
+    assert_eq!(booted.loops_with(Naming::ByTheRouter, after(7)), None);
     let led = state(&[(0, undionly()), (3, undionly()), (4, autoexec()), (6, undionly())]);
-    assert_eq!(led.loops_with(after(7)), Some("undionly.kpxe"), "it was led in vain");
+    assert_eq!(
+        led.loops_with(Naming::ByTheRouter, after(7)),
+        Some("undionly.kpxe"),
+        "it was led in vain"
+    );
+}
+
+#[test]
+fn a_fetch_without_an_offer_before_it_is_no_turn_of_a_loop() {
+    let fetch = || nbp("undionly.kpxe");
+    let unoffered = state(&[(0, fetch()), (3, fetch()), (6, fetch())]);
+    assert_eq!(unoffered.loops_with(Naming::ByUs, after(7)), None);
+    let steps = [0, 3, 6].map(|second| [(second, offer()), (second + 1, fetch())]);
+    let looping = state(&steps.concat());
+    assert_eq!(looping.loops_with(Naming::ByUs, after(8)), Some("undionly.kpxe"));
 }
 
 #[test]
