@@ -65,7 +65,12 @@ impl Firmware {
         let address = if port == 68 { Ipv4Addr::UNSPECIFIED } else { self.address };
         let make = move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root inside may");
-            let socket = UdpSocket::bind(SocketAddrV4::new(address, port)).expect("it is free");
+            // A program that another thread is just starting holds a copy of each socket until it runs.
+            let socket = (0..100).find_map(|_| {
+                let socket = UdpSocket::bind(SocketAddrV4::new(address, port));
+                socket.inspect_err(|_| std::thread::sleep(Duration::from_millis(10))).ok()
+            });
+            let socket = socket.expect("it is free within a second");
             socket.set_broadcast(true).expect("it is a socket");
             socket.set_read_timeout(Some(Duration::from_secs(5))).expect("it is a socket");
             socket
