@@ -417,13 +417,16 @@ mod tests {
             loop {
                 let datagrams: Vec<Vec<u8>> = match server.poll(trace.now) {
                     transfer::Action::SendOack => vec![oack(&server.granted().oack)],
-                    transfer::Action::Send(blocks) => blocks
-                        .map(|block| {
-                            let extent = extent(block, server.granted().blksize, LEN);
-                            let len = usize::try_from(extent.end - extent.start).unwrap();
-                            [&data_header(block)[..], &vec![0; len]].concat()
-                        })
-                        .collect(),
+                    transfer::Action::Send(blocks) => {
+                        server.mark_sent(&blocks, trace.now);
+                        blocks
+                            .map(|block| {
+                                let extent = extent(block, server.granted().blksize, LEN);
+                                let len = usize::try_from(extent.end - extent.start).unwrap();
+                                [&data_header(block)[..], &vec![0; len]].concat()
+                            })
+                            .collect()
+                    }
                     transfer::Action::Wait(_) => panic!("nobody says anything"),
                     transfer::Action::Done(outcome) => {
                         assert_eq!(outcome, transfer::Outcome::Complete);

@@ -10,7 +10,7 @@ use crate::boot::event::{Sent, Subject, Transport};
 use crate::boot::nbp::Nbps;
 use crate::boot::{Arch, Event, Mac, MachineState, Step};
 use crate::dhcp::packet::{Malformed, Offer, Request};
-use crate::dhcp::proxy::{Query, respond};
+use crate::dhcp::proxy::{Outcome, Query, respond};
 use crate::dhcp::survey::{Answer, Asked, Finding, Prober, Us, chosen, findings, silence};
 use crate::dhcp::testing::{Reply, US, broadcast, config, nbps, options, request};
 
@@ -276,6 +276,11 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
         let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
         let step = Step::NbpSent { file: "snponly.efi".into(), sent };
         let subject = Subject { mac: Some(Mac::new([2; 6])), ..Subject::default() };
+        // Each turn has a DISCOVER.
+        let query = Query::read(&request(1, &[PXE, X64])).unwrap();
+        let outcome = respond(&query, &broadcast(), &config(""), (&state, at(3 * turn)));
+        let Outcome::Reply { event, .. } = outcome else { panic!("{outcome:?}") };
+        state.apply(&event, None, at(3 * turn));
         state.apply(&Event { subject, step }, None, at(3 * turn));
     }
     let config = config("");
