@@ -25,7 +25,7 @@ pub(super) fn print_file(text: &str) -> Result<()> {
     if io::stdout().is_terminal() { print(text) } else { write(text).map(drop) }
 }
 
-/// JSON for [`print`]. It escapes what a terminal would not show, as JSON does.
+/// JSON for [`print()`]. It escapes what a terminal would not show, as JSON does.
 pub(super) fn json(value: &Value) -> String {
     format!("{}\n", printable::json(&format!("{value:#}")))
 }
