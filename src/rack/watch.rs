@@ -363,7 +363,16 @@ impl Watch {
             return Err(format!("it was wiped {} times", self.installed[machine]));
         }
         let begun = self.begun.get(id).and_then(Option::as_ref);
-        let is_its = |armed: &&Arming| begun.is_some_and(|begun| begun.since == armed.since);
+        // An order for another profile that came between the answer and its arrival is for the next boot.
+        let is_another = |armed: &Arming| {
+            let completed =
+                after.completed.as_ref().filter(|_| before.completed != after.completed);
+            let ordered = armed.profile.as_ref();
+            ordered.zip(completed).is_some_and(|(ordered, done)| *ordered != done.profile)
+        };
+        let is_its = |armed: &&Arming| {
+            begun.is_some_and(|begun| begun.since == armed.since) && !is_another(armed)
+        };
         let expected = match before.armed.as_ref().filter(is_its) {
             Some(armed) => Some(Arming { times: armed.times - 1, ..armed.clone() }),
             None => before.armed.clone(),
