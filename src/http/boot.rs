@@ -25,6 +25,7 @@ use crate::boot::boot_id::BootId;
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::links::{NO_DISK, NOT_STARTED};
+use crate::boot::printable;
 use crate::boot::script;
 use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, links};
 use crate::config::Snapshot;
@@ -109,8 +110,7 @@ pub(crate) fn client(
 ) -> Client {
     let given = |name: &str| {
         // What it says goes to terminals, too.
-        let shown = |c: char| if c.is_control() { ' ' } else { c };
-        let fact: String = told.get(name)?.chars().map(shown).collect();
+        let fact: String = told.get(name)?.chars().map(printable::blank).collect();
         let fact: String = fact.trim().chars().take(LONGEST_FACT).collect();
         (!fact.is_empty()).then_some(fact)
     };
@@ -359,8 +359,7 @@ impl Server {
     }
 
     fn refuse(&self, subject: Subject, name: &str, reason: &str) -> Response {
-        let what = name.escape_debug().to_string();
-        let step = Step::Refused { what, reason: reason.to_owned() };
+        let step = Step::Refused { what: name.to_owned(), reason: reason.to_owned() };
         self.registry.record(Event { subject, step });
         not_found("it cannot be served; the server's log says why\n")
     }
