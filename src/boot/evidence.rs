@@ -3,7 +3,7 @@
 //! Anybody on the LAN can write a machine's MAC into a DHCP message or a URL. What a neighbour cannot do,
 //! unless he also answers ARP for it, is to have the machine's address ([`locate`]), and what he cannot
 //! see is the id of its boot, which goes to that address only. [`Effect::requires`] is the table of which
-//! effect needs which of the two; the events themselves are applied in `boot::state`.
+//! effect needs which of the two: `boot::state` follows it, and the simulated rack compares the two.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::Ipv4Addr;
