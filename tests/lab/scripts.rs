@@ -414,13 +414,7 @@ groups:
   - { name: asgard, match: { product: 'ProLiant BL460c*', vendor: HP, serial: 'CZ 31%&4+Ö' }, profile: blades }
 unknown: inspect
 ";
-        let (folder, _router, mut appliance) = serving(config);
-        // Anybody can claim a serial number: the operator says whose it is.
-        for (name, mac) in [("quoted", BIOS), ("expanded", UEFI)] {
-            let mut confirm = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-            confirm.args(["confirm", name, mac]).in_folder(folder.path());
-            assert!(confirm.status().unwrap().success());
-        }
+        let (_folder, _router, mut appliance) = serving(config);
         let on = |kind, mac, smbios| {
             let hardware = Hardware { smbios: Some(smbios), ..Hardware::default() };
             Guest::power_on_with(&lan, (kind, mac), hardware)
