@@ -11,6 +11,7 @@ use crate::boot::boot_id::BootId;
 use crate::boot::catalog::Files;
 use crate::boot::cmdline::{KERNEL_NAME, initrd_name};
 use crate::boot::decide::{Ignored, UnderItsName};
+use crate::boot::nbp::Nbp;
 use crate::boot::printable::is_hidden;
 use crate::boot::shelf::Coming;
 use crate::boot::{Mac, MachineState, decide_by_name, links};
@@ -39,8 +40,8 @@ pub enum Refusal {
 /// What a name asks for, over TFTP or under `/nbp/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// An NBP: its name, and its file.
-    Nbp(String, PathBuf),
+    /// An NBP.
+    Nbp(Nbp),
     /// A kernel or an initrd, for boot loaders that know TFTP only: its name, as `talos/kernel`, and its
     /// file.
     Image(String, PathBuf),
@@ -87,7 +88,7 @@ pub fn asked(
     match decide_by_name(&nbp.name, config.server.naming(), (state, now))
         .map_err(Refusal::Decided)?
     {
-        UnderItsName::Nbp => Ok(Asked::Nbp(nbp.name.clone(), nbp.path.clone())),
+        UnderItsName::Nbp => Ok(Asked::Nbp(nbp.clone())),
         UnderItsName::Autoexec => Ok(Asked::Autoexec(nbp.name.clone())),
     }
 }
@@ -313,7 +314,8 @@ mod tests {
     }
 
     fn nbp(name: &str) -> Result<Asked, Refusal> {
-        Ok(Asked::Nbp(name.into(), name.into()))
+        let arch = if name.ends_with(".efi") { Arch::UefiX64 } else { Arch::Bios };
+        Ok(Asked::Nbp(Nbp { name: name.into(), path: name.into(), arch, folder: 0 }))
     }
 
     /// iPXE sends what follows the slash of a URL, Windows' ROMs write `\` and shout (tftpd(8), `-m`),

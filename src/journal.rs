@@ -454,9 +454,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::boot::Mac;
     use crate::boot::advice::Advice;
     use crate::boot::event::{Sent, Starts, Transport};
+    use crate::boot::{Arch, Mac};
 
     #[derive(Clone, Debug, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -523,7 +523,10 @@ mod tests {
     fn after_it_got_something_a_reason_is_worth_a_line_again() {
         let fetched = |last| {
             let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
-            Event { subject: subject(last), step: Step::NbpSent { file: "x".into(), sent } }
+            Event {
+                subject: subject(last),
+                step: Step::NbpSent { file: "x".into(), arch: Arch::Bios, sent },
+            }
         };
         let events = [
             ignored(1, "denied"),

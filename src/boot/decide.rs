@@ -874,7 +874,7 @@ mod tests {
         assert_eq!(told(&decide(&ipxe, &catalog, &state, NOW)), "undionly.kpxe");
         let over = Transport::Http;
         let sent = Sent { bytes: 1, took: std::time::Duration::ZERO, over };
-        let step = Step::NbpSent { file: "undionly.kpxe".into(), sent };
+        let step = Step::NbpSent { file: "undionly.kpxe".into(), arch: Arch::Bios, sent };
         state.apply(&Event { subject: Subject::default(), step }, None, NOW);
         let later = |seconds| NOW + std::time::Duration::from_secs(seconds);
         let decided = |seconds| told(&decide(&ipxe, &catalog, &state, later(seconds)));

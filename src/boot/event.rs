@@ -215,6 +215,8 @@ pub enum Step {
     NbpSent {
         /// Its name.
         file: String,
+        /// The architecture that it is for.
+        arch: Arch,
         /// How much.
         sent: Sent,
     },
@@ -401,7 +403,7 @@ impl Step {
     /// What it is to have fetched only a part, of what it would be to have fetched the whole.
     pub fn broken_off(self, of: u64, why: Break) -> Self {
         let (kind, file, sent) = match self {
-            Self::NbpSent { file, sent } => (File::Nbp, file, sent),
+            Self::NbpSent { file, arch: _, sent } => (File::Nbp, file, sent),
             Self::ImageSent { file, sent } => (File::Image, file, sent),
             Self::CompanionSent { file, sent }
             | Self::AutoexecSent { file, sent }
@@ -489,7 +491,7 @@ impl fmt::Display for Step {
             Self::Probed { file, sent: Sent { over, .. } } => {
                 write!(f, "asked for the size of {} over {over}{}", name(file), over.details())
             }
-            Self::NbpSent { file, sent }
+            Self::NbpSent { file, arch: _, sent }
             | Self::CompanionSent { file, sent }
             | Self::ImageSent { file, sent }
             | Self::FileSent { file, sent } => {

@@ -20,7 +20,7 @@ use self::orders::Orders;
 use super::boot_id::BootId;
 use super::client::{Client, Stage};
 use super::decide::Naming;
-use super::event::{Event, Starts, Step};
+use super::event::{Event, File, Starts, Step};
 use super::evidence::{Doubt, Neighbour, Sender, Sightings, locate};
 use super::settings::Option43;
 use super::time::Time;
@@ -369,10 +369,6 @@ impl MachineState {
             Step::Offered { arch, stage, .. } => {
                 self.arch = arch.or(self.arch);
                 self.sightings.discover(*stage);
-                match stage {
-                    Stage::Pxe | Stage::HttpBoot => self.ladder.start(*arch),
-                    Stage::Ipxe => {}
-                }
             }
             Step::Leased { relay, .. } => self.sightings.request(*relay, at),
             Step::Acknowledged { relay, port, .. } => {
@@ -380,13 +376,27 @@ impl MachineState {
                     self.sightings.request(*relay, at);
                 } else if let Some(address) = event.subject.address {
                     self.see_fetch(address, at);
+                    self.ladder.fetch(None);
                 }
             }
-            Step::Probed { .. } | Step::NbpSent { .. } | Step::AutoexecSent { .. } => {
+            Step::AutoexecSent { .. } => {
                 if let Some(address) = event.subject.address {
                     self.see_fetch(address, at);
                 }
             }
+            Step::Probed { .. } => {
+                if let Some(address) = event.subject.address {
+                    self.see_fetch(address, at);
+                }
+                self.ladder.fetch(None);
+            }
+            Step::NbpSent { arch, .. } => {
+                if let Some(address) = event.subject.address {
+                    self.see_fetch(address, at);
+                }
+                self.ladder.fetch(Some(*arch));
+            }
+            Step::BrokenOff { kind: File::Nbp, .. } => self.ladder.fetch(None),
             Step::ScriptServed { starts, client, .. } => {
                 self.learn(client);
                 self.come_to_script();
@@ -558,7 +568,7 @@ impl MachineState {
         // Who has booted so takes our offers: that it gets no address is another's fault.
         let is_ours = verdict.rule != verdict::NO_LEASE || self.ladder.worked.is_none();
         if is_firmware && is_ours && !verdict.reached.is_scripted() {
-            self.ladder.fail(verdict.reached);
+            self.ladder.fail(verdict.reached, self.arch);
         }
     }
 

@@ -438,7 +438,8 @@ mod tests {
 
         let step = |step| Event { subject: Subject::default(), step };
         let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
-        let fetched = Step::NbpSent { file: "undionly.kpxe".into(), sent: sent.clone() };
+        let fetched =
+            Step::NbpSent { file: "undionly.kpxe".into(), arch: Arch::Bios, sent: sent.clone() };
         state.apply(&step(fetched), None, now);
         assert_eq!(file(&state, now), script, "the NBP asks");
         state.apply(

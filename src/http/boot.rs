@@ -25,6 +25,7 @@ use crate::boot::boot_id::BootId;
 use crate::boot::client::{Cpu, Facts};
 use crate::boot::event::{Break, Sent, Subject};
 use crate::boot::links::{NO_DISK, NOT_STARTED};
+use crate::boot::nbp::Nbp;
 use crate::boot::printable;
 use crate::boot::script;
 use crate::boot::{Arch, Client, Event, Mac, PciId, Stage, Step, links};
@@ -221,10 +222,10 @@ pub async fn nbp(
                 Err(refusal) => server.refuse(subject, &name, &refusal.to_string()),
             }
         }
-        Ok(Asked::Nbp(name, path)) => {
+        Ok(Asked::Nbp(Nbp { name, path, arch, .. })) => {
             let uefi = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("efi"));
             let kind = if uefi { "application/efi" } else { "application/octet-stream" };
-            let done = |file, sent| Step::NbpSent { file, sent };
+            let done = move |file, sent| Step::NbpSent { file, arch, sent };
             server.serve((subject, None), (name, path), (kind, done, None), request).await
         }
         Ok(Asked::Companion(name, path)) => {
@@ -280,16 +281,17 @@ pub async fn image(
     }
 }
 
-/// The step that it is to have fetched a file.
-type Done = fn(String, Sent) -> Step;
-
 impl Server {
-    /// Serves a file, and records how that ended. A HEAD or a part of the file is no step of a boot.
+    /// Serves a file, and records how that ended; `done` makes the step that it is to have fetched it. A HEAD or a part of the file is no step of a boot.
     async fn serve(
         self,
         (subject, id): (Subject, Option<BootId>),
         (name, path): (String, PathBuf),
-        (kind, done, wire): (&'static str, Done, Option<Wire>),
+        (kind, done, wire): (
+            &'static str,
+            impl FnOnce(String, Sent) -> Step + Send + 'static,
+            Option<Wire>,
+        ),
         request: Request,
     ) -> Response {
         let whole = request.method() == Method::GET;
@@ -428,7 +430,7 @@ fn from(parts: &Parts) -> Option<u64> {
     }
 }
 
-fn ended(file: String, done: fn(String, Sent) -> Step, progress: Progress) -> Step {
+fn ended(file: String, done: impl FnOnce(String, Sent) -> Step, progress: Progress) -> Step {
     let sent = progress.sent();
     if progress.is_whole() {
         return done(file, sent);

@@ -13,6 +13,7 @@ use crate::boot::boot_id::BootId;
 use crate::boot::event::{Break, Sent, Subject, Tftp, Transport};
 use crate::boot::evidence::Neighbour;
 use crate::boot::links::{NO_DISK, NOT_STARTED};
+use crate::boot::nbp::Nbp;
 use crate::boot::{Client, Event, Mac, MachineState, Shelf, Step, links, script};
 use crate::config::{Config, Snapshot};
 use crate::dhcp::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
@@ -412,8 +413,8 @@ impl Server {
         drop(state);
         match asked {
             Ok(Asked::Autoexec(file)) => self.autoexec(subject, file, Transport::Http),
-            Ok(Asked::Nbp(file, _)) => {
-                let step = Step::NbpSent { file, sent: sent(Transport::Http) };
+            Ok(Asked::Nbp(Nbp { name: file, arch, .. })) => {
+                let step = Step::NbpSent { file, arch, sent: sent(Transport::Http) };
                 Response { breaks: true, ..Response::with(Body::File, subject, vec![step]) }
             }
             Ok(Asked::Companion(file, _)) => {
@@ -506,11 +507,11 @@ impl Server {
             self.keep(&subject, false);
         }
         let response = match asked {
-            Asked::Nbp(file, _) => {
+            Asked::Nbp(Nbp { name: file, arch, .. }) => {
                 let step = if is_probe {
                     Step::Probed { file, sent: sent(over) }
                 } else {
-                    Step::NbpSent { file, sent: sent(over) }
+                    Step::NbpSent { file, arch, sent: sent(over) }
                 };
                 Response::with(Body::File, subject, vec![step])
             }

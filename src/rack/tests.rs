@@ -25,7 +25,6 @@ fn plan(seed: u64) -> Plan {
 struct Sum {
     seeds: u64,
     events: u64,
-    claimed_climbs: u64,
     covered: [u64; Effect::ALL.len()],
     failed: Vec<(u64, String)>,
 }
@@ -34,7 +33,6 @@ impl Sum {
     fn add(&mut self, seed: u64, outcome: Outcome) {
         self.seeds += 1;
         self.events += outcome.events;
-        self.claimed_climbs += outcome.claimed_climbs;
         for (sum, count) in self.covered.iter_mut().zip(outcome.covered) {
             *sum += count;
         }
@@ -44,7 +42,6 @@ impl Sum {
     fn join(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.events += other.events;
-        self.claimed_climbs += other.claimed_climbs;
         for (sum, count) in self.covered.iter_mut().zip(other.covered) {
             *sum += count;
         }
@@ -53,14 +50,13 @@ impl Sum {
 
     /// A table for people.
     fn table(&self, seconds: f64) -> String {
-        let Self { seeds, events, claimed_climbs, .. } = self;
+        let Self { seeds, events, .. } = self;
         let (rate, each) = (*seeds as f64 / seconds, events / seeds.max(&1));
         let mut table = format!("rack: {seeds} seeds, {rate:.0} a second, {each} events each\n");
         for (effect, count) in Effect::ALL.iter().zip(self.covered) {
             let name = format!("{effect:?}");
             writeln!(table, "  {name:18} {count:9}").expect("a text can be written to");
         }
-        writeln!(table, "  {claimed_climbs} times a claim led to another NBP").expect("likewise");
         table
     }
 }

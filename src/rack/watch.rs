@@ -67,8 +67,6 @@ pub(super) struct Watch {
     installed: [u32; MACHINES],
     ordered: [u32; MACHINES],
     pub(super) covered: [u64; Effect::ALL.len()],
-    /// How often a claim has made a machine take another NBP.
-    pub(super) claimed_climbs: u64,
 }
 
 impl Watch {
@@ -88,7 +86,6 @@ impl Watch {
             installed: [0; MACHINES],
             ordered: [0; MACHINES],
             covered: [0; Effect::ALL.len()],
-            claimed_climbs: 0,
         }
     }
 
@@ -264,13 +261,14 @@ impl Watch {
         let is_climbed = was["nbps"] != is["nbps"];
         let is_turned = was["modes"] != is["modes"];
         let is_first = before.ladder.worked.is_none();
-        // A DISCOVER that interrupts a boot counts as a failure of that, whoever has sent it: the table of effects
-        // wants an address for it. What it may never do is to say what has worked.
+        let is_changed = |key: &str| was[key] != is[key];
         if by == By::Neighbour && self.mode == Mode::Limited {
-            if was["worked"] != is["worked"] && was["arch"] == is["arch"] {
-                return Err(format!("a claim says what has worked: {was} became {is}"));
+            // That a boot has failed may be suspected by a claim; what counts may not change.
+            if ["worked", "arch", "nbps"].iter().any(|key| is_changed(key))
+                || is_turned && !is_first
+            {
+                return Err(format!("a claim changed the NBP: {was} became {is}"));
             }
-            self.claimed_climbs += u64::from(is_climbed && was["arch"] == is["arch"]);
         }
         if is_climbed || is_turned && !is_first {
             self.cover(Effect::ClimbNbp);

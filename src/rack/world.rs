@@ -143,8 +143,6 @@ pub(super) struct Outcome {
     pub(super) covered: [u64; Effect::ALL.len()],
     pub(super) trace: Trace,
     pub(super) events: u64,
-    /// How often a claim has made a machine take another NBP.
-    pub(super) claimed_climbs: u64,
 }
 
 struct World {
@@ -201,8 +199,8 @@ pub(super) fn run(plan: Plan, is_traced: bool) -> Outcome {
     if let Some(failure) = &failure {
         world.note(|| format!("FAILS: {failure}"));
     }
-    let Watch { covered, claimed_climbs, .. } = world.watch;
-    Outcome { failure, covered, trace: world.trace, events, claimed_climbs }
+    let Watch { covered, .. } = world.watch;
+    Outcome { failure, covered, trace: world.trace, events }
 }
 
 impl World {

@@ -446,7 +446,7 @@ async fn read(
     (at, (from, id)): (SocketAddrV4, (Ipv4Addr, Option<BootId>)),
 ) -> Result<Ready, Unserved> {
     Ok(match wanted {
-        Asked::Nbp(_, path) => Ready::of(files.read(path).await?, Kind::Nbp),
+        Asked::Nbp(nbp) => Ready::of(files.read(&nbp.path).await?, Kind::Nbp(nbp.arch)),
         Asked::Image(_, path) => {
             let (images, of) = (images.clone(), path.clone());
             let check = async move { images.serves(&of).await };
@@ -483,10 +483,8 @@ async fn read(
 
 fn name(wanted: Asked) -> String {
     match wanted {
-        Asked::Nbp(name, _)
-        | Asked::Image(name, _)
-        | Asked::Companion(name, _)
-        | Asked::Autoexec(name) => name,
+        Asked::Nbp(nbp) => nbp.name,
+        Asked::Image(name, _) | Asked::Companion(name, _) | Asked::Autoexec(name) => name,
         Asked::Script(mac) => format!("{}.ipxe", mac.hyphenated()),
     }
 }

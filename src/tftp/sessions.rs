@@ -13,7 +13,7 @@ use super::ports::PortId;
 use super::transfer::{Outcome, Transfer};
 use crate::boot::boot_id::BootId;
 use crate::boot::event::{Break, File, Sent, Subject, Tftp, Transport};
-use crate::boot::{Event, Step};
+use crate::boot::{Arch, Event, Step};
 use crate::files::Content;
 use crate::scripts::Does;
 
@@ -61,7 +61,7 @@ pub(super) struct Running {
 /// What it is to have fetched it.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Nbp,
+    Nbp(Arch),
     Image,
     Companion,
     Autoexec,
@@ -134,7 +134,7 @@ impl Running {
         let sent = Sent { bytes: transfer.delivered(), took, over };
         let asked_for_a_size = sent.bytes == 0 && !granted.oack.is_empty();
         let whole = |sent| match kind {
-            Kind::Nbp => Step::NbpSent { file: file.clone(), sent },
+            Kind::Nbp(arch) => Step::NbpSent { file: file.clone(), arch, sent },
             Kind::Image => Step::ImageSent { file: file.clone(), sent },
             Kind::Companion => Step::CompanionSent { file: file.clone(), sent },
             Kind::Autoexec => Step::AutoexecSent { file: file.clone(), sent },

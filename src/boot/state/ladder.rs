@@ -3,6 +3,10 @@
 //! A machine that fails twice at the same step gets the next NBP of its kind (PXE firmware that never fetches
 //! one, if it is UEFI, the next option 43 first); what brought it to its script is remembered. One that has
 //! come so far before must fail more often: rather its network is at fault. What the config says stays as it is.
+//!
+//! That a boot has ended without a script is known from a DISCOVER, which anybody can send in the machine's name.
+//! So a failure is suspected first. It counts when the machine itself, from its address, fetches again, and is
+//! forgotten when the machine comes to its script. Offers are made as if it counted already.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use serde::{Deserialize, Serialize};
@@ -34,9 +38,12 @@ pub struct Worked {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ladder {
-    /// The firmware that this is of.
+    /// The firmware that this is of: for which the machine has fetched an NBP.
     #[serde(skip_serializing_if = "Option::is_none")]
     arch: Option<Arch>,
+    /// At which step a boot seems to have failed since the machine's own last fetch, and of which firmware.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suspected: Option<(Reached, Option<Arch>)>,
     /// At which step it failed the last time, and how often in a row there.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<(Reached, u32)>,
@@ -50,22 +57,42 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// Takes up what firmware asks: another kind begins anew.
-    pub(super) fn start(&mut self, arch: Option<Arch>) {
-        if arch.is_some() && self.arch != arch {
+    /// Takes up that the machine itself, from its address, has fetched something on its way to its script: the NBP
+    /// of this architecture, or a part of one. Another kind of firmware begins anew.
+    pub(super) fn fetch(&mut self, arch: Option<Arch>) {
+        if self.arch.is_some() && arch.is_some() && self.arch != arch {
             *self = Self { arch, ..Self::default() };
+            return;
+        }
+        self.arch = self.arch.or(arch);
+        if let Some((at, arch)) = self.suspected.take() {
+            self.count(at, arch);
         }
     }
 
-    /// Notes that a boot has failed at this step.
+    /// Notes that a boot of firmware of this architecture seems to have failed at this step.
     ///
     /// An offer that nobody used is only a DISCOVER that anybody can send: before the first success it may
     /// change option 43, and nothing else ever.
-    pub(super) fn fail(&mut self, at: Reached) {
-        let is_unused_offer = at == Reached::Offered;
-        if is_unused_offer && self.worked.is_some() {
-            return;
+    pub(super) fn fail(&mut self, at: Reached, arch: Option<Arch>) {
+        if at != Reached::Offered {
+            self.suspected = Some((at, arch));
+        } else if self.worked.is_none() {
+            self.count(at, arch);
         }
+    }
+
+    /// As it is if what is suspected is so.
+    fn suspecting(&self) -> Self {
+        let mut ladder = self.clone();
+        if let Some((at, arch)) = ladder.suspected.take() {
+            ladder.count(at, arch);
+        }
+        ladder
+    }
+
+    fn count(&mut self, at: Reached, arch: Option<Arch>) {
+        let is_unused_offer = at == Reached::Offered;
         let before = self.failed.filter(|(step, _)| *step == at).map_or(0, |(_, times)| times);
         let enough = if self.worked.is_some() { FAILURES_AFTER_SUCCESS } else { FAILURES };
         if before + 1 < enough {
@@ -74,7 +101,7 @@ impl Ladder {
         }
         self.failed = None;
         let has_fetched_nothing = at <= Reached::Asked;
-        let is_uefi = self.arch.is_some_and(|arch| arch != Arch::Bios);
+        let is_uefi = self.arch.or(arch).is_some_and(|arch| arch != Arch::Bios);
         let all = MODES.len() as u32;
         if is_unused_offer {
             self.modes += u32::from(is_uefi);
@@ -103,7 +130,7 @@ impl Ladder {
         let others = nbps.ladder(arch).iter().map(AsRef::as_ref);
         let others = others.filter(|rung| worked.is_none_or(|worked| worked.name != rung.name));
         let rungs = worked.into_iter().chain(others);
-        let turn = usize::try_from(self.nbps).unwrap_or_default();
+        let turn = usize::try_from(self.suspecting().nbps).unwrap_or_default();
         rungs.clone().nth(turn % rungs.count().max(1))
     }
 
@@ -114,12 +141,13 @@ impl Ladder {
             modes.retain(|mode| *mode != worked.option_43);
             modes.insert(0, worked.option_43);
         }
-        let turn = usize::try_from(self.modes).unwrap_or_default();
+        let turn = usize::try_from(self.suspecting().modes).unwrap_or_default();
         modes[turn % modes.len()]
     }
 
     /// Whether something else than usual was tried already.
     pub fn has_climbed(&self) -> bool {
-        self.nbps > 0 || self.modes > 0
+        let Self { nbps, modes, .. } = self.suspecting();
+        nbps > 0 || modes > 0
     }
 }

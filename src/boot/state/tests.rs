@@ -216,7 +216,8 @@ fn sent() -> Sent {
 }
 
 fn nbp(name: &str) -> Step {
-    Step::NbpSent { file: name.into(), sent: sent() }
+    let arch = if name.ends_with(".efi") { Arch::UefiX64 } else { Arch::Bios };
+    Step::NbpSent { file: name.into(), arch, sent: sent() }
 }
 
 fn autoexec() -> Step {
@@ -792,6 +793,53 @@ fn after_two_failures_at_the_same_step_another_nbp_is_tried_and_what_works_stays
     machine.wait(130);
     assert_eq!(turn(&machine), "snponly.efi");
     assert_eq!(machine.state.failures, 4);
+}
+
+#[test]
+fn discovers_in_the_name_of_a_machine_change_neither_its_nbp_nor_what_has_worked() {
+    use crate::boot::nbp::{Nbp, Nbps};
+    let mut nbps = Nbps::default();
+    for (name, arch) in
+        [("snponly.efi", Arch::UefiX64), ("ipxe.efi", Arch::UefiX64), ("undionly.kpxe", Arch::Bios)]
+    {
+        nbps.add(Nbp { path: name.into(), name: name.into(), arch, folder: 0 });
+    }
+    let forge = |machine: &mut Machine| {
+        for arch in [Arch::UefiX64, Arch::Bios, Arch::UefiX64] {
+            machine.xid += 1000;
+            let Step::Offered { stage, what, boot_file, option_43, interface, .. } = offer() else {
+                unreachable!()
+            };
+            let (arch, xid) = (Some(arch), machine.xid);
+            let relay = None;
+            machine.take(Step::Offered {
+                arch,
+                stage,
+                what,
+                xid,
+                boot_file,
+                option_43,
+                interface,
+                relay,
+            });
+        }
+    };
+    let mut machine = Machine::new(BootPolicy::Always);
+    for round in 0..6 {
+        machine.discover(Stage::Pxe, LocalBoot::Exit);
+        forge(&mut machine);
+        let turn = machine.state.ladder.nbp(&nbps, Arch::UefiX64).unwrap();
+        assert_eq!(turn.name, "snponly.efi", "{round}");
+        machine.take(nbp("snponly.efi"));
+        forge(&mut machine);
+        machine.discover(Stage::Ipxe, LocalBoot::Exit);
+        machine.script();
+        let worked = machine.state.ladder.worked.clone().unwrap();
+        assert_eq!(worked.nbp, "snponly.efi", "{round}");
+        machine.fetch_all();
+        machine.wait(600);
+    }
+    assert!(!machine.state.ladder.has_climbed());
 }
 
 #[test]

@@ -274,7 +274,7 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     for turn in 0..3 {
         let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
-        let step = Step::NbpSent { file: "snponly.efi".into(), sent };
+        let step = Step::NbpSent { file: "snponly.efi".into(), arch: Arch::UefiX64, sent };
         let subject = Subject { mac: Some(Mac::new([2; 6])), ..Subject::default() };
         // Each turn has a DISCOVER.
         let query = Query::read(&request(1, &[PXE, X64])).unwrap();
