@@ -26,6 +26,7 @@ pub mod cmdline;
 pub mod decide;
 pub mod event;
 pub mod evidence;
+pub mod host;
 pub mod links;
 pub mod mac;
 pub mod names;

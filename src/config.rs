@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::boot::decide::Naming;
+use crate::boot::host::Host;
 use crate::boot::settings::Release;
 use crate::boot::templates::Templates;
 use crate::boot::{Catalog, Shelf};
@@ -88,7 +89,7 @@ pub struct Server {
     /// The TCP port that booting machines fetch from.
     pub http_port: u16,
     /// The names by which booting machines may address the HTTP server, besides its addresses.
-    pub http_hosts: Vec<String>,
+    pub http_hosts: Vec<Host>,
     /// To whom a response that contains a secret is given, unless an entry of the config says otherwise.
     pub release: Release,
     /// What happens to machines whose profile wipes, after the registry was lost.

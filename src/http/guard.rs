@@ -7,10 +7,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 
+use crate::boot::host::Host;
 use crate::boot::printable;
 
 /// The longest part of a client's text that a reason repeats, in characters.
@@ -65,12 +66,12 @@ impl Display for Refusal {
 pub(super) fn check(
     target: &Uri,
     headers: &HeaderMap,
-    hosts: &[String],
+    hosts: &[Host],
     is_local: impl Fn(IpAddr) -> bool,
 ) -> Result<(), Refusal> {
     if let Some(authority) = authority(target, headers)? {
-        let host = Host::parse(authority).ok_or(Refusal::Malformed)?;
-        let is_named = || hosts.iter().any(|name| Host::parse(name).as_ref() == Some(&host));
+        let host = authority.parse::<Host>().map_err(|_| Refusal::Malformed)?;
+        let is_named = || hosts.contains(&host);
         let is_own = match &host {
             Host::Address(address) => is_local(*address) || is_named(),
             Host::Name(_) => is_named(),
@@ -102,52 +103,6 @@ fn authority<'a>(target: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a s
     Ok(host.filter(|host| !host.is_empty()))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Host {
-    Address(IpAddr),
-    /// In lower case, without the trailing dot.
-    Name(String),
-}
-
-impl Host {
-    /// The host of `uri-host [":" port]` (RFC 9110 section 7.2): user information is none of it.
-    fn parse(authority: &str) -> Option<Self> {
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(literal) => {
-                let (literal, rest) = literal.split_once(']')?;
-                let address = IpAddr::V6(literal.parse::<Ipv6Addr>().ok()?).to_canonical();
-                let port = if rest.is_empty() { "" } else { rest.strip_prefix(':')? };
-                (Self::Address(address), port)
-            }
-            None => {
-                let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
-                (Self::of_name(name)?, port)
-            }
-        };
-        let is_port = port.is_empty() || port.bytes().all(|b| b.is_ascii_digit());
-        (is_port && port.len() <= 5).then_some(host)
-    }
-
-    fn of_name(name: &str) -> Option<Self> {
-        let name = name.strip_suffix('.').unwrap_or(name);
-        if let Ok(address) = name.parse() {
-            return Some(Self::Address(IpAddr::V4(address)));
-        }
-        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        let is_valid = !name.is_empty() && name.bytes().all(is_name);
-        is_valid.then(|| Self::Name(name.to_ascii_lowercase()))
-    }
-}
-
-impl Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Name(name) => f.write_str(name),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -162,7 +117,7 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let hosts = ["Boot.lan.".to_owned(), "pxe:8080".to_owned(), "192.0.2.7".to_owned()];
+        let hosts = ["Boot.lan.", "pxe:8080", "192.0.2.7"].map(|host| host.parse().unwrap());
         let is_local = |address: IpAddr| LOCAL.contains(&address.to_string().as_str());
         check(&target.parse().unwrap(), &map, &hosts, is_local)
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::{DEFAULT_NBPS, Surroundings, state_folder, within};
+use crate::boot::host::Host;
 use crate::config::fields::Located;
 use crate::config::file::{self, File};
 use crate::config::problem::Problems;
@@ -68,11 +69,23 @@ pub(super) fn server(file: &File, found: &Surroundings, problems: &mut Problems)
         dhcp,
         tftp,
         http_port: port(&written.http_port, 8080),
-        http_hosts: written.http_hosts.iter().map(|host| host.value.clone()).collect(),
+        http_hosts: hosts(&written.http_hosts, problems),
         release: written.release.unwrap_or_default(),
         on_lost_state: written.on_lost_state.unwrap_or_default(),
         state: state_folder(file, &found.base, &found.state),
     }
+}
+
+/// The names by which machines may address this host.
+fn hosts(written: &[Located<String>], problems: &mut Problems) -> Vec<Host> {
+    let read = |host: &Located<String>| {
+        host.value.parse().inspect_err(|reason| {
+            let message =
+                format!("`{}`: {reason}; write the name alone, as `boot.lan`", host.value);
+            problems.error("server.http.hosts", host.place, message);
+        })
+    };
+    written.iter().map(read).filter_map(Result::ok).collect()
 }
 
 /// Looks whether each UDP port is another one.
