@@ -38,6 +38,7 @@ fn steps() -> [Step; 3] {
         image: Some("talos".into()),
         initrds: 1,
         policy: BootPolicy::Once,
+        wipes: true,
     };
     let starts = Starts::Boot(Box::new(boot));
     let image = |part: &str| Step::ImageSent { file: format!("talos/{part}"), sent: sent.clone() };

@@ -18,7 +18,7 @@ use super::shelf::{Coming, Lack, Shelf};
 use super::state::MachineState;
 use super::state::orders::{Because, Orders};
 use super::templates::Templates;
-use super::wipes::on_disk_failure;
+use super::wipes::{on_disk_failure, wipes};
 use super::{Arch, Mac};
 
 /// What a client should load next.
@@ -70,6 +70,7 @@ impl Script {
                 image: profile.image.as_ref().map(|image| image.name.clone()),
                 initrds: profile.image.as_ref().map_or(0, |image| image.initrds()),
                 policy: self.policy,
+                wipes: wipes(profile, &self.who),
             })),
             Kind::Menu(_) => Starts::Menu,
             Kind::LocalDisk(method) => Starts::Disk(*method),

@@ -379,6 +379,9 @@ pub struct Boot {
     pub initrds: usize,
     /// The policy of the machine.
     pub policy: BootPolicy,
+    /// Whether it erases a disk.
+    #[serde(default)]
+    pub wipes: bool,
 }
 
 impl Boot {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::followed::Touch;
 use super::{Config, Dhcp, Server};
-use crate::boot::catalog::Group;
+use crate::boot::catalog::{Group, Image, Profile};
 use crate::boot::nbp::{Nbp, Nbps};
-use crate::boot::omni::redacted;
+use crate::boot::omni::{Omni, redacted};
 use crate::boot::printable;
+use crate::boot::settings::Settings;
 use crate::boot::templates::Templates;
 
 use fields::Fields;
@@ -44,6 +45,24 @@ pub fn changes(old: &Config, new: &Config, touched: &BTreeMap<PathBuf, Touch>) -
     });
     told.whole("menu", |fields| menu(&from.menu, &to.menu, fields));
     told.summarized()
+}
+
+/// Whether a profile boots or installs something else than before. What says when it does, or who gets its secrets,
+/// does not count.
+pub fn boots_otherwise(old: &Profile, new: &Profile) -> bool {
+    let Settings { cmdline, files, vars, .. } = &old.settings;
+    let image_name = |image: &Option<Arc<Image>>| image.as_ref().map(|image| image.name.clone());
+    let omni_name = |omni: &Option<Arc<Omni>>| omni.as_ref().map(|omni| omni.name.clone());
+    let mut fields = Fields::default();
+    if let (Some(old), Some(new)) = (&old.image, &new.image) {
+        image((old, new), &BTreeMap::new(), &mut fields);
+    }
+    !fields.told.is_empty()
+        || old.script != new.script
+        || image_name(&old.image) != image_name(&new.image)
+        || omni_name(&old.omni) != omni_name(&new.omni)
+        || (cmdline, files, vars)
+            != (&new.settings.cmdline, &new.settings.files, &new.settings.vars)
 }
 
 /// What of `wanted` differs from what is bound since the start, a line each: that waits for the next start.

@@ -11,9 +11,11 @@ use crate::boot::select;
 use crate::boot::select::{Boots, Selection};
 use crate::boot::wipes::wipes;
 use crate::config::Config;
+use crate::config::changes::boots_otherwise;
 use crate::registry::machines::Entry;
 
-/// What such a machine has on its disk, and what the config says.
+/// What such a machine has on its disk, and what the config says. The profile may have the same name, and boot something
+/// else than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outdated {
     /// The machine's name, or its MAC where it has none.
@@ -24,52 +26,66 @@ pub struct Outdated {
     pub wanted: String,
     /// Whether that erases a disk.
     pub wipes: bool,
+    /// Whether it waits for the operator, since its disk does not boot.
+    #[serde(default)]
+    pub is_held: bool,
 }
 
 impl fmt::Display for Outdated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machine, installed, wanted, wipes } = self;
+        let Self { machine, installed, wanted, wipes, is_held } = self;
+        match installed == wanted {
+            true => write!(f, "profile {wanted} has changed")?,
+            false => write!(f, "profile {installed} -> {wanted}")?,
+        }
+        let disk =
+            if *is_held { "its disk did not boot, and it waits" } else { "its disk still boots" };
         let does = if *wipes { "installs" } else { "boots" };
-        write!(
-            f,
-            "profile {installed} -> {wanted}; its disk still boots; `reveille arm {machine}` {does} {wanted} at its next network boot"
-        )
+        write!(f, "; {disk}; `reveille arm {machine}` {does} {wanted} at its next network boot")
     }
 }
 
 impl Found<'_> {
     /// Whether its disk has another profile than its `selection` says, as that is now.
     pub(super) fn outdated(&self, selection: &Selection) -> Option<Outdated> {
-        let done = self.state.orders.completed.as_ref().filter(|done| done.was_once)?;
+        self.on_disk(selection).filter(|outdated| outdated.installed != outdated.wanted)
+    }
+
+    /// What its disk has, and what its `selection` says; nothing if it does not boot its disk.
+    fn on_disk(&self, selection: &Selection) -> Option<Outdated> {
+        let done =
+            self.state.orders.completed.as_ref().filter(|done| done.was_once || done.has_wiped)?;
         let profile = match &selection.boots {
-            Boots::Local(Some(profile)) => profile,
+            Boots::Local(Some(profile)) | Boots::Hold(profile) => profile,
             // It does not boot its disk.
-            Boots::Profile(_)
-            | Boots::Hold(_)
-            | Boots::Local(None)
-            | Boots::Menu
-            | Boots::Ignore => return None,
+            Boots::Profile(_) | Boots::Local(None) | Boots::Menu | Boots::Ignore => return None,
         };
-        (profile.name != done.profile).then(|| Outdated {
+        Some(Outdated {
             machine: self.label(),
             installed: done.profile.clone(),
             wanted: profile.name.clone(),
             wipes: wipes(profile, &selection.who),
+            is_held: matches!(selection.boots, Boots::Hold(_)),
         })
     }
 }
 
-/// The installed machines for which `new` says another profile than `old` and which boot their disks all the same,
-/// a line each; of many the first, and how many more there are.
+/// The installed machines for which `new` says another profile than `old`, or whose profile boots something else, and
+/// which boot their disks all the same, a line each; of many the first, and how many more there are.
 pub fn outdated_by(old: &Config, new: &Config, entries: &[Entry]) -> Vec<String> {
     let known = list(new, entries);
     let installed = known.iter().filter(|found| found.state.orders.completed.is_some());
     let lines = installed.filter_map(|found| {
         let client = found.client(&new.catalog);
         let now = select(&client, &new.catalog).now(&new.catalog, &found.state.orders);
-        let outdated = found.outdated(&now)?;
+        let outdated = found.on_disk(&now)?;
         let before = select(&client, &old.catalog);
-        let is_new = before.profile().is_none_or(|profile| profile.name != outdated.wanted);
+        let is_new = match (before.profile(), new.catalog.profiles.get(&outdated.wanted)) {
+            (Some(before), Some(after)) if before.name == after.name => {
+                outdated.installed == outdated.wanted && boots_otherwise(before, after)
+            }
+            _ => outdated.installed != outdated.wanted,
+        };
         is_new.then(|| format!("{}: {outdated}", outdated.machine))
     });
     bounded(lines.collect())

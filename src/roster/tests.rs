@@ -55,7 +55,8 @@ fn of_product(product: &str) -> MachineState {
 /// A machine that has completed a boot of this profile.
 fn installed(profile: &str, policy: BootPolicy) -> MachineState {
     let was_once = policy == BootPolicy::Once;
-    let done = Completed { at: Time::default(), profile: profile.to_owned(), was_once };
+    let done =
+        Completed { at: Time::default(), profile: profile.to_owned(), was_once, has_wiped: false };
     let mut state = MachineState::default();
     state.orders.completed = Some(done);
     state
@@ -181,6 +182,10 @@ fn a_reload_names_each_installed_machine_whose_disk_boots_another_profile_than_t
         "not its disk: always"
     );
     assert_eq!(told("image: linux, boot: once", "image: linux, boot: local"), none, "the same");
+    assert_eq!(
+        told("image: linux, boot: once", "image: linux, cmdline: [more], boot: once")[0],
+        "blade01: profile talos has changed; its disk still boots; `reveille arm blade01` installs talos at its next network boot"
+    );
     // What was so before is not told again.
     let changed = config(&CONFIG.replacen("00:01, profile: talos", "00:01, profile: debian", 1));
     assert_eq!(outdated_by(&changed, &changed, &entries), none);

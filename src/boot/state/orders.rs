@@ -36,6 +36,9 @@ pub struct Completed {
     pub profile: String,
     /// Whether the machine was to boot so once.
     pub was_once: bool,
+    /// Whether it erased a disk: the machine is installed then, by whatever entry of the config it booted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_wiped: bool,
 }
 
 /// What was ordered for a machine, and what has become of it.
@@ -225,7 +228,7 @@ impl Orders {
             BootPolicy::Local => Because::Local,
             BootPolicy::Once => match &self.completed {
                 // Who has booted something else whenever it asked has not had its one boot.
-                Some(done) if done.was_once || done.profile == profile => {
+                Some(done) if done.was_once || done.has_wiped || done.profile == profile => {
                     self.after_disk_failure(stakes)
                 }
                 Some(_) | None if self.is_state_lost && stakes.wipes => Because::StateLost,
@@ -293,8 +296,10 @@ impl Orders {
         let was_once = boot.policy == BootPolicy::Once;
         let is_ordered = |armed: &Arming| armed.profile.as_ref() == Some(&boot.profile);
         // A rescue system, say, that was ordered by its name is no boot that a machine was to have once.
-        if was_once || !before.armed.as_ref().is_some_and(is_ordered) {
-            self.completed = Some(Completed { at, profile: boot.profile.clone(), was_once });
+        let has_wiped = boot.wipes;
+        if was_once || has_wiped || !before.armed.as_ref().is_some_and(is_ordered) {
+            let profile = boot.profile.clone();
+            self.completed = Some(Completed { at, profile, was_once, has_wiped });
         }
         self.forgive_disk();
         // What was ordered while it was under way is for the next one.

@@ -188,6 +188,7 @@ impl Machine {
             image: Some("talos".into()),
             initrds: 1,
             policy: self.policy,
+            wipes: false,
         }))
     }
 
@@ -352,13 +353,24 @@ fn a_profile_that_was_ordered_by_its_name_is_not_the_one_boot_of_a_machine_unles
         ..Orders::default()
     };
     let next = |before: &Orders, profile: &str, policy| {
-        let boot = Boot { profile: profile.into(), image: None, initrds: 0, policy };
+        let boot = Boot { profile: profile.into(), image: None, initrds: 0, policy, wipes: false };
         let mut orders = before.clone();
         orders.complete(&boot, before, Time::default());
         orders.because(BootPolicy::Once, "install", HARMLESS)
     };
     use BootPolicy::{Always, Once};
     assert_eq!(next(&armed(Some("rescue")), "rescue", Always), Because::First);
+    // It was installed, if only from a menu that the machine is shown at each boot.
+    let boot = Boot {
+        profile: "other-installer".into(),
+        image: None,
+        initrds: 0,
+        policy: Always,
+        wipes: true,
+    };
+    let mut installed = Orders::default();
+    installed.complete(&boot, &Orders::default(), Time::default());
+    assert_eq!(installed.because(Once, "install", INSTALLER), Because::Done);
     assert_eq!(next(&armed(Some("debian")), "debian", Once), Because::Done);
     assert_eq!(next(&armed(Some("install")), "install", Once), Because::Done);
     assert_eq!(next(&armed(None), "install", Once), Because::Done);
