@@ -30,7 +30,7 @@ use crate::files::reason;
 use crate::images::inventory::IsMeant;
 use crate::images::pull::Ask;
 use crate::operations::Operations;
-use crate::operations::machines::{Give, Order};
+use crate::operations::machines::{Confirmation, Give, Order};
 use crate::roster::targets::Targets;
 
 /// Its name in the state folder.
@@ -91,6 +91,8 @@ pub enum Request {
         machine: String,
         /// The card.
         card: Mac,
+        /// What is said of it.
+        confirmation: Confirmation,
     },
     /// Give an order.
     Order {
@@ -361,8 +363,8 @@ fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
         Request::Plan { targets, order } => {
             serde_json::to_value(operations.plan(&targets, &order)?)
         }
-        Request::Confirm { machine, card } => {
-            serde_json::to_value(operations.confirm(&machine, card)?)
+        Request::Confirm { machine, card, confirmation } => {
+            serde_json::to_value(operations.confirm(&machine, card, confirmation)?)
         }
         Request::Order { give } => serde_json::to_value(operations.order(&give)?),
         Request::Events { after, who, most, wait: _ } => {

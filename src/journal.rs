@@ -384,6 +384,7 @@ fn level(step: &Step) -> Level {
         | Step::LeftToItsDisk { .. }
         | Step::ScriptShown { .. }
         | Step::Confirmed { .. }
+        | Step::ConfirmationWithdrawn { .. }
         | Step::Armed { .. }
         | Step::Disarmed {}
         | Step::KeptOnDisk {} => Level::Info,
@@ -416,6 +417,7 @@ fn takes_one_datagram(step: &Step) -> bool {
         | Step::ScriptShown { .. }
         | Step::BootIdMisused { .. }
         | Step::Confirmed { .. }
+        | Step::ConfirmationWithdrawn { .. }
         | Step::Armed { .. }
         | Step::Disarmed {}
         | Step::KeptOnDisk {} => false,

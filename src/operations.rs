@@ -33,7 +33,7 @@ pub mod lost;
 pub mod machines;
 
 use lost::LostState;
-use machines::{Events, Give, Given, Order, Plan, Story};
+use machines::{Confirmation, Events, Give, Given, Order, Plan, Story};
 
 /// How the daemon is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -374,12 +374,17 @@ impl Operations {
         machines::order(&self.running_config(), &self.registry, give)
     }
 
-    /// Confirms that a card is a machine's.
+    /// Confirms that a card is a machine's, or withdraws that.
     ///
     /// # Errors
-    /// There is no such machine, the card is another's, or it cannot be written down.
-    pub fn confirm(&self, machine: &str, card: Mac) -> Result<String, String> {
-        machines::confirm(&self.running_config(), &self.registry, (machine, card))
+    /// There is no such machine, the card is another's, the machine has other cards, or it cannot be written down.
+    pub fn confirm(
+        &self,
+        machine: &str,
+        card: Mac,
+        confirmation: Confirmation,
+    ) -> Result<String, String> {
+        machines::confirm(&self.running_config(), &self.registry, (machine, card), confirmation)
     }
 
     /// What was told after this number, of a machine or of all: the last so many.

@@ -27,10 +27,8 @@
 //! must hold. In the second he does both and spoofs UDP sources, but does not see what goes to others; then
 //! disks, orders and secrets must be safe, and a machine may fail to boot.
 //!
-//! **Known, and left as it is.** A claimed DISCOVER that interrupts a boot counts as a failure of its NBP, so two of
-//! them can lead to another NBP; the table of seeds prints how often. Behind a router the machine at an address is
-//! the one that DHCP named last, which a neighbour can forge: such an address may be learnt as another machine's.
-//! Over TFTP an iPXE cannot report that a kernel does not start, and the boot counts. A boot that has received all
+//! **Known, and left as it is.** Behind a router the machine at an address is the one that DHCP named last, which a
+//! neighbour can forge: such an address may be learnt as another machine's. Over TFTP an iPXE cannot report that a kernel does not start, and the boot counts. A boot that has received all
 //! while the server was down, or whose last ACK was lost, is not counted, and its machine installs once more.
 //!
 //! A failing seed prints its mode and its trace. `REVEILLE_SEEDS=0..100000` has other seeds run than the first

@@ -752,11 +752,15 @@ impl Remembered {
         let mut others = Others::default();
         if let Some(entry) = self.machines.of(&event.subject, &mut others) {
             Arc::make_mut(&mut entry.state).apply(event, id, now);
-            change.changed.push(entry.id);
+            let id = entry.id;
+            change.changed.push(id);
             if entry.state.is_under_way() {
-                self.under_way.insert(entry.id);
+                self.under_way.insert(id);
             } else {
-                self.under_way.remove(&entry.id);
+                self.under_way.remove(&id);
+            }
+            if let Step::ConfirmationWithdrawn { card } = &event.step {
+                self.machines.take(*card, id);
             }
         } else if let Some(address) = address {
             let known = self.nameless.get(&address, now);
@@ -879,13 +883,20 @@ mod tests {
             settings: Settings::default(),
         });
         assert_eq!(registry.whose(mac, &catalog).name, None, "its UUID is a claim");
-        registry.record(Event { step: Step::Confirmed { card: mac }, ..seen });
+        registry.record(Event { step: Step::Confirmed { card: mac }, ..seen.clone() });
         assert_eq!(registry.whose(mac, &catalog).name.as_deref(), Some("oden"));
         assert_eq!(
             registry.whose(mac, &Catalog::default()).name,
             None,
             "it is gone from the config"
         );
+        let oden = Subject { mac: None, ..seen.subject };
+        let withdrawn = Step::ConfirmationWithdrawn { card: mac };
+        registry.record(Event { subject: oden.clone(), step: withdrawn });
+        let of_card = registry.whose(mac, &catalog);
+        assert_eq!(of_card.name, None);
+        assert_eq!(registry.state(&of_card).first_seen, None, "it is a stranger that is new");
+        assert!(registry.state(&oden).first_seen.is_some(), "and the machine is what it was");
     }
 
     #[test]

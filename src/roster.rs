@@ -37,6 +37,12 @@ pub struct Machine {
     pub name: Option<String>,
     /// Its cards, as the config names them and as they were seen, the last one last.
     pub macs: Vec<Mac>,
+    /// The cards that the operator has confirmed as its own.
+    #[serde(default)]
+    pub confirmed: Vec<Mac>,
+    /// Whether it still has no card of its own: its entry has no `mac`, and no card is confirmed.
+    #[serde(default)]
+    pub is_unconfirmed: bool,
     /// The address that it had last.
     pub address: Option<Ipv4Addr>,
     /// Its firmware, as DHCP told it.
@@ -343,9 +349,13 @@ impl Found<'_> {
         });
         let seconds = |time: crate::boot::time::Time| time.millis() / 1000;
         let journey = self.state.journey.as_deref();
+        let entry = self.subject.name.as_ref().and_then(|name| catalog.machines().get(name));
         Machine {
             name: self.subject.name.clone(),
             macs: self.macs.clone(),
+            confirmed: self.state.confirmed.clone(),
+            is_unconfirmed: entry.is_some_and(|entry| entry.macs.is_empty())
+                && self.state.confirmed.is_empty(),
             address: self.subject.address,
             firmware: client.arch.map(|arch| arch.to_string()),
             vendor: facts.vendor,

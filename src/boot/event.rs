@@ -299,6 +299,11 @@ pub enum Step {
         /// The card.
         card: Mac,
     },
+    /// The operator has withdrawn that.
+    ConfirmationWithdrawn {
+        /// The card.
+        card: Mac,
+    },
     /// A transfer ended before its end.
     BrokenOff {
         /// Of what kind the file is.
@@ -429,6 +434,7 @@ impl Step {
             | Self::KeptOnDisk {}
             | Self::BootIdMisused { .. }
             | Self::Confirmed { .. }
+            | Self::ConfirmationWithdrawn { .. }
             | Self::ScriptWithheld { .. }
             | Self::ScriptShown { .. }) => return other,
         };
@@ -464,6 +470,7 @@ impl Step {
             Self::ScriptWithheld { .. } => "script withheld",
             Self::BootIdMisused { .. } => "boot id misused",
             Self::Confirmed { .. } => "confirmed",
+            Self::ConfirmationWithdrawn { .. } => "confirmation withdrawn",
         }
     }
 }
@@ -546,6 +553,9 @@ impl fmt::Display for Step {
                 "alarm: {from} ({card}) has the id of its boot, and {card} is not its card; somebody reads its traffic, or two machines share an address"
             ),
             Self::Confirmed { card } => write!(f, "the operator has confirmed {card} as its card"),
+            Self::ConfirmationWithdrawn { card } => {
+                write!(f, "{card} is no card of it any more: the operator has withdrawn that")
+            }
             Self::Disarmed {} => f.write_str("disarmed: no boot is ordered for it any more"),
             Self::KeptOnDisk {} => {
                 f.write_str("kept on its disk: its disk boots it, whatever the config says")

@@ -457,6 +457,12 @@ impl MachineState {
                 self.confirmed.retain(|known| known != card);
                 self.confirmed.push(*card);
             }
+            Step::ConfirmationWithdrawn { card } => {
+                self.confirmed.retain(|known| known != card);
+                // What it was given as this machine's card ends.
+                self.open = None;
+                self.files = FileGrants::default();
+            }
             Step::Advised { .. }
             | Step::ScriptShown { .. }
             | Step::ScriptWithheld { .. }
@@ -649,6 +655,7 @@ fn is_of_the_machine(step: &Step) -> bool {
         | Step::KeptOnDisk {}
         | Step::BootIdMisused { .. }
         | Step::Confirmed { .. }
+        | Step::ConfirmationWithdrawn { .. }
         | Step::ScriptShown { .. }
         | Step::ScriptWithheld { .. } => false,
         Step::Offered { .. }

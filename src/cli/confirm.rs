@@ -11,6 +11,7 @@ use super::running::{ask_running, none_runs};
 use crate::boot::Mac;
 use crate::config::load::Source;
 use crate::control::Request;
+use crate::operations::machines::Confirmation;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -18,13 +19,25 @@ pub(super) struct Arguments {
     machine: String,
     /// The hardware address of its card, in any spelling
     card: Mac,
+    /// The machine has other cards, and this is one more
+    #[arg(long, conflicts_with = "withdraw")]
+    another: bool,
+    /// Take back that the card is the machine's
+    #[arg(long)]
+    withdraw: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-pub(super) fn run(Arguments { machine, card, file }: Arguments) -> Result<ExitCode> {
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { machine, card, another, withdraw, file } = arguments;
     let source = Source::find(file.config)?;
-    let request = Request::Confirm { machine, card };
+    let confirmation = match (another, withdraw) {
+        (_, true) => Confirmation::Withdrawn,
+        (true, false) => Confirmation::Another,
+        (false, false) => Confirmation::First,
+    };
+    let request = Request::Confirm { machine, card, confirmation };
     let Some((done, _)) = ask_running::<String>(&source, &request)? else {
         bail!("{}", none_runs(&source));
     };

@@ -141,6 +141,17 @@ fn told(Story { machine, events }: &Story, now: u64) -> String {
     rows.push(("machine", name));
     let macs: Vec<String> = machine.macs.iter().map(ToString::to_string).collect();
     rows.push(("mac", macs.join(", ")));
+    let confirmed: Vec<String> = machine.confirmed.iter().map(ToString::to_string).collect();
+    if !confirmed.is_empty() {
+        rows.push(("confirmed", confirmed.join(", ")));
+    }
+    if machine.is_unconfirmed {
+        let name = machine.name.clone().unwrap_or_default();
+        let what = format!(
+            "no card yet, so it receives no secret and nothing erases its disk: `reveille confirm {name} MAC`"
+        );
+        rows.push(("confirmed", what));
+    }
     let facts = [
         ("address", machine.address.map(|address| address.to_string())),
         ("firmware", machine.firmware.clone()),

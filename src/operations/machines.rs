@@ -123,14 +123,27 @@ pub fn told_of(journal: &Journal, found: &Found<'_>) -> Vec<Told> {
     told.into_iter().map(|told| (*told).clone()).collect()
 }
 
-/// Confirms that a card is a machine's, and waits until that is on the disk.
+/// What the operator says of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirmation {
+    /// It is the machine's card.
+    First,
+    /// It is one more card of a machine that has others.
+    Another,
+    /// It is no card of the machine any more.
+    Withdrawn,
+}
+
+/// Confirms that a card is a machine's, or withdraws that, and waits until that is on the disk.
 ///
 /// # Errors
-/// There is no such machine, the card is another's, or it cannot be written down.
+/// There is no such machine, the card is another's, the machine has other cards, or it cannot be written down.
 pub fn confirm(
     config: &Config,
     registry: &Registry,
     (machine, card): (&str, Mac),
+    confirmation: Confirmation,
 ) -> Result<String, String> {
     let catalog = &config.catalog;
     let Some(known) = catalog.machines().get(machine) else {
@@ -144,10 +157,39 @@ pub fn confirm(
             false => Err(format!("{card} stands under `mac` of {}, another machine", owner.name)),
         };
     }
-    let subject = Subject { mac: Some(card), name: Some(machine.to_owned()), address: None };
-    registry.record(Event { subject, step: Step::Confirmed { card } });
+    let subject = Subject { name: Some(machine.to_owned()), ..Subject::default() };
+    let confirmed = registry.state(&subject).confirmed.clone();
+    let is_its = confirmed.contains(&card);
+    let (event, done) = match confirmation {
+        Confirmation::Withdrawn if !is_its => {
+            return Err(format!("{card} was not confirmed as a card of {machine}"));
+        }
+        Confirmation::Withdrawn => (
+            Event { subject, step: Step::ConfirmationWithdrawn { card } },
+            format!("{machine}: {card} is no card of it any more"),
+        ),
+        Confirmation::First | Confirmation::Another => {
+            if let Some(owner) = registry.whose(card, catalog).name.filter(|name| name != machine) {
+                return Err(format!(
+                    "{card} is confirmed as a card of {owner}; `reveille confirm --withdraw {owner} {card}` takes that back"
+                ));
+            }
+            let mut others = known.macs.iter().chain(&confirmed).filter(|own| **own != card);
+            if let (Confirmation::First, Some(other)) = (confirmation, others.next()) {
+                return Err(format!(
+                    "{machine} has the card {other} already; with `--another`, {card} is one more card of it"
+                ));
+            }
+            let subject = Subject { mac: Some(card), ..subject };
+            (
+                Event { subject, step: Step::Confirmed { card } },
+                format!("{machine}: {card} is its card from now on; it boots at its next try"),
+            )
+        }
+    };
+    registry.record(event);
     registry.flush().map_err(|reason| format!("it is not written down: {reason}"))?;
-    Ok(format!("{machine}: {card} is its card from now on; it boots at its next try"))
+    Ok(done)
 }
 
 /// Where the id of a boot came from a card that is not the machine's.

@@ -155,6 +155,7 @@ impl Server {
             | Step::CompanionSent { .. }
             | Step::Probed { .. }
             | Step::Confirmed { .. }
+            | Step::ConfirmationWithdrawn { .. }
             | Step::Armed { .. }
             | Step::Disarmed {}
             | Step::KeptOnDisk {} => true,

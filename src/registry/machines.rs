@@ -250,6 +250,16 @@ impl Machines {
         }
     }
 
+    /// Takes a card from this machine.
+    pub fn take(&mut self, mac: Mac, id: Id) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.macs.retain(|own| *own != mac);
+        }
+        if self.by_mac.get(&mac) == Some(&id) {
+            self.by_mac.remove(&mac);
+        }
+    }
+
     /// Has the card be this machine's, and no other's.
     fn give(&mut self, mac: Mac, id: Id, others: &mut Others) {
         let before = self.by_mac.insert(mac, id);

@@ -69,6 +69,14 @@ fn order(folder: &Folder, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Why this command was refused.
+fn refused(folder: &Folder, arguments: &[&str]) -> String {
+    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// The machine installs, and its boot counts.
 fn install(firmware: &Firmware, appliance: &mut Appliance) {
     firmware.loads_ipxe();
@@ -193,6 +201,21 @@ fn a_serial_number_that_a_neighbour_claims_makes_him_no_machine_of_the_config() 
         let (_, script) = evil.fetch_as_ipxe(&url);
         evil.fetch_all_of(&script);
         appliance.wait_for("ymer (02:00:00:00:00:66): fetched linux/initrd");
+        assert_eq!(next(&folder, "ymer"), "done");
+
+        // And may have been mistaken: the card is a stranger's again, and takes nothing with it.
+        for (arguments, reason) in [
+            (&["confirm", "loke", "02:00:00:00:00:66"][..], "confirmed as a card of ymer"),
+            (&["confirm", "ymer", "02:00:00:00:00:67"], "--another"),
+            (&["confirm", "ymer", "02:00:00:00:00:67", "--withdraw"], "was not confirmed"),
+            (&["confirm", "ymer", "52:54:00:77:00:10"], "stands under `mac` of oden"),
+        ] {
+            assert!(refused(&folder, arguments).contains(reason), "{arguments:?}");
+        }
+        order(&folder, &["confirm", "ymer", "02:00:00:00:00:66", "--withdraw"]);
+        evil.loads_ipxe();
+        let (_, script) = evil.fetch_as_ipxe(&url);
+        assert!(script.contains("reveille confirm ymer"), "{script}");
         assert_eq!(next(&folder, "ymer"), "done");
     });
 }

@@ -102,6 +102,7 @@ impl Chain {
             | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
+            | Step::ConfirmationWithdrawn { .. }
             | Step::ScriptShown { .. }
             | Step::ScriptWithheld { .. } => {}
         }

@@ -206,6 +206,7 @@ impl Journey {
             | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
+            | Step::ConfirmationWithdrawn { .. }
             | Step::ScriptShown { .. }
             | Step::ScriptWithheld { .. } => None,
         }
@@ -364,6 +365,7 @@ impl Journey {
             | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
+            | Step::ConfirmationWithdrawn { .. }
             | Step::ScriptShown { .. }
             | Step::ScriptWithheld { .. } => {}
         }
@@ -374,6 +376,7 @@ impl Journey {
             | Step::KeptOnDisk {}
             | Step::BootIdMisused { .. }
             | Step::Confirmed { .. }
+            | Step::ConfirmationWithdrawn { .. }
             | Step::ScriptShown { .. }
             | Step::ScriptWithheld { .. }
             | Step::Advised { .. } => {}

@@ -160,7 +160,7 @@ impl fmt::Display for Because {
             Self::DiskMenu => "its disk did not boot, and `on_disk_failure: menu` shows the menu",
             Self::DiskAgain => "it came back from its disk, which is offered again after a minute",
             Self::Held => {
-                "its disk does not boot; `reveille disk` tries the disk again, `reveille arm` installs it anew"
+                "its disk does not boot; `reveille disk` boots its disk all the same, `reveille arm` installs it anew"
             }
             Self::StateLost => {
                 "the registry was lost, so it may be installed already; `reveille disk` boots its disk, `reveille arm` installs it, `reveille state accept` installs all such machines"
