@@ -81,6 +81,11 @@ pub fn answer(
         }
         Some(_) | None => registry.admit(&boot),
     };
+    if let (Err(doubt @ Doubt::Forgeable(id)), Links::Tftp(at)) = (&admission, links) {
+        let text = script::render_invitation(at, boot.card, *id);
+        let step = Step::ScriptShown { from: boot.address, doubt: doubt.clone() };
+        return (subject, Answer::Apart(text, step));
+    }
     let mut state = match &admission {
         Ok(state) => std::sync::Arc::clone(state),
         Err(_) => registry.state(&subject),
