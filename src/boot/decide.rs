@@ -242,10 +242,10 @@ pub fn decide<'a>(
 }
 
 /// What option 43 says to a client's firmware: as the config says, else as it did when that worked.
-pub fn option_43(selection: &Selection, state: &MachineState) -> Option43 {
+pub fn option_43(selection: &Selection, (state, arch): (&MachineState, Option<Arch>)) -> Option43 {
     let climbs = selection.first(|said| said.nbp_ladder).unwrap_or_default() == NbpLadder::Auto;
     let said = selection.first(|said| said.option_43);
-    said.unwrap_or_else(|| if climbs { state.option_43() } else { Option43::default() })
+    said.unwrap_or_else(|| if climbs { state.option_43_for(arch) } else { Option43::default() })
 }
 
 /// Decides which script an iPXE runs that has come for it, given which images are here and what was ordered for

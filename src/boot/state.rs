@@ -643,6 +643,14 @@ impl MachineState {
         self.ladder.option_43()
     }
 
+    /// The same, to firmware of this kind.
+    pub fn option_43_for(&self, arch: Option<Arch>) -> Option43 {
+        match arch {
+            Some(arch) => self.ladder.of(arch).map_or_else(Option43::default, Ladder::option_43),
+            None => self.option_43(),
+        }
+    }
+
     /// Of a machine that has just fetched an NBP, of whatever name.
     pub fn of_a_running_nbp(now: SystemTime) -> Self {
         Self { chain: Chain::of_a_running_nbp(now.into()), ..Self::default() }

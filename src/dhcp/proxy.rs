@@ -239,7 +239,7 @@ pub fn respond(
         Ok(to) => to,
         Err((to, why)) => return Outcome::Ignored(Ignored::NoReply { to, why }),
     };
-    let option_43 = decision::option_43(&selection, state);
+    let option_43 = decision::option_43(&selection, (state, client.arch));
     let vendor_options = match item {
         Some(item) => Some(item.echo()),
         None => vendor_options(client, option_43),

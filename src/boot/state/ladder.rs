@@ -47,14 +47,35 @@ pub struct Ladder {
     /// What brought it to its script the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worked: Option<Worked>,
+    /// What is known of the other kinds of firmware that the machine was said to have. Anybody can send a DISCOVER
+    /// that says so, and what brought the machine to its script must not be forgotten by it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Self>,
 }
 
 impl Ladder {
-    /// Takes up what firmware asks: another kind begins anew.
+    /// Takes up what firmware asks: another kind begins anew, or where it was before.
     pub(super) fn start(&mut self, arch: Option<Arch>) {
-        if arch.is_some() && self.arch != arch {
-            *self = Self { arch, ..Self::default() };
+        // There is no NBP for other kinds than those that have a name, so there are few.
+        let is_named = !matches!(arch, None | Some(Arch::Other(_)));
+        if !is_named || self.arch == arch {
+            return;
         }
+        let mut others = std::mem::take(&mut self.others);
+        let known = others.iter().position(|other| other.arch == arch);
+        let next = known.map(|at| others.remove(at)).unwrap_or_default();
+        let before = std::mem::replace(self, Self { arch, ..next });
+        if before.arch.is_some() {
+            others.push(before);
+        }
+        self.others = others;
+    }
+
+    /// What is known of this kind of firmware.
+    pub fn of(&self, arch: Arch) -> Option<&Self> {
+        let is_its = |ladder: &&Self| ladder.arch == Some(arch);
+        let own = Some(self).filter(|own| own.arch.is_none_or(|own| own == arch));
+        own.or_else(|| self.others.iter().find(is_its))
     }
 
     /// Notes that a boot has failed at this step.
@@ -90,20 +111,21 @@ impl Ladder {
     /// Takes up that this brought it to its script.
     pub(super) fn work(&mut self, nbp: &str, option_43: Option43) {
         let worked = Some(Worked { nbp: nbp.to_owned(), option_43 });
-        *self = Self { arch: self.arch, worked, ..Self::default() };
+        let others = std::mem::take(&mut self.others);
+        *self = Self { arch: self.arch, worked, others, ..Self::default() };
     }
 
     /// Its turn among these, what worked before first.
     pub fn nbp<'a>(&self, nbps: &'a Nbps, arch: Arch) -> Option<&'a Nbp> {
-        if self.arch.is_some_and(|own| own != arch) {
+        let Some(own) = self.of(arch) else {
             return nbps.for_arch(arch);
-        }
-        let worked = self.worked.as_ref().and_then(|worked| nbps.named(&worked.nbp));
+        };
+        let worked = own.worked.as_ref().and_then(|worked| nbps.named(&worked.nbp));
         let worked = worked.filter(|nbp| nbp.arch == arch);
         let others = nbps.ladder(arch).iter().map(AsRef::as_ref);
         let others = others.filter(|rung| worked.is_none_or(|worked| worked.name != rung.name));
         let rungs = worked.into_iter().chain(others);
-        let turn = usize::try_from(self.nbps).unwrap_or_default();
+        let turn = usize::try_from(own.nbps).unwrap_or_default();
         rungs.clone().nth(turn % rungs.count().max(1))
     }
 

@@ -1119,3 +1119,30 @@ fn who_fetches_the_same_nbp_again_is_that_nbp_once() {
     assert!(!running.is_run_by("snponly.efi", after(120)));
     assert!(!state(&steps).is_run_by("snponly.efi", after(6)), "a reset on the way");
 }
+
+/// One datagram says what firmware a machine has, and anybody can send it.
+#[test]
+fn a_discover_of_other_firmware_makes_a_machine_forget_no_nbp_that_works() {
+    let mut nbps = crate::boot::nbp::Nbps::default();
+    for (name, arch) in
+        [("snponly.efi", Arch::UefiX64), ("ipxe.efi", Arch::UefiX64), ("undionly.kpxe", Arch::Bios)]
+    {
+        let (name, path) = (name.to_owned(), name.into());
+        nbps.add(crate::boot::nbp::Nbp { name, path, arch, folder: 0 });
+    }
+    let mut ladder = Ladder::default();
+    ladder.start(Some(Arch::UefiX64));
+    ladder.work("ipxe.efi", Option43::Bios);
+    let others = [Arch::Bios, Arch::UefiX86, Arch::Other(7), Arch::UefiArm64, Arch::Other(99)];
+    for arch in others.into_iter().cycle().take(100) {
+        ladder.start(Some(arch));
+        let own = ladder.of(Arch::UefiX64).unwrap();
+        assert_eq!(own.option_43(), Option43::Bios);
+        let nbp = |arch| ladder.nbp(&nbps, arch).map(|nbp| nbp.name.as_str());
+        assert_eq!(nbp(Arch::UefiX64), Some("ipxe.efi"));
+        assert_eq!(nbp(Arch::Bios), Some("undionly.kpxe"));
+    }
+    ladder.start(Some(Arch::UefiX64));
+    assert_eq!(ladder.worked.as_ref().unwrap().nbp, "ipxe.efi");
+    assert!(serde_json::to_string(&ladder).unwrap().len() < 1000, "it stays small");
+}
