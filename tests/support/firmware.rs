@@ -261,7 +261,8 @@ impl Firmware {
         receive(&socket)
     }
 
-    fn datagram(&self, kind: u8, ciaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
+    /// A message of this type.
+    pub fn datagram(&self, kind: u8, ciaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
         let mut datagram = vec![0; 240];
         datagram[..3].copy_from_slice(&[1, 1, 6]);
         datagram[4..8].copy_from_slice(b"boot");
