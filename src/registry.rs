@@ -547,6 +547,15 @@ impl Registry {
         }
     }
 
+    /// Whether what becomes of machines cannot be written at the moment, so that a boot which completes now may be
+    /// forgotten.
+    pub fn fails_to_write(&self) -> bool {
+        match &self.kept {
+            Kept::On(writer) => writer.failed().is_some(),
+            Kept::Not(_) => false,
+        }
+    }
+
     /// Whether machines whose profile wipes hold, since the registry was lost.
     pub fn holds_after_loss(&self, server: &Server) -> bool {
         self.is_state_lost() && server.on_lost_state == OnLostState::Hold

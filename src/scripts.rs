@@ -123,6 +123,7 @@ pub fn answer(
         boot: open.as_deref().ok_or(&doubt),
         is_ipxe,
         release: config.server.release,
+        is_kept: !registry.fails_to_write(),
     });
     let from = boot.address;
     let answer = match (handled, id) {
@@ -146,9 +147,10 @@ pub fn answer(
                 Withheld::Doubted(doubt) if !doubt.is_of_the_machine() => {
                     Step::ScriptWithheld { from, reason }
                 }
-                Withheld::Doubted(_) | Withheld::TooMany | Withheld::NotArmed => {
-                    Step::Refused { what: "its script".to_owned(), reason }
-                }
+                Withheld::Doubted(_)
+                | Withheld::TooMany
+                | Withheld::NotArmed
+                | Withheld::NotKept => Step::Refused { what: "its script".to_owned(), reason },
             };
             Answer::Apart(text, step)
         }
