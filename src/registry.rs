@@ -83,6 +83,8 @@ pub struct BootRequest<'a> {
     pub is_for_script: bool,
     /// Whether it asks for the head of a response only, and changes nothing.
     pub is_head: bool,
+    /// Whether anybody can have forged the address that it comes from, as over TFTP.
+    pub is_forgeable: bool,
     /// Whether DHCP is ours, so that a machine that boots is seen there.
     pub sees_dhcp: bool,
     /// The networks behind routers that the config names.
@@ -102,6 +104,7 @@ impl<'a> BootRequest<'a> {
             id: None,
             is_for_script: true,
             is_head: false,
+            is_forgeable: false,
             sees_dhcp: config.server.dhcp.is_some(),
             subnets: tftp.map(|tftp| tftp.subnets.as_slice()).unwrap_or_default(),
             catalog: &config.catalog,
@@ -429,7 +432,8 @@ impl Registry {
         let cards = cards(&subject, card, &state, catalog);
         let sender =
             Sender { address, neighbour, claimed: card, cards: &cards, subnets: request.subnets };
-        let asking = Asking { sender, id, is_for_script, sees_dhcp: request.sees_dhcp };
+        let BootRequest { is_forgeable, sees_dhcp, .. } = *request;
+        let asking = Asking { sender, id, is_for_script, is_forgeable, sees_dhcp };
         let part = match state.admit(asking, now) {
             Ok(Part::Opens(_)) if request.is_head => return Err(Doubt::NoContent),
             Ok(_) if request.is_head => return Ok(state),
@@ -449,6 +453,8 @@ impl Registry {
             return Err(Doubt::NoNeighbour(address));
         };
         let entry_id = entry.id;
+        let ids = state.invitation(id).unwrap_or(fresh);
+        let mut invited = None;
         let changed = Arc::make_mut(&mut entry.state);
         let returned = match part {
             Part::Continues | Part::Joins => {
@@ -457,16 +463,23 @@ impl Registry {
             }
             Part::Opens(card) => {
                 let returned = changed.returns(card, now);
-                changed.open(fresh, (card, address), now);
+                changed.open(ids, (card, address), now);
                 returned
+            }
+            Part::Invites(card) => {
+                invited = Some(changed.invite(fresh, (card, address), now));
+                None
             }
         };
         let mut change = remembered.without(others);
         change.changed.push(entry_id);
         self.put(change);
+        if let Some(id) = invited {
+            return Err(Doubt::Forgeable(id));
+        }
         if let Some(step) = returned {
             let event = Event { subject: subject.clone(), step };
-            self.take_up(&mut remembered, (event, Some(fresh.0)), now);
+            self.take_up(&mut remembered, (event, Some(ids.0)), now);
         }
         let entry = remembered.machines.find(&subject);
         Ok(entry.map(|entry| Arc::clone(&entry.state)).unwrap_or_default())
@@ -531,6 +544,15 @@ impl Registry {
         match &self.kept {
             Kept::On(writer) => writer.failed(),
             Kept::Not(reason) => Some(reason.to_string()),
+        }
+    }
+
+    /// Whether what becomes of machines cannot be written at the moment, so that a boot which completes now may be
+    /// forgotten.
+    pub fn fails_to_write(&self) -> bool {
+        match &self.kept {
+            Kept::On(writer) => writer.failed().is_some(),
+            Kept::Not(_) => false,
         }
     }
 

@@ -81,6 +81,11 @@ pub fn answer(
         }
         Some(_) | None => registry.admit(&boot),
     };
+    if let (Err(doubt @ Doubt::Forgeable(id)), Links::Tftp(at)) = (&admission, links) {
+        let text = script::render_invitation(at, boot.card, *id);
+        let step = Step::ScriptShown { from: boot.address, doubt: doubt.clone() };
+        return (subject, Answer::Apart(text, step));
+    }
     let mut state = match &admission {
         Ok(state) => std::sync::Arc::clone(state),
         Err(_) => registry.state(&subject),
@@ -118,6 +123,7 @@ pub fn answer(
         boot: open.as_deref().ok_or(&doubt),
         is_ipxe,
         release: config.server.release,
+        is_kept: !registry.fails_to_write(),
     });
     let from = boot.address;
     let answer = match (handled, id) {
@@ -141,9 +147,10 @@ pub fn answer(
                 Withheld::Doubted(doubt) if !doubt.is_of_the_machine() => {
                     Step::ScriptWithheld { from, reason }
                 }
-                Withheld::Doubted(_) | Withheld::TooMany | Withheld::NotArmed => {
-                    Step::Refused { what: "its script".to_owned(), reason }
-                }
+                Withheld::Doubted(_)
+                | Withheld::TooMany
+                | Withheld::NotArmed
+                | Withheld::NotKept => Step::Refused { what: "its script".to_owned(), reason },
             };
             Answer::Apart(text, step)
         }

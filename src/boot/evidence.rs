@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::Mac;
+use super::boot_id::BootId;
 use super::client::Stage;
 use super::time::Time;
 
@@ -168,6 +169,11 @@ pub enum Doubt {
     /// It is no script, which could open a boot, and has no id of one.
     #[error("it does not carry the id of an open boot")]
     NoBoot,
+    /// It came over TFTP, and has not come back with the id that its machine was sent.
+    #[error(
+        "it came over TFTP, where anybody can forge a source, so the machine is sent an id, with which it asks again"
+    )]
+    Forgeable(BootId),
     /// The request only asks for the head of the response.
     #[error("the request asks for no content")]
     NoContent,
@@ -185,6 +191,7 @@ impl Doubt {
             | Self::OtherCard { .. }
             | Self::NoNeighbour(_)
             | Self::NotRelayed(_)
+            | Self::Forgeable(_)
             | Self::NoContent => false,
         }
     }

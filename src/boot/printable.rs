@@ -67,8 +67,28 @@ pub fn json(text: &str) -> Cow<'_, str> {
 
 /// A name in one line: cut first, so that no escape makes it longer than [`LONGEST_NAME`] characters. A name that is
 /// escaped already stays as it is.
+///
+/// What can be the id of a boot or of its answer files, 32 hexadecimal digits, is shown as `***`.
 pub fn name(text: &str) -> String {
-    cut(text, LONGEST_NAME)
+    cut(&without_ids(text), LONGEST_NAME)
+}
+
+fn without_ids(text: &str) -> Cow<'_, str> {
+    const DIGITS: usize = 32;
+    let is_digit = |c: char| c.is_ascii_hexdigit();
+    if text.len() < DIGITS {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_digit) {
+        let (before, from) = rest.split_at(start);
+        let (digits, behind) = from.split_at(from.find(|c| !is_digit(c)).unwrap_or(from.len()));
+        shown += before;
+        shown += if digits.len() == DIGITS { "***" } else { digits };
+        rest = behind;
+    }
+    Cow::Owned(shown + rest)
 }
 
 /// As [`name`], of so many characters.
@@ -143,6 +163,17 @@ mod tests {
         }
         assert_eq!(line("a\nb\tc"), "a\\nb\\tc");
         assert_eq!((lines("a\nb\tc"), log("a\nb\tc")), ("a\nb\tc".into(), "a\nb\tc".into()));
+    }
+
+    #[test]
+    fn shows_no_id_of_a_boot_in_a_name() {
+        let id = "0123456789abcdef0123456789ABCDEF";
+        assert_eq!(name(&format!("boot-{id}/x?id={id}")), "boot-***/x?id=***");
+        assert_eq!((name(id), name(&format!("{id}é"))), ("***".into(), "***é".into()));
+        let sum = format!("{id}{id}");
+        for other in [&sum, &id[1..], "kernel", "é", ""] {
+            assert_eq!(name(other), other);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -224,6 +225,16 @@ pub fn render_file(
 /// The template cannot be used.
 pub fn render_autoexec(templates: &Templates, base: &str) -> Result<String, Refusal> {
     Ok(templates.script("autoexec", &context! { base => base })?)
+}
+
+/// The script that leads an iPXE without HTTP to its own, which it asks for with the id of the boot.
+pub fn render_invitation(at: SocketAddrV4, mac: Mac, id: BootId) -> String {
+    let url = links::script(&links::tftp_base(at, Some(id)), mac);
+    format!(
+        "#!ipxe\n:again\nchain --replace --autofree {url} || goto failed\n:failed\n\
+         echo reveille: the script could not be fetched - next try in 10 seconds, Ctrl-C for a shell\n\
+         sleep 10 || shell\ngoto again\n"
+    )
 }
 
 /// The script of a machine that cannot boot: it says why on the machine's console, and asks again

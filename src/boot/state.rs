@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use self::chain::Chain;
 use self::journey::{Journey, ONE_ATTEMPT, Reached};
 use self::ladder::Ladder;
-use self::open_boot::FileGrants;
 pub use self::open_boot::OpenBoot;
+use self::open_boot::{FileGrants, Invitation};
 use self::orders::Orders;
 use super::boot_id::BootId;
 use super::client::{Client, Stage};
@@ -93,6 +93,9 @@ pub struct MachineState {
     /// The boot that it has opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open: Option<Box<OpenBoot>>,
+    /// The boot that it opens if the id comes back which it was sent over TFTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invited: Option<Invitation>,
     /// The answer files that its last boots may fetch.
     #[serde(skip_serializing_if = "FileGrants::is_empty")]
     pub files: FileGrants,
@@ -125,6 +128,8 @@ pub struct Asking<'a> {
     pub id: Option<BootId>,
     /// Whether it asks for a script, which can open a boot.
     pub is_for_script: bool,
+    /// Whether anybody can have forged the address that it comes from, as over TFTP.
+    pub is_forgeable: bool,
     /// Whether DHCP is ours, so that a machine that boots is seen there.
     pub sees_dhcp: bool,
 }
@@ -138,6 +143,8 @@ pub enum Part {
     Joins,
     /// It opens a boot, from this card.
     Opens(Mac),
+    /// It opens a boot, from this card, once it proves by an id that it receives what is sent to its address.
+    Invites(Mac),
 }
 
 /// What need not be written.
@@ -200,7 +207,7 @@ impl MachineState {
     /// Why the request is not taken for the machine's own.
     pub fn admit(&self, asking: Asking<'_>, now: SystemTime) -> Result<Part, Doubt> {
         let now = Time::from(now);
-        let Asking { sender, id, is_for_script, sees_dhcp } = asking;
+        let Asking { sender, id, is_for_script, is_forgeable, sees_dhcp } = asking;
         let open = self.open.as_deref().filter(|open| open.is_open(now));
         if let Some(open) = open.filter(|open| id == Some(open.id)) {
             return match locate(sender, &self.sightings, now) {
@@ -232,7 +239,32 @@ impl MachineState {
                     Some(_) | None => now.is_within(SAME_START, open.last),
                 }
         };
-        Ok(open.filter(is_same_start).map_or(Part::Opens(card), |_| Part::Joins))
+        match open.filter(is_same_start) {
+            _ if self.invitation(id).is_some() => Ok(Part::Opens(card)),
+            Some(open) if is_forgeable => Err(Doubt::Forgeable(open.id)),
+            Some(_) => Ok(Part::Joins),
+            None if is_forgeable => Ok(Part::Invites(card)),
+            None => Ok(Part::Opens(card)),
+        }
+    }
+
+    /// The ids of the boot that a request with this id opens, if it was invited to.
+    pub fn invitation(&self, id: Option<BootId>) -> Option<(BootId, BootId)> {
+        let invited = self.invited.as_ref().filter(|invited| id == Some(invited.id))?;
+        Some((invited.id, invited.file_id))
+    }
+
+    /// Invites the machine to open a boot: the id that it is to send back.
+    pub fn invite(
+        &mut self,
+        fresh: (BootId, BootId),
+        at: (Mac, Ipv4Addr),
+        now: SystemTime,
+    ) -> BootId {
+        let now = Time::from(now);
+        // A forged request must not replace the invitation that the machine has received.
+        let before = self.invited.take().filter(|invited| invited.is_for(at, now));
+        self.invited.insert(before.unwrap_or_else(|| Invitation::new(fresh, at, now))).id
     }
 
     /// The disk failure that the opening of a boot from this card shows, to be applied before it opens.
@@ -258,6 +290,7 @@ impl MachineState {
         now: SystemTime,
     ) {
         let now = Time::from(now);
+        self.invited = None;
         self.address = Some(address);
         self.first_seen.get_or_insert(now);
         self.last_seen = Some(now);
@@ -290,6 +323,7 @@ impl MachineState {
     /// Whether something of it is only so for a while.
     pub fn has_timers(&self) -> bool {
         self.open.is_some()
+            || self.invited.is_some()
             || !self.files.is_empty()
             || !self.sent_to_disk.is_empty()
             || self.chain != Chain::default()
@@ -299,6 +333,7 @@ impl MachineState {
     /// jumps neither closes a boot nor makes a disk fail.
     pub fn shift(&mut self, by: i64) {
         self.open.iter_mut().for_each(|open| open.shift(by));
+        self.invited.iter_mut().for_each(|invited| invited.shift(by));
         self.files.shift(by);
         self.sightings.shift(by);
         self.chain.shift(by);

@@ -201,6 +201,7 @@ impl Machines {
                 new
             }
             (Some(id), Some(other)) if id != other => {
+                self.keep_completion(id, other);
                 // Another card of a machine that is remembered: what it was by itself is over, unless it was
                 // known for longer.
                 if self.entries[&id].macs.len() == 1 {
@@ -210,6 +211,22 @@ impl Machines {
             }
             (_, Some(id)) => id,
             (None, None) => self.add(Some(name)),
+        }
+    }
+
+    /// Has a machine that receives a card of another one keep what that one has completed: the card may bring an
+    /// installed disk with it, as when two machines change names in the config.
+    fn keep_completion(&mut self, from: Id, to: Id) {
+        let Some(before) = self.entries.get(&from).map(|entry| Arc::clone(&entry.state)) else {
+            return;
+        };
+        if let Some(entry) = self.entries.get_mut(&to)
+            && entry.state.orders.completed.is_none()
+            && before.orders.completed.is_some()
+        {
+            let orders = &mut Arc::make_mut(&mut entry.state).orders;
+            orders.completed.clone_from(&before.orders.completed);
+            orders.is_kept_on_disk |= before.orders.is_kept_on_disk;
         }
     }
 
@@ -332,6 +349,8 @@ impl Machines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::state::orders::Completed;
+    use crate::boot::time::Time;
 
     fn subject(mac: u8, name: Option<&str>) -> Subject {
         let mac = Some(Mac::new([2, 0, 0, 0, 0, mac]));
@@ -386,6 +405,21 @@ mod tests {
         assert_eq!(others.changed, [wotan], "it is written without that card");
         assert_eq!(boots(&mut machines, 2, Some("wotan")), 2);
         assert_eq!(machines.iter().count(), 2);
+    }
+
+    #[test]
+    fn machines_that_change_names_keep_what_they_have_completed() {
+        let mut machines = Machines::default();
+        let others = &mut Others::default();
+        let profile = "install".into();
+        let done = Completed { at: Time::default(), profile, was_once: true, has_wiped: true };
+        let oden = machines.of(&subject(1, Some("oden")), others).unwrap();
+        Arc::make_mut(&mut oden.state).orders.completed = Some(done);
+        boot(&mut machines, 2, Some("loke"));
+        for (mac, name) in [(1, "loke"), (2, "oden")] {
+            let entry = machines.of(&subject(mac, Some(name)), others).unwrap();
+            assert!(entry.state.orders.completed.is_some(), "{name}");
+        }
     }
 
     #[test]

@@ -230,12 +230,12 @@ fn a_token_is_given_to_its_machine_over_http_and_tftp_and_to_nobody_else() {
         let evil = evil.in_the_name_of(loke);
         lan.attach("loke", "10.77.0.52/24");
         let machine = Firmware::new("loke", loke, Ipv4Addr::new(10, 77, 0, 52));
-        let over_tftp = format!("tftp://10.77.0.2/{}.ipxe", machine.hyphenated());
+        let over_tftp = format!("{}.ipxe", machine.hyphenated());
         let own = format!("http://10.77.0.2:8080/boot/{}.ipxe", machine.hyphenated());
 
         // Before it boots, while it boots, and with a lease in its name.
         for _ in 0..2 {
-            for text in [evil.script(""), String::from_utf8(evil.fetch(&over_tftp)).unwrap()] {
+            for text in [evil.script(""), evil.script_over_tftp(&over_tftp)] {
                 assert!(text.starts_with("#!ipxe") && !text.contains(TOKEN), "{text}");
                 assert!(text.contains("its script is withheld"), "{text}");
             }
@@ -244,7 +244,7 @@ fn a_token_is_given_to_its_machine_over_http_and_tftp_and_to_nobody_else() {
             evil.take_lease(IPXE);
             machine.loads_ipxe();
         }
-        for text in [machine.script(""), String::from_utf8(machine.fetch(&over_tftp)).unwrap()] {
+        for text in [machine.script(""), machine.script_over_tftp(&over_tftp)] {
             assert!(text.contains(TOKEN), "{text}");
             let leaks = text.lines().filter(|line| line.starts_with("kernel "));
             for line in leaks {

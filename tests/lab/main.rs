@@ -10,6 +10,7 @@
 mod support;
 
 mod answers;
+mod attacks;
 mod bad_input;
 mod beside;
 mod boots;

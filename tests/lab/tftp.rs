@@ -379,8 +379,7 @@ fn a_machines_script_over_tftp_names_what_comes_over_tftp() {
         let firmware = machine(&lan);
         firmware.loads_ipxe();
         for name in ["52-54-00-77-00-10.ipxe", "boot/52-54-00-77-00-10.ipxe"] {
-            let script = firmware.fetch(&format!("tftp://10.77.0.2/{name}"));
-            let script = String::from_utf8(script).unwrap();
+            let script = firmware.script_over_tftp(name);
             assert!(script.starts_with("#!ipxe\n") && !script.contains("http://"), "{script}");
             let loads = script
                 .lines()

@@ -187,6 +187,17 @@ impl Firmware {
         self.fetch_as_ipxe(&format!("http://10.77.0.2:8080/boot/{own}.ipxe?{facts}{more}")).1
     }
 
+    /// Fetches a script over TFTP: first the one that leads to it, with an id that its machine alone receives.
+    pub fn script_over_tftp(&self, name: &str) -> String {
+        let text = |url: &str| String::from_utf8(self.fetch(url)).expect("a script is text");
+        let first = text(&format!("tftp://10.77.0.2/{name}"));
+        let mut words = first.lines().flat_map(|line| line.split(' '));
+        match words.find(|word| word.contains("/boot-") && word.ends_with(".ipxe")) {
+            Some(url) => text(url),
+            None => first,
+        }
+    }
+
     /// Powers on, and fetches its own script; the id of the boot, which is another each time, is left out.
     pub fn boots_to_its_script(&self) -> String {
         self.loads_ipxe();
@@ -250,7 +261,8 @@ impl Firmware {
         receive(&socket)
     }
 
-    fn datagram(&self, kind: u8, ciaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
+    /// A message of this type.
+    pub fn datagram(&self, kind: u8, ciaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
         let mut datagram = vec![0; 240];
         datagram[..3].copy_from_slice(&[1, 1, 6]);
         datagram[4..8].copy_from_slice(b"boot");

@@ -15,6 +15,7 @@ use crate::boot::Mac;
 use crate::boot::boot_id::BootId;
 use crate::boot::client::Stage;
 use crate::boot::event::Boot;
+use crate::boot::evidence::BOOTING;
 use crate::boot::time::Time;
 
 /// After how long without a request a boot closes.
@@ -102,6 +103,39 @@ impl OpenBoot {
     pub(super) fn undo(&mut self) {
         self.fetched.clear();
         self.is_complete = false;
+    }
+}
+
+/// A boot that a request over TFTP asked for. Anybody can forge the source of a datagram, so the boot opens
+/// when its id comes back from the address that it was sent to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The id of the boot.
+    pub id: BootId,
+    /// The id of its answer files.
+    pub file_id: BootId,
+    card: Mac,
+    address: Ipv4Addr,
+    at: Time,
+}
+
+impl Invitation {
+    pub(super) fn new(
+        (id, file_id): (BootId, BootId),
+        (card, address): (Mac, Ipv4Addr),
+        at: Time,
+    ) -> Self {
+        Self { id, file_id, card, address, at }
+    }
+
+    /// Whether it is for this card at this address, and still valid.
+    pub(super) fn is_for(&self, (card, address): (Mac, Ipv4Addr), now: Time) -> bool {
+        (self.card, self.address) == (card, address) && now.is_within(BOOTING, self.at)
+    }
+
+    /// Keeps its age when the clock is set by so many milliseconds.
+    pub(super) fn shift(&mut self, by: i64) {
+        self.at = self.at.shifted(by);
     }
 }
 

@@ -34,6 +34,7 @@ struct Machine {
     stakes: Stakes,
     /// Whether its DHCP is seen.
     sees_dhcp: bool,
+    is_forgeable: bool,
     /// The id of its open boot.
     id: Option<BootId>,
     ids: u8,
@@ -51,6 +52,7 @@ impl Machine {
             policy,
             stakes: HARMLESS,
             sees_dhcp: true,
+            is_forgeable: false,
             id: None,
             ids: 0,
         }
@@ -150,14 +152,19 @@ impl Machine {
             subnets: &[],
         };
         let (id, sees_dhcp) = (self.id, self.sees_dhcp);
-        let asking = Asking { sender, id, is_for_script: true, sees_dhcp };
+        let is_forgeable = self.is_forgeable;
+        let asking = Asking { sender, id, is_for_script: true, is_forgeable, sees_dhcp };
         let part = self.state.admit(asking, after(self.now))?;
         match part {
             Part::Continues | Part::Joins => self.state.hear(ADDRESS, after(self.now)),
+            Part::Invites(card) => {
+                let fresh = self.fresh_ids();
+                let id = self.state.invite(fresh, (card, ADDRESS), after(self.now));
+                return Err(Doubt::Forgeable(id));
+            }
             Part::Opens(card) => {
                 let returned = self.state.returns(card, after(self.now));
-                self.ids += 2;
-                let ids = (BootId::new([self.ids; 16]), BootId::new([self.ids + 1; 16]));
+                let ids = self.state.invitation(self.id).unwrap_or_else(|| self.fresh_ids());
                 self.state.open(ids, (card, ADDRESS), after(self.now));
                 if let Some(step) = returned {
                     self.stop(&step);
@@ -167,6 +174,11 @@ impl Machine {
         }
         self.id = self.state.open.as_ref().map(|open| open.id);
         Ok(part)
+    }
+
+    fn fresh_ids(&mut self) -> (BootId, BootId) {
+        self.ids += 2;
+        (BootId::new([self.ids; 16]), BootId::new([self.ids + 1; 16]))
     }
 
     fn script(&mut self) -> Because {
@@ -634,6 +646,28 @@ fn a_boot_is_opened_by_its_machine_alone_and_closes_after_a_quarter_of_an_hour()
     machine.wait(1).take(lease());
     machine.id = None;
     assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
+}
+
+/// Anybody can send a datagram from the machine's address. What is sent back goes to the machine.
+#[test]
+fn a_request_whose_source_can_be_forged_opens_and_ends_no_boot_before_its_id_comes_back() {
+    let mut machine = Machine::new(BootPolicy::Once);
+    machine.discover(Stage::Pxe, LocalBoot::Exit);
+    machine.take(lease());
+    machine.is_forgeable = true;
+    let Err(Doubt::Forgeable(id)) = machine.admit() else { panic!("it is invited") };
+    assert!(machine.state.open.is_none());
+    assert_eq!(machine.admit(), Err(Doubt::Forgeable(id)), "the same, however often it is forged");
+    machine.id = Some(id);
+    assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
+    assert_eq!((machine.id, machine.admit()), (Some(id), Ok(Part::Continues)));
+    machine.id = None;
+    assert_eq!(machine.admit(), Err(Doubt::Forgeable(id)), "it may join");
+    machine.wait(1).take(lease());
+    let Err(Doubt::Forgeable(other)) = machine.admit() else { panic!("it is invited anew") };
+    assert_ne!(other, id);
+    machine.id = Some(id);
+    assert_eq!(machine.admit(), Ok(Part::Continues), "its boot is still open");
 }
 
 #[test]
