@@ -4,9 +4,9 @@
 //! its disk. Before, between and after its steps the neighbour sends every forged request that he has. After each
 //! of these rounds `reveille machine` reports what it reported before, and he has received no secret and no id.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde_json::{Map, Value};
 
@@ -103,6 +103,8 @@ struct Scene {
     folder: Folder,
     appliance: RefCell<Appliance>,
     _relay: Option<Relay>,
+    /// From which port he sent his last TFTP request with a forged source.
+    port: Cell<u16>,
     /// The id of its last boot.
     id: RefCell<Option<String>>,
     /// The ids of its boots before that, which are closed.
@@ -160,6 +162,7 @@ impl Scene {
             appliance: RefCell::new(Appliance::start(&folder)),
             folder,
             _relay: relay,
+            port: Cell::new(7000),
             id: RefCell::default(),
             stale: RefCell::default(),
         }
@@ -169,12 +172,18 @@ impl Scene {
     fn reported(&self) -> Map<String, Value> {
         let of = reported(&self.folder, "oden");
         let decided = ["name", "next", "armed", "boots", "last_boot", "alarm", "outdated"];
-        let learned = ["address", "vendor", "product", "serial", "uuid", "nic"];
+        let learned = ["vendor", "product", "serial", "uuid", "nic"];
         let mut kept: Map<String, Value> = [&decided[..], &learned[..]]
             .concat()
             .iter()
             .map(|name| ((*name).into(), of[*name].clone()))
             .collect();
+        // Its kernel reports who has it: datagrams with a forged source name no other.
+        if let Some(address) = of["address"].as_str() {
+            let address: Ipv4Addr = address.parse().unwrap();
+            let own = self.cards().iter().any(|(_, own)| *own == address);
+            assert!(own || address == STATIC_ADDRESS, "{address}");
+        }
         let mut macs: Vec<Value> = of["macs"].as_array().unwrap().clone();
         macs.sort_by_key(ToString::to_string);
         kept.insert("macs".into(), macs.into());
@@ -264,7 +273,6 @@ impl Scene {
             (self.because().as_str(), self.reported()["boots"].as_u64()),
             ("done", Some(before + 1))
         );
-        self.attack("after its initrd");
         self.fetches_its_answers(firmware, &script);
         let (_, id) = kernel.split_once("&id=").unwrap();
         self.id.replace(Some(id.to_owned()));
@@ -299,7 +307,6 @@ impl Scene {
     fn boots_its_disk(&self, firmware: &Firmware) {
         let script = self.boots(firmware);
         assert!(script.contains("goes to its local disk"), "{script}");
-        self.attack("after it was sent to its disk");
         assert_eq!(self.because(), "done");
     }
 
@@ -307,9 +314,11 @@ impl Scene {
     fn attack(&self, when: &str) {
         let before = self.reported();
         self.forge_dhcp();
+        self.spoof();
         let urls = self.forged_urls();
         for agent in ["iPXE/1.21.1", "curl/8"] {
-            let of_scripts = |url: &&String| agent.starts_with("iPXE") || url.contains("/boot/");
+            let is_read = |url: &str| url.contains("/boot/") && !url.contains("&id=");
+            let of_scripts = |url: &&String| agent.starts_with("iPXE") || is_read(url);
             let urls = urls.iter().filter(of_scripts).map(String::as_str);
             let arguments: Vec<&str> = ["--user-agent", agent].into_iter().chain(urls).collect();
             // Some of them are refused.
@@ -374,6 +383,21 @@ impl Scene {
         if self.kind != Kind::NamedByTheRouter {
             // The daemon serves strangers after the machines of the config: all of these are served by then.
             self.evil.discover(BIOS).expect("the neighbour's own machine is answered");
+        }
+    }
+
+    /// Datagrams with the machine's address as their source: he does not see the answers.
+    fn spoof(&self) {
+        for (card, address) in self.cards() {
+            let forged = self.evil.as_if_from(card);
+            let requests = [BIOS, UEFI, IPXE].map(|options| forged.datagram(3, address, options));
+            let to = (SERVER, 4011);
+            self.evil.spoof(SocketAddrV4::new(address, 4011), to, &requests);
+            let name = format!("{}.ipxe", forged.hyphenated());
+            let request = [b"\0\x01", name.as_bytes(), b"\0octet\0"].concat();
+            self.port.set(self.port.get() + 1);
+            let source = SocketAddrV4::new(address, self.port.get());
+            self.evil.spoof(source, (SERVER, 69), &[request]);
         }
     }
 
@@ -448,7 +472,8 @@ fn boots_four_times(kind: Kind) -> impl FnOnce(Lan) {
         assert_eq!(scene.because(), "armed");
         scene.installs(second);
         scene.boots_its_disk(first);
-        assert_eq!(scene.reported()["boots"], 2);
+        scene.attack("after it was sent to its disk");
+        assert_eq!((scene.because().as_str(), &scene.reported()["boots"]), ("done", &2.into()));
     }
 }
 
