@@ -81,8 +81,6 @@ pub struct BootRequest<'a> {
     pub id: Option<BootId>,
     /// Whether it asks for a script, which can open a boot.
     pub is_for_script: bool,
-    /// Whether it came by a datagram (TFTP), whose source can be forged.
-    pub is_datagram: bool,
     /// Whether it asks for the head of a response only, and changes nothing.
     pub is_head: bool,
     /// Whether DHCP is ours, so that a machine that boots is seen there.
@@ -103,7 +101,6 @@ impl<'a> BootRequest<'a> {
             neighbour,
             id: None,
             is_for_script: true,
-            is_datagram: false,
             is_head: false,
             sees_dhcp: config.server.dhcp.is_some(),
             subnets: tftp.map(|tftp| tftp.subnets.as_slice()).unwrap_or_default(),
@@ -423,8 +420,7 @@ impl Registry {
         request: &BootRequest<'_>,
         fresh: (BootId, BootId),
     ) -> Result<Arc<MachineState>, Doubt> {
-        let BootRequest { card, address, neighbour, id, catalog, .. } = *request;
-        let BootRequest { is_for_script, is_datagram, sees_dhcp, .. } = *request;
+        let BootRequest { card, address, neighbour, id, is_for_script, catalog, .. } = *request;
         let subject = self.whose(card, catalog);
         let mut remembered = locked(&self.remembered);
         let now = self.tick(&mut remembered);
@@ -433,7 +429,7 @@ impl Registry {
         let cards = cards(&subject, card, &state, catalog);
         let sender =
             Sender { address, neighbour, claimed: card, cards: &cards, subnets: request.subnets };
-        let asking = Asking { sender, id, is_for_script, is_datagram, sees_dhcp };
+        let asking = Asking { sender, id, is_for_script, sees_dhcp: request.sees_dhcp };
         let part = match state.admit(asking, now) {
             Ok(Part::Opens(_)) if request.is_head => return Err(Doubt::NoContent),
             Ok(_) if request.is_head => return Ok(state),
@@ -465,9 +461,6 @@ impl Registry {
                 returned
             }
         };
-        if is_for_script && !is_datagram {
-            changed.note_http();
-        }
         let mut change = remembered.without(others);
         change.changed.push(entry_id);
         self.put(change);

@@ -165,11 +165,6 @@ pub enum Doubt {
         "it needs the file id of one of its machine's boots of the last two hours, as `files_url` has it"
     )]
     NoFiles,
-    /// A datagram would open a boot in place of one whose machine speaks HTTP.
-    #[error(
-        "a boot of it is open whose script was fetched over HTTP, and the source of a TFTP request can be forged; over TFTP it opens another one after 15 minutes of silence"
-    )]
-    OpenOverHttp,
     /// It is no script, which could open a boot, and has no id of one.
     #[error("it does not carry the id of an open boot")]
     NoBoot,
@@ -190,7 +185,6 @@ impl Doubt {
             | Self::OtherCard { .. }
             | Self::NoNeighbour(_)
             | Self::NotRelayed(_)
-            | Self::OpenOverHttp
             | Self::NoContent => false,
         }
     }

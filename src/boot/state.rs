@@ -125,8 +125,6 @@ pub struct Asking<'a> {
     pub id: Option<BootId>,
     /// Whether it asks for a script, which can open a boot.
     pub is_for_script: bool,
-    /// Whether it came by a datagram (TFTP), whose source can be forged.
-    pub is_datagram: bool,
     /// Whether DHCP is ours, so that a machine that boots is seen there.
     pub sees_dhcp: bool,
 }
@@ -202,7 +200,7 @@ impl MachineState {
     /// Why the request is not taken for the machine's own.
     pub fn admit(&self, asking: Asking<'_>, now: SystemTime) -> Result<Part, Doubt> {
         let now = Time::from(now);
-        let Asking { sender, id, is_for_script, is_datagram, sees_dhcp } = asking;
+        let Asking { sender, id, is_for_script, sees_dhcp } = asking;
         let open = self.open.as_deref().filter(|open| open.is_open(now));
         if let Some(open) = open.filter(|open| id == Some(open.id)) {
             return match locate(sender, &self.sightings, now) {
@@ -234,12 +232,7 @@ impl MachineState {
                     Some(_) | None => now.is_within(SAME_START, open.last),
                 }
         };
-        match open {
-            Some(open) if is_same_start(&open) => Ok(Part::Joins),
-            // Whoever forges the source would close the machine's boot, which then counts for nothing.
-            Some(open) if is_datagram && open.is_over_http => Err(Doubt::OpenOverHttp),
-            Some(_) | None => Ok(Part::Opens(card)),
-        }
+        Ok(open.filter(is_same_start).map_or(Part::Opens(card), |_| Part::Joins))
     }
 
     /// The disk failure that the opening of a boot from this card shows, to be applied before it opens.
@@ -276,7 +269,6 @@ impl MachineState {
             card,
             stage: self.sightings.stage(),
             address,
-            is_over_http: false,
             secrets: 0,
             boot: None,
             orders: None,
@@ -285,13 +277,6 @@ impl MachineState {
         }));
         // A request of its own has reached us: its NBP works.
         self.chain = Chain::default();
-    }
-
-    /// Notes that the open boot's script was asked for over HTTP.
-    pub fn note_http(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.is_over_http = true;
-        }
     }
 
     /// Keeps the open boot open.

@@ -538,11 +538,7 @@ impl Server {
         let sender = (asks.from, self.neighbour(asks.settled, mac));
         let client = scripts::client_without_http(mac, asks.from);
         let request = ScriptRequest {
-            boot: BootRequest {
-                id: self.id(id, mac),
-                is_datagram: true,
-                ..BootRequest::new(mac, sender, &config)
-            },
+            boot: BootRequest { id: self.id(id, mac), ..BootRequest::new(mac, sender, &config) },
             client: &client,
             report: None,
             is_ipxe: true,

@@ -457,11 +457,7 @@ async fn read(
             let sender = (from, neighbours.settled(from).await);
             let client = scripts::client_without_http(*mac, from);
             let request = ScriptRequest {
-                boot: BootRequest {
-                    id,
-                    is_datagram: true,
-                    ..BootRequest::new(*mac, sender, now.config)
-                },
+                boot: BootRequest { id, ..BootRequest::new(*mac, sender, now.config) },
                 client: &client,
                 report: None,
                 is_ipxe: true,

@@ -45,9 +45,6 @@ pub struct OpenBoot {
     pub stage: Option<Stage>,
     /// The address that it was opened from.
     pub address: Ipv4Addr,
-    /// Whether its script was asked for over HTTP. A datagram opens no other boot until this one is closed.
-    #[serde(default)]
-    pub is_over_http: bool,
     /// How many scripts with a secret it was given.
     pub secrets: u32,
     /// What its script boots.

@@ -34,7 +34,6 @@ struct Machine {
     stakes: Stakes,
     /// Whether its DHCP is seen.
     sees_dhcp: bool,
-    is_datagram: bool,
     /// The id of its open boot.
     id: Option<BootId>,
     ids: u8,
@@ -52,7 +51,6 @@ impl Machine {
             policy,
             stakes: HARMLESS,
             sees_dhcp: true,
-            is_datagram: false,
             id: None,
             ids: 0,
         }
@@ -151,8 +149,8 @@ impl Machine {
             cards: &[FIRST, SECOND],
             subnets: &[],
         };
-        let Self { id, sees_dhcp, is_datagram, .. } = *self;
-        let asking = Asking { sender, id, is_for_script: true, is_datagram, sees_dhcp };
+        let (id, sees_dhcp) = (self.id, self.sees_dhcp);
+        let asking = Asking { sender, id, is_for_script: true, sees_dhcp };
         let part = self.state.admit(asking, after(self.now))?;
         match part {
             Part::Continues | Part::Joins => self.state.hear(ADDRESS, after(self.now)),
@@ -166,9 +164,6 @@ impl Machine {
                     self.take_in(step, Some(ids.0));
                 }
             }
-        }
-        if !is_datagram {
-            self.state.note_http();
         }
         self.id = self.state.open.as_ref().map(|open| open.id);
         Ok(part)
@@ -623,37 +618,6 @@ fn a_boot_is_opened_by_its_machine_alone_and_closes_after_a_quarter_of_an_hour()
     assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
     assert_ne!(machine.id, id);
     // A new start closes the one before.
-    machine.wait(1).take(lease());
-    machine.id = None;
-    assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
-}
-
-#[test]
-fn a_datagram_opens_no_boot_in_place_of_one_whose_machine_speaks_http() {
-    let mut machine = Machine::new(BootPolicy::Once);
-    machine.power_on();
-    machine.fetch("kernel");
-    let id = machine.id;
-    // Whoever forges its source also forges a lease, and knows no id.
-    let forge = |machine: &mut Machine| {
-        let id = machine.id.take();
-        machine.is_datagram = true;
-        machine.wait(1).discover(Stage::Pxe, LocalBoot::Exit);
-        machine.take(lease());
-        assert_eq!(machine.admit(), Err(Doubt::OpenOverHttp));
-        (machine.id, machine.is_datagram) = (id, false);
-    };
-    forge(&mut machine);
-    assert_eq!(machine.admit(), Ok(Part::Continues));
-    machine.fetch("initrd");
-    assert_eq!((machine.state.boots, machine.id), (1, id));
-    assert_eq!(machine.wait(300).power_on(), Because::Done);
-    forge(&mut machine);
-    assert_eq!(machine.because(None), Because::Done, "no return from the disk was seen");
-    // A machine that only has TFTP opens its boots over TFTP.
-    machine.wait(900).take(lease());
-    (machine.id, machine.is_datagram) = (None, true);
-    assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
     machine.wait(1).take(lease());
     machine.id = None;
     assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
