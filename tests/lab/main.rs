@@ -21,6 +21,7 @@ mod http_limits;
 mod images;
 mod interfaces;
 mod journey;
+mod kinds;
 mod last_good;
 mod machines;
 mod option_43;

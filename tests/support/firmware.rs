@@ -3,10 +3,14 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::Output;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+};
 
 use super::{inside, packaged, run};
 
@@ -54,6 +58,11 @@ impl Firmware {
         Self { mac, ..self }
     }
 
+    /// Another client of this host, which asks in the name of this card.
+    pub fn as_if_from(&self, mac: [u8; 6]) -> Self {
+        Self { namespace: self.namespace.clone(), mac, address: self.address }
+    }
+
     /// The MAC as iPXE writes it into a path.
     pub fn hyphenated(&self) -> String {
         self.mac.map(|byte| format!("{byte:02x}")).join("-")
@@ -91,12 +100,41 @@ impl Firmware {
     /// Broadcasts a DISCOVER with these options, up to four times as firmware does, and returns the
     /// offer, if one comes.
     pub fn discover(&self, options: &[(u8, &[u8])]) -> Option<Answer> {
+        self.ask(&self.datagram(1, Ipv4Addr::UNSPECIFIED, options))
+    }
+
+    /// Broadcasts a datagram up to four times, and returns the answer, if one comes.
+    pub fn ask(&self, datagram: &[u8]) -> Option<Answer> {
         let socket = self.socket(68);
-        let datagram = self.datagram(1, Ipv4Addr::UNSPECIFIED, options);
         (0..4).find_map(|_| {
-            socket.send_to(&datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
+            socket.send_to(datagram, (Ipv4Addr::BROADCAST, 67)).expect("the LAN is up");
             receive(&socket)
         })
+    }
+
+    /// Sends datagrams from this port to one of the appliance's, and waits for no answer.
+    pub fn send(&self, from: u16, to: (Ipv4Addr, u16), datagrams: &[Vec<u8>]) {
+        let socket = self.socket(from);
+        for datagram in datagrams {
+            socket.send_to(datagram, to).expect("the LAN is up");
+        }
+    }
+
+    /// Sends datagrams with another host's address as their source: answers go to that host.
+    pub fn spoof(&self, source: SocketAddrV4, to: (Ipv4Addr, u16), datagrams: &[Vec<u8>]) {
+        let namespace = File::open(format!("/run/netns/{}", self.namespace)).expect("it is there");
+        let make = move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root inside may");
+            let kind = (AddressFamily::Inet, SockType::Datagram, SockFlag::empty());
+            let socket = socket(kind.0, kind.1, kind.2, None).expect("it is a socket");
+            setsockopt(&socket, sockopt::IpTransparent, &true).expect("root inside may");
+            bind(socket.as_raw_fd(), &SockaddrIn::from(source)).expect("any address will do");
+            UdpSocket::from(socket)
+        };
+        let socket = std::thread::spawn(make).join().expect("the socket is made");
+        for datagram in datagrams {
+            socket.send_to(datagram, to).expect("the LAN is up");
+        }
     }
 
     /// Broadcasts a DISCOVER with these options, and returns every offer that comes within a second of
@@ -261,7 +299,7 @@ impl Firmware {
         receive(&socket)
     }
 
-    /// A message of this type.
+    /// A DHCP message of this type in its name.
     pub fn datagram(&self, kind: u8, ciaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
         let mut datagram = vec![0; 240];
         datagram[..3].copy_from_slice(&[1, 1, 6]);
