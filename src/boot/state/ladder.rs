@@ -1,7 +1,7 @@
 //! Which NBP, and which option 43, firmware gets that fails with the usual ones.
 //!
-//! A machine that fails twice at the same step gets the next NBP of its kind (PXE firmware that never fetches
-//! one, if it is UEFI, the next option 43 first); what brought it to its script is remembered. One that has
+//! A machine that fails twice at the same step gets the next NBP of its kind (UEFI that never fetches one the next
+//! option 43); what brought it to its script is remembered. One that has
 //! come so far before must fail more often: rather its network is at fault. What the config says stays as it is.
 //!
 //! That a boot has ended without a script is known from a DISCOVER, which anybody can send in the machine's name.
@@ -44,9 +44,12 @@ pub struct Ladder {
     /// At which step a boot seems to have failed since the machine's own last fetch, and of which firmware.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspected: Option<(Reached, Option<Arch>)>,
-    /// At which step it failed the last time, and how often in a row there.
+    /// At which step it failed the last time after it had begun to fetch its NBP, and how often in a row there.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<(Reached, u32)>,
+    /// How often in a row it has fetched nothing.
+    #[serde(skip_serializing_if = "is_none")]
+    unfetched: u32,
     /// How often another NBP was taken.
     nbps: u32,
     /// How often another option 43 was taken.
@@ -72,13 +75,18 @@ impl Ladder {
 
     /// Notes that a boot of firmware of this architecture seems to have failed at this step.
     ///
-    /// An offer that nobody used is only a DISCOVER that anybody can send: before the first success it may
-    /// change option 43, and nothing else ever.
+    /// Firmware that fetches nothing is told another option 43, if it is UEFI: another NBP would change nothing.
+    /// An offer that nobody used is only a DISCOVER that anybody can send, so after the first success it means nothing.
     pub(super) fn fail(&mut self, at: Reached, arch: Option<Arch>) {
-        if at != Reached::Offered {
-            self.suspected = Some((at, arch));
-        } else if self.worked.is_none() {
-            self.count(at, arch);
+        let has_worked = self.worked.is_some();
+        match at {
+            Reached::Offered if has_worked => {}
+            Reached::Offered | Reached::Asked if !has_worked => self.count(at, arch),
+            _ => {
+                // What came further is the better witness.
+                let before = self.suspected.filter(|(before, _)| *before > at);
+                self.suspected = before.or(Some((at, arch)));
+            }
         }
     }
 
@@ -92,26 +100,19 @@ impl Ladder {
     }
 
     fn count(&mut self, at: Reached, arch: Option<Arch>) {
-        let is_unused_offer = at == Reached::Offered;
-        let before = self.failed.filter(|(step, _)| *step == at).map_or(0, |(_, times)| times);
         let enough = if self.worked.is_some() { FAILURES_AFTER_SUCCESS } else { FAILURES };
-        if before + 1 < enough {
-            self.failed = Some((at, before + 1));
+        if at <= Reached::Asked {
+            self.unfetched += 1;
+            if self.unfetched >= enough {
+                self.unfetched = 0;
+                let is_uefi = self.arch.or(arch).is_some_and(|arch| arch != Arch::Bios);
+                self.modes += u32::from(is_uefi);
+            }
             return;
         }
-        self.failed = None;
-        let has_fetched_nothing = at <= Reached::Asked;
-        let is_uefi = self.arch.or(arch).is_some_and(|arch| arch != Arch::Bios);
-        let all = MODES.len() as u32;
-        if is_unused_offer {
-            self.modes += u32::from(is_uefi);
-        } else if has_fetched_nothing && is_uefi && !(self.modes + 1).is_multiple_of(all) {
-            self.modes += 1;
-        } else {
-            // All of them were tried with this NBP.
-            self.modes += u32::from(has_fetched_nothing && is_uefi);
-            self.nbps += 1;
-        }
+        let before = self.failed.filter(|(step, _)| *step == at).map_or(0, |(_, times)| times);
+        self.failed = Some((at, before + 1)).filter(|(_, times)| *times < enough);
+        self.nbps += u32::from(self.failed.is_none());
     }
 
     /// Takes up that this brought it to its script.
@@ -150,4 +151,9 @@ impl Ladder {
         let Self { nbps, modes, .. } = self.suspecting();
         nbps > 0 || modes > 0
     }
+}
+
+/// What need not be written.
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
