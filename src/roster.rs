@@ -424,6 +424,7 @@ impl Reached {
             Self::Question => "asked what it is",
             Self::Waiting => "waits for its image",
             Self::Menu => "in the menu",
+            Self::Held => "held",
             Self::Script => "has its script",
             Self::Kernel => "has its kernel",
             Self::All => "booted",

@@ -65,6 +65,8 @@ pub enum Reached {
     Waiting,
     /// It shows the menu.
     Menu,
+    /// It waits for the operator.
+    Held,
     /// It has its script.
     Script,
     /// It has the kernel.
@@ -226,6 +228,7 @@ impl Journey {
             | Reached::Question
             | Reached::Waiting
             | Reached::Menu
+            | Reached::Held
             | Reached::Script
             | Reached::Kernel
             | Reached::All
@@ -256,6 +259,7 @@ impl Journey {
             | Reached::Question
             | Reached::Waiting
             | Reached::Menu
+            | Reached::Held
             | Reached::Script
             | Reached::Kernel
             | Reached::All => false,
@@ -277,6 +281,7 @@ impl Journey {
             | Reached::Question
             | Reached::Waiting
             | Reached::Menu
+            | Reached::Held
             | Reached::Script
             | Reached::Kernel => false,
         };
@@ -340,7 +345,7 @@ impl Journey {
                         self.to_disk = Some(*method);
                         Reached::Disk
                     }
-                    Starts::Hold => Reached::Menu,
+                    Starts::Hold => Reached::Held,
                 };
             }
             Step::LeftToItsDisk { method, at: asked, .. } => {
