@@ -101,7 +101,7 @@ pub fn answer(
     let id = open.as_ref().map(|open| open.id);
     let doubt = admission.as_ref().err().cloned().unwrap_or(Doubt::NoBoot);
     let mut orders = registry.orders(&state, None);
-    orders.is_state_lost = registry.holds_after_loss(&config.server);
+    orders.registry_fault = registry.fault(&config.server);
     let templates = &config.templates;
     let script = match decide_script(client, catalog, templates, (shelf, &orders)) {
         Ok(script) => script,

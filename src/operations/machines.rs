@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::journal::ring::Told;
 use crate::registry::Registry;
-use crate::registry::machines::Entry;
+use crate::registry::machines::KnownMachines;
 use crate::roster::targets::{Targets, bounded};
 use crate::roster::{self, Found, Machine, Next};
 use crate::sum::Sha256;
@@ -99,8 +99,8 @@ pub struct Given {
 }
 
 /// All machines.
-pub fn list(config: &Config, entries: &[Entry]) -> Vec<Machine> {
-    roster::list(config, entries).iter().map(|found| found.told(config)).collect()
+pub fn list(config: &Config, known: &KnownMachines) -> Vec<Machine> {
+    roster::list(config, known).iter().map(|found| found.told(config)).collect()
 }
 
 /// One machine, with what was told of it by `after`.
@@ -109,11 +109,11 @@ pub fn list(config: &Config, entries: &[Entry]) -> Vec<Machine> {
 /// There is none of this name.
 pub fn story(
     config: &Config,
-    entries: &[Entry],
+    known: &KnownMachines,
     who: &str,
     told_of: impl FnOnce(&Found<'_>) -> Vec<Told>,
 ) -> Result<Story, String> {
-    let found = roster::find(config, entries, who).map_err(|error| error.to_string())?;
+    let found = roster::find(config, known, who).map_err(|error| error.to_string())?;
     Ok(Story { machine: found.told(config), events: told_of(&found) })
 }
 
@@ -151,8 +151,8 @@ pub fn confirm(
 }
 
 /// Where the id of a boot came from a card that is not the machine's.
-pub fn alarms(entries: &[Entry]) -> Vec<String> {
-    let told = entries.iter().filter_map(|entry| {
+pub fn alarms(known: &KnownMachines) -> Vec<String> {
+    let told = known.entries.iter().filter_map(|entry| {
         let Alarm { from, card, .. } = entry.state.alarm?;
         let step = Step::BootIdMisused { from, card };
         Some(format!("{}: {step}", entry.subject()))
@@ -166,11 +166,11 @@ pub fn alarms(entries: &[Entry]) -> Vec<String> {
 /// A machine does not exist, or cannot be ordered.
 pub fn plan(
     config: &Config,
-    entries: &[Entry],
+    known: &KnownMachines,
     targets: &Targets,
     order: &Order,
 ) -> Result<Plan, String> {
-    let found = targets.find(config, entries)?;
+    let found = targets.find(config, known)?;
     Ok(Plan::of(config, &found, order)?.0)
 }
 
@@ -180,8 +180,8 @@ pub fn plan(
 /// A machine does not exist, or cannot be ordered, or it would do something else than was agreed.
 pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given, String> {
     let Give { targets, order, agreed } = give;
-    let entries = registry.machines_at_boot(&config.server);
-    let found = targets.find(config, &entries)?;
+    let known = registry.machines_at_boot(&config.server);
+    let found = targets.find(config, &known)?;
     let (plan, step) = Plan::of(config, &found, order)?;
     if agreed.is_some_and(|agreed| agreed != plan.id) {
         return Err("nothing was ordered: the config or the machines have changed since this order was listed, and it would do something else now; give it again".to_owned());
@@ -190,7 +190,7 @@ pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given,
     registry.record_all(events.map(|subject| Event { subject, step: step.clone() }));
     let not_kept = registry.flush().err();
     let after = found.iter().zip(plan.machines).map(|(found, planned)| {
-        let state = registry.state(&found.subject);
+        let state = registry.state_at_boot(&found.subject, &config.server);
         Planned { next: Found { state: &state, ..found.clone() }.told(config).next, ..planned }
     });
     Ok(Given { done: step.to_string(), machines: after.collect(), not_kept })
@@ -290,8 +290,8 @@ mod tests {
         let config = config(CONFIG);
         let registry = Registry::default();
         let planned = |who: &str, order: Order| {
-            let entries = registry.machines_at_boot(&config.server);
-            plan(&config, &entries, &targets(&[who]), &order).unwrap().machines.remove(0)
+            let known = registry.machines_at_boot(&config.server);
+            plan(&config, &known, &targets(&[who]), &order).unwrap().machines.remove(0)
         };
         for (who, order, erases) in [
             ("blade01", arm(None), true),
@@ -315,7 +315,10 @@ mod tests {
     fn what_was_agreed_to_is_what_is_ordered() {
         let old = config(CONFIG);
         let registry = Registry::default();
-        let agreed = plan(&old, &[], &targets(&["blade0*"]), &arm(Some("rescue"))).unwrap().id;
+        let agreed =
+            plan(&old, &KnownMachines::default(), &targets(&["blade0*"]), &arm(Some("rescue")))
+                .unwrap()
+                .id;
         let agreed = Some(agreed);
         let give = Give { agreed, ..give(&["blade0*"], arm(Some("rescue"))) };
         // Meanwhile another machine has such a name, and the profile erases a disk.
