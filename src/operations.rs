@@ -58,6 +58,9 @@ pub struct Status {
     pub not_kept: Option<String>,
     /// Where the id of a machine's boot came from a card that is not its own, a line each.
     pub alarms: Vec<String>,
+    /// The machines that boot nothing until the operator decides, a line each; of many the first.
+    #[serde(default)]
+    pub held: Vec<String>,
     /// The state folder.
     pub state: String,
     /// What was lost of the registry, unless the operator has accepted it.
@@ -236,6 +239,7 @@ impl Operations {
             missing_images: self.missing_images(&config),
             not_kept: self.registry.trouble(),
             alarms: machines::alarms(&known),
+            held: machines::held(&config, &known),
             state: config.server.state.display().to_string(),
             lost: LostState::of(&self.registry, &config),
             counts: self.counts(&config),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::event::Subject;
 use crate::boot::names::nearest;
 use crate::boot::state::Alarm;
+use crate::boot::state::orders::Because;
 use crate::boot::{Event, Mac, Step};
 use crate::config::Config;
 use crate::journal::Journal;
@@ -160,6 +161,18 @@ pub fn alarms(known: &KnownMachines) -> Vec<String> {
     told.collect()
 }
 
+/// The machines that boot nothing until the operator decides, or the registry is written, a line each.
+pub fn held(config: &Config, known: &KnownMachines) -> Vec<String> {
+    let all = roster::list(config, known);
+    let held = all.iter().filter_map(|found| {
+        let because = found.told(config).next.because?;
+        let is_held = because.is_hold() && because != Because::DiskAgain;
+        let name = found.label();
+        is_held.then(|| format!("{name}: {}", because.of(&name)))
+    });
+    bounded(held.collect())
+}
+
 /// What an order would do.
 ///
 /// # Errors
@@ -240,6 +253,8 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::state::orders::RegistryFault;
+    use crate::boot::time::Time;
     use crate::roster::What;
     use crate::roster::tests::{CONFIG, config};
 
@@ -332,5 +347,17 @@ mod tests {
         }
         assert!(registry.machines().is_empty());
         assert_eq!(order(&old, &registry, &give).unwrap().machines.len(), 2);
+    }
+
+    #[test]
+    fn held_machines_are_listed_with_the_commands_that_end_that() {
+        let config = config(CONFIG);
+        let lost = KnownMachines::new(Vec::new(), Some(&RegistryFault::Lost(Time::default())));
+        let held = held(&config, &lost);
+        assert_eq!(held.len(), 2, "{held:?}");
+        for command in ["`reveille disk blade01`", "`reveille arm blade01`"] {
+            assert!(held[0].starts_with("blade01: ") && held[0].contains(command), "{held:?}");
+        }
+        assert!(super::held(&config, &KnownMachines::default()).is_empty());
     }
 }

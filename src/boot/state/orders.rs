@@ -147,6 +147,16 @@ impl Because {
         }
     }
 
+    /// Why, with commands that name this machine.
+    pub fn of(self, machine: &str) -> String {
+        let mut text = self.to_string();
+        for command in ["disk", "arm"] {
+            let named = format!("`reveille {command} {machine}`");
+            text = text.replace(&format!("`reveille {command}`"), &named);
+        }
+        text
+    }
+
     /// Whether it is the network that boots.
     pub fn is_network(self) -> bool {
         match self {
