@@ -45,7 +45,7 @@ pub struct Cli {
 enum Command {
     /// Serve the machines on the LAN, until stopped. What changes in the config is taken up by itself.
     Serve(ConfigFile),
-    /// Tell how the running daemon is doing. Exit code 1 where the config as it is now does not serve, or not all of it, 3 where no daemon runs.
+    /// Show the daemon's status. Exits with 1 if the config on disk was rejected or is served in part, if machines hold because the registry was lost, or if the registry cannot be written; with 3 if no daemon runs.
     Status(status::Arguments),
     /// Have the running daemon read its config at once, and tell what became of that. Exit code 1 where it is not taken up, 3 where no daemon runs.
     Reload(ConfigFile),
@@ -89,7 +89,7 @@ enum Command {
     Disk(orders::Disk),
     /// Confirm that a card belongs to a machine whose entry has only a uuid or a serial. Anybody on the LAN can claim these; until then such a machine receives no secret and starts nothing that erases a disk.
     Confirm(confirm::Arguments),
-    /// Show where the state folder is, why, and whether something of it was lost. Exits with 1 if so.
+    /// Show where the state folder is, why, and whether the registry was lost or cannot be written. Exits with 1 if so.
     State(state::Arguments),
     /// Copy the registry, which is all that is known of machines, to a file. The daemon may run.
     ///

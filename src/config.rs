@@ -92,7 +92,7 @@ pub struct Server {
     pub http_hosts: Vec<Host>,
     /// To whom a response that contains a secret is given, unless an entry of the config says otherwise.
     pub release: Release,
-    /// What happens to machines whose profile wipes, after the registry was lost.
+    /// What happens to machines whose profile wipes, after the registry was lost or while it cannot be written.
     pub on_lost_state: OnLostState,
     /// The folder for what is kept.
     pub state: PathBuf,
@@ -125,10 +125,10 @@ impl Server {
     }
 }
 
-/// What happens to machines whose profile wipes, after the registry was lost.
+/// What happens to machines whose profile wipes, after the registry was lost or while it cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLostState {
-    /// They wait until the operator accepts the loss.
+    /// They wait until the operator accepts the loss, or the registry is written.
     #[default]
     Hold,
     /// They boot as if they had never booted before.

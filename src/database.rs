@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The folder in the state folder. They are written all the time, and what the config names may be beside it: that
 /// is watched.
-const FOLDER: &str = "db";
+pub const FOLDER: &str = "db";
 
 /// How many bytes of free pages are left in a file: a wave of long events needs as many again.
 const MUCH_FREE: u64 = 8 << 20;

@@ -58,6 +58,9 @@ pub struct Status {
     pub not_kept: Option<String>,
     /// Where the id of a machine's boot came from a card that is not its own, a line each.
     pub alarms: Vec<String>,
+    /// The machines that boot nothing until the operator decides, a line each; of many the first.
+    #[serde(default)]
+    pub held: Vec<String>,
     /// The state folder.
     pub state: String,
     /// What was lost of the registry, unless the operator has accepted it.
@@ -224,6 +227,7 @@ impl Operations {
             advertised: interface.advertised,
         });
         let events = self.journal.counts();
+        let known = self.registry.machines_at_boot(&config.server);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -234,9 +238,8 @@ impl Operations {
             missing_interfaces: served.missing().to_vec(),
             missing_images: self.missing_images(&config),
             not_kept: self.registry.trouble(),
-            alarms: machines::alarms(
-                &self.registry.machines_at_boot(&self.running_config().server),
-            ),
+            alarms: machines::alarms(&known),
+            held: machines::held(&config, &known),
             state: config.server.state.display().to_string(),
             lost: LostState::of(&self.registry, &config),
             counts: self.counts(&config),
@@ -347,8 +350,8 @@ impl Operations {
     /// # Errors
     /// There is none of this name.
     pub fn machine(&self, who: &str) -> Result<Story, String> {
-        let entries = self.registry.machines_at_boot(&self.running_config().server);
-        machines::story(&self.running_config(), &entries, who, |found| {
+        let known = self.registry.machines_at_boot(&self.running_config().server);
+        machines::story(&self.running_config(), &known, who, |found| {
             machines::told_of(&self.journal, found)
         })
     }
@@ -395,8 +398,8 @@ impl Operations {
         let last = *self.journal.subscribe().borrow();
         let macs = match who {
             Some(who) => {
-                let entries = self.registry.machines_at_boot(&self.running_config().server);
-                let found = roster::find(&self.running_config(), &entries, who);
+                let known = self.registry.machines_at_boot(&self.running_config().server);
+                let found = roster::find(&self.running_config(), &known, who);
                 Some(found.map_err(|error| error.to_string())?.macs)
             }
             None => None,

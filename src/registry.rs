@@ -17,14 +17,14 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use self::loss::{Loss, Standing};
-use self::machines::{Entry, Id, MOST_MACS, Machines, Others};
+use self::machines::{Entry, Id, KnownMachines, MOST_MACS, Machines, Others};
 use self::queue::Change;
 use self::store::{Content, Store};
 use self::writer::{Shared, Writer};
 use crate::boot::boot_id::BootId;
 use crate::boot::event::Subject;
 use crate::boot::evidence::{Doubt, Neighbour, Sender, locate};
-use crate::boot::state::orders::Orders;
+use crate::boot::state::orders::{Orders, RegistryFault};
 use crate::boot::state::{Asking, Part};
 use crate::boot::{Catalog, Event, Mac, MachineState, Stage, Step};
 use crate::config::{Config, OnLostState, Server};
@@ -198,24 +198,14 @@ impl Registry {
     /// # Errors
     /// There is one, and it cannot be read: who takes that for none has machines installed anew.
     pub fn open(state: &Path, journal: Arc<Journal>) -> Result<Self, DatabaseError> {
-        let is_missing = !Store::path(state).exists() && !loss::marker(state).exists();
-        let opened = if is_missing && Store::previous(state).exists() {
-            let what = format!("{} is missing", Store::path(state).display());
-            from_previous(state, what)
-        } else {
-            match Store::open(state) {
-                Err(error @ DatabaseError::Damaged { .. }) => begun_anew(state, &error),
-                opened => opened,
-            }
-        };
-        let (store, content) = match opened {
+        let (store, content) = match open_store(state) {
             Ok((store, content)) => (Ok(store), content),
             Err(error @ DatabaseError::Later { .. }) => return Err(error),
             Err(error) => {
                 error!(
-                    "registry: {error}; machines boot, but what becomes of them is kept only until the daemon ends, or until that can be written"
+                    "registry: {error}; machines boot, but what becomes of them is kept only until the daemon ends, or until that can be written; until then machines whose profile wipes hold"
                 );
-                (Err(error), read_only(state)?)
+                (Err(error), peek(state)?)
             }
         };
         let Content { machines, loss } = content;
@@ -238,6 +228,7 @@ impl Registry {
             Err(error) => {
                 let reason = format!("cannot start a thread: {error}");
                 error!("registry: {reason}");
+                standing.set_unwritable(Some(&reason));
                 Kept::Not(reason.into())
             }
         };
@@ -547,38 +538,24 @@ impl Registry {
         }
     }
 
-    /// Whether what becomes of machines cannot be written at the moment, so that a boot which completes now may be
-    /// forgotten.
-    pub fn fails_to_write(&self) -> bool {
-        match &self.kept {
-            Kept::On(writer) => writer.failed().is_some(),
-            Kept::Not(_) => false,
-        }
-    }
-
-    /// Whether machines whose profile wipes hold, since the registry was lost.
-    pub fn holds_after_loss(&self, server: &Server) -> bool {
-        self.is_state_lost() && server.on_lost_state == OnLostState::Hold
+    /// Why machines whose profile wipes hold: the registry was lost, or cannot be written. None if
+    /// `server.on_lost_state` lets them boot.
+    pub fn fault(&self, server: &Server) -> Option<RegistryFault> {
+        self.standing.fault().filter(|_| server.on_lost_state == OnLostState::Hold)
     }
 
     /// A machine's state, as it counts for its next boot.
     pub fn state_at_boot(&self, subject: &Subject, server: &Server) -> Arc<MachineState> {
         let mut state = self.state(subject);
-        if self.holds_after_loss(server) {
-            Arc::make_mut(&mut state).orders.is_state_lost = true;
+        if let Some(fault) = self.fault(server) {
+            Arc::make_mut(&mut state).orders.registry_fault = Some(fault);
         }
         state
     }
 
-    /// All machines that are remembered, each as it counts for its next boot.
-    pub fn machines_at_boot(&self, server: &Server) -> Vec<Entry> {
-        let mut entries = self.machines();
-        if self.holds_after_loss(server) {
-            for entry in &mut entries {
-                Arc::make_mut(&mut entry.state).orders.is_state_lost = true;
-            }
-        }
-        entries
+    /// What is remembered of all machines, as it counts for their next boots.
+    pub fn machines_at_boot(&self, server: &Server) -> KnownMachines {
+        KnownMachines::new(self.machines(), self.fault(server).as_ref())
     }
 
     /// Whether machines may have been forgotten, or what became of them, and the operator has not accepted that.
@@ -697,6 +674,25 @@ impl Registry {
     }
 }
 
+/// Opens the registry of a state folder. If it is missing or damaged, its verified copy takes its place.
+///
+/// # Errors
+/// It cannot be read or written, or a later version wrote it.
+pub fn open_store(state: &Path) -> Result<(Store, Content), DatabaseError> {
+    let is_missing = !Store::path(state).exists() && !loss::marker(state).exists();
+    if is_missing && Store::previous(state).exists() {
+        return from_previous(state, missing(state));
+    }
+    match Store::open(state) {
+        Err(error @ DatabaseError::Damaged { .. }) => begun_anew(state, &error),
+        opened => opened,
+    }
+}
+
+fn missing(state: &Path) -> String {
+    format!("{} is missing", Store::path(state).display())
+}
+
 /// Puts a damaged one aside, and begins with its verified copy, or with nothing.
 fn begun_anew(state: &Path, error: &DatabaseError) -> Result<(Store, Content), DatabaseError> {
     let aside = Store::set_aside(state)?;
@@ -735,8 +731,11 @@ fn used_previous(state: &Path) -> String {
     )
 }
 
-/// What can be read while nothing can be written.
-fn read_only(state: &Path) -> Result<Content, DatabaseError> {
+/// What [`open_store`] would find. Nothing is written.
+///
+/// # Errors
+/// There is a registry, and it cannot be read.
+pub fn peek(state: &Path) -> Result<Content, DatabaseError> {
     let what = match Store::inspect(state) {
         Ok(content) => return Ok(content),
         Err(error @ DatabaseError::Damaged { .. }) => error.to_string(),
@@ -747,7 +746,7 @@ fn read_only(state: &Path) -> Result<Content, DatabaseError> {
             if !Store::previous(state).exists() {
                 return Ok(Content { loss: Some(Loss::of_all(state)), ..Content::default() });
             }
-            format!("{} is missing", Store::path(state).display())
+            missing(state)
         }
         Err(error) => return Err(error),
     };

@@ -5,7 +5,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +22,7 @@ use crate::boot::wipes::wipes;
 use crate::boot::{Client, Mac, MachineState, Stage, select};
 use crate::config::Config;
 use crate::explain::entries;
-use crate::registry::machines::Entry;
+use crate::registry::machines::{Entry, KnownMachines};
 
 pub mod outdated;
 pub mod targets;
@@ -168,9 +167,6 @@ pub enum NotFound {
     },
 }
 
-/// What is remembered of a machine that was never seen.
-static NOTHING: LazyLock<MachineState> = LazyLock::new(MachineState::default);
-
 /// A machine that was found.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
@@ -183,7 +179,8 @@ pub struct Found<'a> {
 }
 
 /// All machines: those of the config by name, then the others, the one that was seen last first.
-pub fn list<'a>(config: &Config, entries: &'a [Entry]) -> Vec<Found<'a>> {
+pub fn list<'a>(config: &Config, known: &'a KnownMachines) -> Vec<Found<'a>> {
+    let KnownMachines { entries, unseen } = known;
     let catalog = &config.catalog;
     let (mut by_mac, mut by_name) = (HashMap::new(), HashMap::<&str, Vec<&Entry>>::new());
     for entry in entries {
@@ -208,7 +205,7 @@ pub fn list<'a>(config: &Config, entries: &'a [Entry]) -> Vec<Found<'a>> {
         let mut is_new = HashSet::new();
         let mut macs: Vec<Mac> = all.into_iter().rev().filter(|mac| is_new.insert(*mac)).collect();
         macs.reverse();
-        let state = own.first().map_or(&*NOTHING, |entry| &entry.state);
+        let state = own.first().map_or(unseen, |entry| &entry.state);
         let subject = Subject {
             mac: macs.last().copied(),
             name: Some(machine.name.clone()),
@@ -233,8 +230,12 @@ pub fn list<'a>(config: &Config, entries: &'a [Entry]) -> Vec<Found<'a>> {
 ///
 /// # Errors
 /// There is none, or more than one.
-pub fn find<'a>(config: &Config, entries: &'a [Entry], who: &str) -> Result<Found<'a>, NotFound> {
-    find_among(config, &list(config, entries), who)
+pub fn find<'a>(
+    config: &Config,
+    known: &'a KnownMachines,
+    who: &str,
+) -> Result<Found<'a>, NotFound> {
+    find_among(config, &list(config, known), who)
 }
 
 /// The same among all machines.
@@ -434,6 +435,7 @@ impl Reached {
             Self::Question => "asked what it is",
             Self::Waiting => "waits for its image",
             Self::Menu => "in the menu",
+            Self::Held => "held",
             Self::Script => "has its script",
             Self::Kernel => "has its kernel",
             Self::All => "booted",

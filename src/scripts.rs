@@ -106,7 +106,7 @@ pub fn answer(
     let id = open.as_ref().map(|open| open.id);
     let doubt = admission.as_ref().err().cloned().unwrap_or(Doubt::NoBoot);
     let mut orders = registry.orders(&state, None);
-    orders.is_state_lost = registry.holds_after_loss(&config.server);
+    orders.registry_fault = registry.fault(&config.server);
     let templates = &config.templates;
     let script = match decide_script(client, catalog, templates, (shelf, &orders)) {
         Ok(script) => script,
@@ -123,7 +123,6 @@ pub fn answer(
         boot: open.as_deref().ok_or(&doubt),
         is_ipxe,
         release: config.server.release,
-        is_kept: !registry.fails_to_write(),
     });
     let from = boot.address;
     let answer = match (handled, id) {
@@ -147,10 +146,9 @@ pub fn answer(
                 Withheld::Doubted(doubt) if !doubt.is_of_the_machine() => {
                     Step::ScriptWithheld { from, reason }
                 }
-                Withheld::Doubted(_)
-                | Withheld::TooMany
-                | Withheld::NotArmed
-                | Withheld::NotKept => Step::Refused { what: "its script".to_owned(), reason },
+                Withheld::Doubted(_) | Withheld::TooMany | Withheld::NotArmed => {
+                    Step::Refused { what: "its script".to_owned(), reason }
+                }
             };
             Answer::Apart(text, step)
         }

@@ -510,7 +510,9 @@ machines: { oden: { mac: '52:54:00:00:00:01', profile: disk } }
         "{shown:?}"
     );
     let accepted = run(&["state", "accept"]);
-    assert!(accepted.stderr.contains("`reveille state new` permits a new one"), "{accepted:?}");
+    let permits = "`reveille state new --config ./config.yaml` permits the first registry";
+    assert!(accepted.code == Some(1) && accepted.stderr.contains(permits), "{accepted:?}");
+    assert!(shown.stdout.contains(permits), "{shown:?}");
 
     let permitted = run(&["state", "new"]);
     assert_eq!(permitted.stdout, "the next start begins a new registry in …/state\n");
@@ -540,4 +542,52 @@ machines: { oden: { mac: '52:54:00:00:00:01', profile: disk } }
     assert_eq!(run(&["state"]).code, Some(0));
     assert_eq!(run(&["state", "accept"]).stdout, "nothing is lost\n");
     assert!(is_armed());
+}
+
+#[test]
+fn a_missing_registry_with_a_copy_is_neither_discarded_nor_taken_for_a_first_start() {
+    let folder = folder();
+    let config = "server: { state: state, nbps: [] }
+images: { linux: { kernel: k, initrd: k } }
+profiles: { install: { script: linux, image: linux, boot: once, wipes: true } }
+machines:
+  oden: { mac: '52:54:00:00:00:01', profile: install }
+  balder: { mac: '52:54:00:00:00:02', profile: install }
+";
+    fs::write(folder.path().join("config.yaml"), config).unwrap();
+    fs::write(folder.path().join("k"), "k").unwrap();
+    let run = |arguments: &[&str]| reveille(folder.path(), arguments);
+    let next = |name: &str| run(&["machine", name]).stdout;
+    let db = folder.path().join("state/db");
+    assert_eq!(run(&["state", "new"]).code, Some(0));
+    assert_eq!(run(&["disk", "oden"]).code, Some(0));
+    let remove = || fs::remove_file(db.join("registry.db")).unwrap();
+    remove();
+
+    let shown = run(&["state"]);
+    let copy = "copy          …/state/db/registry.db.previous, ";
+    let way = "`reveille restore …/state/db/registry.db.previous --config ./config.yaml` brings the copy back; then `reveille state accept --config ./config.yaml`";
+    assert!(shown.code == Some(1) && shown.stdout.contains(way), "{shown:?}");
+    assert!(shown.stdout.contains(copy) && shown.stdout.contains(", 1 machine\n"), "{shown:?}");
+    assert!(!shown.stdout.contains("state new"), "{shown:?}");
+    // The one that the copy does not know holds as well.
+    assert!(next("oden").contains("its local disk"), "{}", next("oden"));
+    assert!(next("balder").contains("nothing, it is held: the registry was lost"));
+    let refused = run(&["state", "new"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains(way), "{refused:?}");
+    assert!(db.join("registry.db.previous").exists() && !folder.path().join("state/new").exists());
+
+    let accepted = run(&["state", "accept"]);
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    assert!(accepted.stdout.contains("registry.db.previous is used"), "{accepted:?}");
+    assert_eq!(run(&["state"]).code, Some(0));
+    assert!(next("oden").contains("its local disk"), "{}", next("oden"));
+    assert!(next("balder").contains("profile install: it has not completed a boot yet"));
+
+    remove();
+    let anew = run(&["state", "new", "--forget-machines"]);
+    assert_eq!(anew.code, Some(0), "{anew:?}");
+    assert!(anew.stderr.contains("is kept as …/state/db/registry.db.previous.old-"), "{anew:?}");
+    assert_eq!(run(&["machines", "--json"]).code, Some(0));
+    assert!(next("oden").contains("it has not completed a boot yet"), "{}", next("oden"));
 }

@@ -39,11 +39,6 @@ pub enum Withheld {
         "its script holds a secret, and `release: armed` gives it only while a boot is ordered or due; `reveille arm` orders one"
     )]
     NotArmed,
-    /// What becomes of the boot would not be remembered.
-    #[error(
-        "its profile erases a disk, and the registry cannot be written, so that it would be installed once more; `reveille status` says why"
-    )]
-    NotKept,
 }
 
 /// A script, and who asks for it.
@@ -59,13 +54,11 @@ pub struct Request<'a> {
     pub is_ipxe: bool,
     /// `server.release`.
     pub release: Release,
-    /// Whether the registry can be written.
-    pub is_kept: bool,
 }
 
 /// Decides what becomes of a script.
 pub fn handle(request: Request<'_>) -> Handling {
-    let Request { script, has_secret, boot, is_ipxe, release: default, is_kept } = request;
+    let Request { script, has_secret, boot, is_ipxe, release: default } = request;
     let profile = match &script.kind {
         Kind::Profile(profile) | Kind::Waiting(profile, _) => Some(profile),
         Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => None,
@@ -80,12 +73,6 @@ pub fn handle(request: Request<'_>) -> Handling {
         }
         Err(_) => return Handling::Give,
     };
-    if let Kind::Profile(profile) = &script.kind
-        && !is_kept
-        && wipes(profile, &script.who)
-    {
-        return Handling::Withhold(Withheld::NotKept);
-    }
     if is_secret && boot.secrets >= MOST_SECRETS {
         return Handling::Withhold(Withheld::TooMany);
     }
@@ -141,38 +128,13 @@ mod tests {
         boot: Result<&OpenBoot, &Doubt>,
         is_ipxe: bool,
     ) -> &'static str {
-        let release = Release::Seen;
-        handled_by(Request { script, has_secret, boot, is_ipxe, release, is_kept: true })
-    }
-
-    fn handled_by(request: Request<'_>) -> &'static str {
+        let request = Request { script, has_secret, boot, is_ipxe, release: Release::Seen };
         match handle(request) {
             Handling::Give => "give",
             Handling::Show(_) => "show",
             Handling::Withhold(Withheld::Doubted(_)) => "doubted",
             Handling::Withhold(Withheld::TooMany) => "too many",
             Handling::Withhold(Withheld::NotArmed) => "not armed",
-            Handling::Withhold(Withheld::NotKept) => "not kept",
-        }
-    }
-
-    #[test]
-    fn what_erases_a_disk_waits_while_the_registry_cannot_be_written() {
-        let boot = open_boot(0);
-        let script_of = |wipes| script(wipes, BootPolicy::Once, None);
-        for (wipes, is_armed, expected) in
-            [(false, false, "give"), (true, false, "not kept"), (true, true, "not kept")]
-        {
-            let script = Script { is_armed, ..script_of(wipes) };
-            let request = Request {
-                script: &script,
-                has_secret: false,
-                boot: Ok(&boot),
-                is_ipxe: true,
-                release: Release::Seen,
-                is_kept: false,
-            };
-            assert_eq!(handled_by(request), expected);
         }
     }
 

@@ -16,7 +16,7 @@ use super::select::{Boots, Selection, Who, select};
 use super::settings::{BootPolicy, LocalBoot, NbpLadder, OnDiskFailure, Option43};
 use super::shelf::{Coming, Lack, Shelf};
 use super::state::MachineState;
-use super::state::orders::{Because, Orders};
+use super::state::orders::{Because, Orders, RegistryFault};
 use super::templates::Templates;
 use super::wipes::{on_disk_failure, wipes};
 use super::{Arch, Mac};
@@ -43,6 +43,8 @@ pub struct Script {
     pub policy: BootPolicy,
     /// Why it goes to its disk, where that was not the config's word.
     pub because: Option<Because>,
+    /// What keeps the registry from being written, if it holds for that.
+    pub write_error: Option<Arc<str>>,
     /// Whether an order of the operator starts it.
     pub is_armed: bool,
     /// Whether an order starts it, or the first boot of its machine is due.
@@ -57,6 +59,7 @@ impl Script {
             who,
             policy: BootPolicy::default(),
             because: None,
+            write_error: None,
             is_armed: false,
             is_ordered_or_due: false,
         }
@@ -309,7 +312,13 @@ pub fn decide_script(
             kind
         }
     };
-    Ok(Script { kind, who, policy, because, is_armed, is_ordered_or_due })
+    let write_error = match &orders.registry_fault {
+        Some(RegistryFault::Unwritable(reason)) if because == Some(Because::RegistryUnwritable) => {
+            Some(Arc::clone(reason))
+        }
+        Some(_) | None => None,
+    };
+    Ok(Script { kind, who, policy, because, write_error, is_armed, is_ordered_or_due })
 }
 
 /// Whether it may be worth saying something of who boots this: see [`super::advice`].

@@ -110,7 +110,7 @@ fn fill(
     catalog: &Catalog,
     scene: Scene<'_>,
 ) -> Result<Rendered, Refusal> {
-    let Script { kind, who, because, policy: _, is_armed: _, is_ordered_or_due: _ } = script;
+    let Script { kind, who, because, write_error, .. } = script;
     let (template, own, does) = match kind {
         Kind::Profile(profile) => (
             profile.script.as_str(),
@@ -154,6 +154,10 @@ fn fill(
             };
             let because = because.map(|because| because.to_string()).unwrap_or_default();
             let does = format!("{does}: {because}");
+            let because = match write_error {
+                Some(reason) => format!("{because} ({reason})"),
+                None => because,
+            };
             let seconds = super::state::DISK_AGAIN.as_secs();
             ("hold", context! { local_boot => method, because, seconds }, does)
         }

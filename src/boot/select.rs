@@ -157,8 +157,10 @@ impl Selection {
         };
         // How often its own profile is booted is no matter of this one.
         self.policy = profile.settings.boot.unwrap_or_default();
-        self.boots = Boots::Profile(Arc::clone(profile));
-        self.because = Some(Because::Armed);
+        self.because = orders.by_order(wipes(profile, &self.who));
+        let is_held = self.because.is_some_and(Because::is_hold);
+        let boots = if is_held { Boots::Hold } else { Boots::Profile };
+        self.boots = boots(Arc::clone(profile));
         self.is_open = false;
         self
     }

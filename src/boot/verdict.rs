@@ -263,8 +263,8 @@ pub fn patience(journey: &Journey) -> Option<Duration> {
         }
         Reached::Script if journey.boot.as_ref().is_some_and(|boot| boot.image.is_none()) => None,
         Reached::Script | Reached::Kernel => Some(Duration::from_mins(10)),
-        // It boots, or somebody chooses.
-        Reached::Menu | Reached::All | Reached::Disk => None,
+        // It boots, or somebody decides.
+        Reached::Menu | Reached::Held | Reached::All | Reached::Disk => None,
     }
 }
 
@@ -272,7 +272,7 @@ pub fn patience(journey: &Journey) -> Option<Duration> {
 /// the machine was started anew.
 pub fn verdict(journey: &Journey, arch: Option<Arch>, after: Duration) -> Option<Verdict> {
     match journey.reached {
-        Reached::Menu => return None,
+        Reached::Menu | Reached::Held => return None,
         Reached::All if after > SOON || journey.is_expected_back() => return None,
         // A script without an image boots what is not seen.
         Reached::Script if journey.boot.as_ref().is_some_and(|boot| boot.image.is_none()) => {

@@ -85,8 +85,8 @@ fn seen(source: &Source, who: &str) -> Result<Option<Machine>> {
     let story = match ask_running::<Story>(source, &request) {
         Ok(Some((story, _))) => Some(story),
         Ok(None) => {
-            let Remembered { config, entries, .. } = remembered(source)?;
-            machines::story(&config, &entries, who, |_| Vec::new()).ok()
+            let Remembered { config, known, .. } = remembered(source)?;
+            machines::story(&config, &known, who, |_| Vec::new()).ok()
         }
         Err(error) => match error.downcast_ref() {
             Some(crate::control::AskError::Refused(_)) => None,

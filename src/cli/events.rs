@@ -45,9 +45,9 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         if follow {
             bail!("no reveille runs: there is nothing to follow");
         }
-        let Remembered { config, entries, ring } = remembered(&source)?;
+        let Remembered { config, known, ring } = remembered(&source)?;
         let macs = match &machine {
-            Some(who) => Some(roster::find(&config, &entries, who)?.macs),
+            Some(who) => Some(roster::find(&config, &known, who)?.macs),
             None => None,
         };
         let told = ring.after(0, macs.as_deref(), lines);

@@ -60,8 +60,8 @@ pub(super) fn list(arguments: List) -> Result<ExitCode> {
     let mut all = match asked {
         Some((machines, _)) => machines,
         None => {
-            let Remembered { config, entries, ring: _ } = remembered(&source)?;
-            machines::list(&config, &entries)
+            let Remembered { config, known, ring: _ } = remembered(&source)?;
+            machines::list(&config, &known)
         }
     };
     all.retain(|machine| arguments.takes(machine));
@@ -86,8 +86,8 @@ pub(super) fn one(arguments: One) -> Result<ExitCode> {
     let (mut story, _): (Story, Value) = match asked {
         Some(answer) => answer,
         None => {
-            let Remembered { config, entries, ring } = remembered(&source)?;
-            let story = machines::story(&config, &entries, &who, |found| {
+            let Remembered { config, known, ring } = remembered(&source)?;
+            let story = machines::story(&config, &known, &who, |found| {
                 let told = ring.after(0, Some(&found.macs), usize::MAX);
                 told.into_iter().map(|told| (*told).clone()).collect()
             });

@@ -115,8 +115,8 @@ fn plan(source: &Source, targets: &Targets, order: &Order) -> Result<Plan> {
     if let Some((plan, _)) = ask_running(source, &request)? {
         return Ok(plan);
     }
-    let Remembered { config, entries, ring: _ } = read_remembered(source)?;
-    machines::plan(&config, &entries, targets, order).map_err(|reason| anyhow!(reason))
+    let Remembered { config, known, ring: _ } = read_remembered(source)?;
+    machines::plan(&config, &known, targets, order).map_err(|reason| anyhow!(reason))
 }
 
 /// The running daemon does it; where none runs, it is written down for the next one.
@@ -134,6 +134,7 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     let Remembered { config, .. } = read_remembered(source)?;
     let config = Arc::new(config);
     let _claim = claim(state)?;
+    let was_unwritten = loss::unwritten_since(state).is_some();
     let journal = Arc::new(Journal::open(state));
     let registry = Registry::open(state, Arc::clone(&journal))?;
     registry.follow(watch::channel(Arc::clone(&config)).1);
@@ -142,6 +143,10 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     journal.close();
     let given = given.map_err(|reason| anyhow!(reason))?;
     if let Some(reason) = given.not_kept {
+        // The operator sees that it failed: nobody takes it for given.
+        if !was_unwritten {
+            loss::mark_written(state).ok();
+        }
         bail!("it is not written down: {reason}");
     }
     tell(format_args!(

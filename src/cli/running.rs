@@ -7,14 +7,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::output::tell;
-use crate::config::Config;
+use crate::boot::state::orders::RegistryFault;
 use crate::config::load::Source;
 use crate::config::places::{Places, word};
+use crate::config::{Config, OnLostState};
 use crate::control::{self, AskError, Claim, Request, ask, is_live};
 use crate::database::DatabaseError;
 use crate::journal;
 use crate::journal::ring::Ring;
-use crate::registry::machines::Entry;
+use crate::registry::machines::KnownMachines;
+use crate::registry::peek;
 use crate::registry::store::Store;
 
 /// Asks the daemon of this config. None if there is none.
@@ -108,8 +110,8 @@ pub(super) fn claim(state: &Path) -> Result<Claim> {
 pub(super) struct Remembered {
     /// The config as it is now.
     pub(super) config: Config,
-    /// The machines.
-    pub(super) entries: Vec<Entry>,
+    /// The machines, as they count for their next boots.
+    pub(super) known: KnownMachines,
     /// What was told.
     pub(super) ring: Ring,
 }
@@ -132,14 +134,18 @@ pub(super) fn remembered(source: &Source) -> Result<Remembered> {
 pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     let config = source.load().with_context(|| format!("config: {source} cannot be used"))?;
     let state = &config.server.state;
-    let entries = match Store::read(state) {
-        Ok(machines) => machines.iter().cloned().collect(),
-        Err(DatabaseError::Unusable { .. }) if !Store::path(state).exists() => Vec::new(),
+    let content = match Store::inspect(state) {
+        Ok(content) => content,
+        Err(DatabaseError::Unusable { .. }) if !Store::path(state).exists() => peek(state)?,
         Err(error @ DatabaseError::Damaged { .. }) => {
             bail!("{error}; `reveille serve` puts it aside when it starts, and begins a new one")
         }
         Err(error) => bail!(error),
     };
+    let entries = content.machines.iter().cloned().collect();
+    let fault = content.loss.map(|loss| RegistryFault::Lost(loss.noticed()));
+    let fault = fault.filter(|_| config.server.on_lost_state == OnLostState::Hold);
+    let known = KnownMachines::new(entries, fault.as_ref());
     let ring = match journal::store::Store::read(state) {
         Ok(ring) => ring,
         Err(DatabaseError::Unusable { .. }) if !journal::store::Store::path(state).exists() => {
@@ -151,5 +157,5 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
             Ring::default()
         }
     };
-    Ok(Remembered { config, entries, ring })
+    Ok(Remembered { config, known, ring })
 }

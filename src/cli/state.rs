@@ -12,11 +12,14 @@ use super::output::{print, tell};
 use super::running::{ask_running, claim, none_runs, state_of_daemon};
 use super::status::{counted, duration, now};
 use crate::config::load::Source;
-use crate::config::places::Places;
+use crate::config::places::{Places, word};
 use crate::control::Request;
+use crate::operations::Status;
 use crate::operations::lost::LostState;
 use crate::registry::loss::{self, Loss};
+use crate::registry::machines::Machines;
 use crate::registry::store::{Content, Store};
+use crate::registry::{open_store, peek};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -31,30 +34,42 @@ enum StateCommand {
     /// Make the state folder if need be, and permit a new registry in it, as before the first start.
     ///
     /// Without that permission a missing registry counts as lost, and machines whose profile wipes hold. `reveille
-    /// init` permits it too.
-    New,
+    /// init` permits it too. A folder that has a registry, or a copy of one that can be used, is refused: installed
+    /// machines would count as first boots.
+    New(New),
     /// Accept that the registry, or a part of it, is lost: machines whose profile wipes hold no longer.
     ///
     /// A machine whose completed boot was forgotten then boots as if for the first time, and installs once more.
-    /// `reveille disk NAME` keeps an installed machine on its disk. To bring the registry back, use `reveille
-    /// restore`.
+    /// `reveille disk NAME` keeps an installed machine on its disk. A registry that is missing or damaged is replaced by
+    /// its copy first, as the daemon does. To bring back a backup, use `reveille restore`.
     Accept,
+}
+
+#[derive(Debug, Args)]
+struct New {
+    /// Begin anew although there is a registry, or a copy: both are put aside, and installed machines install once more
+    #[arg(long)]
+    forget_machines: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let source = Source::find(arguments.file.config)?;
     match arguments.command {
         None => show(&source),
-        Some(StateCommand::New) => new(&source),
+        Some(StateCommand::New(arguments)) => new(&source, arguments),
         Some(StateCommand::Accept) => accept(&source),
     }
 }
 
-/// Exits with 1 if something was lost.
+/// Exits with 1 if something was lost, or cannot be written.
 fn show(source: &Source) -> Result<ExitCode> {
     let places = source.places();
     let running = state_of_daemon(&places)?;
     let state = running.as_deref().unwrap_or(&places.chosen.folder);
+    let status = match &running {
+        Some(_) => ask_running::<Status>(source, &Request::Status {})?.map(|(status, _)| status),
+        None => None,
+    };
     let mut text = String::new();
     let mut row = |word: &str, what: String| {
         // Writing to a `String` cannot fail.
@@ -63,59 +78,89 @@ fn show(source: &Source) -> Result<ExitCode> {
     let found = places.all().find(|place| place.folder == state);
     row("state folder", found.map_or(state.display().to_string(), ToString::to_string));
     row("daemon", if running.is_some() { "runs" } else { "does not run" }.to_owned());
-    let loss = match inspect(state) {
-        Ok((what, loss)) => {
-            row("registry", what);
-            loss
-        }
-        Err(error) => {
-            row("registry", format!("cannot be read: {error:#}"));
-            None
-        }
+    row("registry", registry(state));
+    row("copy", copy(state));
+    let (loss, not_kept) = match status {
+        Some(Status { lost, not_kept, .. }) => (lost.map(|lost| lost.loss), not_kept),
+        None => (peek(state).ok().and_then(|content| content.loss), None),
     };
-    row(
-        "copy",
-        match Store::age_of_previous(state) {
-            Some(age) => {
-                format!("{}, {} old", Store::previous(state).display(), duration(age.as_secs()))
-            }
-            None => "none yet".to_owned(),
-        },
-    );
-    row(
-        "lost",
-        match &loss {
-            Some(loss) => format!(
-                "{}; `reveille restore FILE` brings it back, `reveille state accept` accepts the loss",
-                loss.what
-            ),
-            None => "nothing".to_owned(),
-        },
-    );
+    row("lost", loss.as_ref().map_or("nothing".to_owned(), |loss| loss.what.clone()));
+    if let Some(loss) = &loss {
+        row("next", next_step(source, (state, running.is_some()), loss));
+    }
+    if let Some(reason) = &not_kept {
+        row("not written", format!("{reason}; it is tried again by itself"));
+    }
     print(&text)?;
     for warning in places.warnings.iter().chain(&places.conflict) {
         tell(format_args!("reveille: state folder: {warning}"));
     }
-    Ok(if loss.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_sound = loss.is_none() && not_kept.is_none();
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the registry of a state folder is, and what is lost of it.
-fn inspect(state: &Path) -> Result<(String, Option<Loss>)> {
+/// What the registry of a state folder is.
+fn registry(state: &Path) -> String {
     let path = Store::path(state);
-    if !path.exists() {
-        if loss::marker(state).exists() {
-            return Ok(("none yet; the next start begins one".to_owned(), None));
+    match Store::inspect(state) {
+        Ok(Content { machines, .. }) => format!("{}, {}", path.display(), count(&machines)),
+        Err(_) if !path.exists() && loss::marker(state).exists() => {
+            "none yet; the next start begins one".to_owned()
         }
-        return Ok(("none".to_owned(), Some(Loss::of_all(state))));
+        Err(_) if !path.exists() => "none".to_owned(),
+        Err(error) => format!("cannot be read: {error}"),
     }
-    let Content { machines, loss } = Store::inspect(state)?;
-    Ok((
-        format!("{}, {}", path.display(), counted(machines.iter().count() as u64, "machine")),
-        loss,
-    ))
 }
 
-fn new(source: &Source) -> Result<ExitCode> {
+/// What its verified copy is.
+fn copy(state: &Path) -> String {
+    let Some(age) = Store::age_of_previous(state) else { return "none yet".to_owned() };
+    let old = format!("{}, {} old", Store::previous(state).display(), duration(age.as_secs()));
+    match Store::read_previous(state) {
+        Ok(machines) => format!("{old}, {}", count(&machines)),
+        Err(error) => format!("{old}, cannot be used: {error}"),
+    }
+}
+
+fn count(machines: &Machines) -> String {
+    counted(machines.iter().count() as u64, "machine")
+}
+
+/// What the operator does about a loss.
+fn next_step(source: &Source, (state, runs): (&Path, bool), loss: &Loss) -> String {
+    let with = source.arguments();
+    let accept = format!("`reveille state accept{with}`");
+    let restore = format!("`reveille restore FILE{with}`");
+    if runs {
+        return format!(
+            "{accept} accepts the loss; or stop reveille, and {restore} brings a backup back"
+        );
+    }
+    if Store::inspect(state).is_ok() {
+        return format!("{accept} accepts the loss, or {restore} brings a backup back");
+    }
+    let previous = Store::previous(state);
+    let new = format!("`reveille state new{with}`");
+    if Store::read_previous(state).is_ok() {
+        return format!(
+            "`reveille serve{with}` or `reveille restore {}{with}` brings the copy back; then {accept}",
+            word(&previous.display().to_string())
+        );
+    }
+    if Store::path(state).exists() {
+        return format!(
+            "{restore} brings a backup back, or {accept} begins a registry without the machines of this one"
+        );
+    }
+    if loss.is_new_folder {
+        return format!("{new} permits the first registry of this folder");
+    }
+    format!(
+        "{restore} brings a backup back; without one {new} begins anew, and installed machines install once more"
+    )
+}
+
+fn new(source: &Source, New { forget_machines }: New) -> Result<ExitCode> {
     let places = source.places();
     if let Some(state) = state_of_daemon(&places)? {
         bail!(
@@ -125,16 +170,18 @@ fn new(source: &Source) -> Result<ExitCode> {
     }
     let state = only(&places)?;
     let path = Store::path(state);
-    if path.exists() {
-        bail!(
-            "{} exists; `reveille state accept` accepts what was lost of it; to begin anew, move it away first",
-            path.display()
-        );
+    if !forget_machines {
+        may_be_new(source, state)?;
     }
+    // With a marker alone there is nothing that somebody else could use.
+    let _claim = path.exists().then(|| claim(state)).transpose()?;
     loss::permit(state)
         .with_context(|| format!("cannot write {}", loss::marker(state).display()))?;
-    let previous = Store::previous(state);
-    if previous.exists() {
+    if path.exists() {
+        let aside = Store::move_aside(state, "old")?;
+        tell(format_args!("reveille: the registry before is kept as {}", aside.display()));
+    }
+    if Store::previous(state).exists() {
         let aside = Store::move_previous_aside(state)?;
         tell(format_args!(
             "reveille: the copy of an earlier registry is kept as {}",
@@ -145,24 +192,51 @@ fn new(source: &Source) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// That a new registry forgets no machine.
+///
+/// # Errors
+/// There is a registry, or a copy that can be used.
+fn may_be_new(source: &Source, state: &Path) -> Result<()> {
+    let with = source.arguments();
+    let path = Store::path(state);
+    let anew = format!(
+        "`reveille state new --forget-machines{with}` begins anew all the same, and installed machines install once more"
+    );
+    if path.exists() {
+        bail!(
+            "{} exists; `reveille state accept{with}` accepts what was lost of it; {anew}",
+            path.display()
+        );
+    }
+    if Store::read_previous(state).is_ok() {
+        let loss = Loss::of_all(state);
+        bail!(
+            "{} is missing, and there is a copy of it: {}; {}; {anew}",
+            path.display(),
+            copy(state),
+            next_step(source, (state, false), &loss)
+        );
+    }
+    Ok(())
+}
+
 fn accept(source: &Source) -> Result<ExitCode> {
     let accepted = match ask_running::<Option<LostState>>(source, &Request::AcceptLoss {})? {
         Some((lost, _)) => lost.map(|lost| lost.loss),
         None => {
             let places = source.places();
             let state = only(&places)?;
-            if !Store::path(state).exists() {
-                bail!(
-                    "{}; there is no registry in {}: `reveille state new` permits a new one",
+            let is_there = Store::path(state).exists() || Store::previous(state).exists();
+            match is_there {
+                true => accept_without_daemon(state)?,
+                false if loss::marker(state).exists() => None,
+                false => bail!(
+                    "{}; there is neither a registry nor a copy of one in {}: {}",
                     none_runs(source),
-                    state.display()
-                );
+                    state.display(),
+                    next_step(source, (state, false), &Loss::of_all(state))
+                ),
             }
-            let _claim = claim(state)?;
-            let (mut store, content) = Store::open(state).map_err(|error| anyhow!(error))?;
-            store.set_loss(None)?;
-            store.close()?;
-            content.loss
         }
     };
     print(&match accepted {
@@ -173,6 +247,14 @@ fn accept(source: &Source) -> Result<ExitCode> {
         None => "nothing is lost\n".to_owned(),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn accept_without_daemon(state: &Path) -> Result<Option<Loss>> {
+    let _claim = claim(state)?;
+    let (mut store, content) = open_store(state).map_err(|error| anyhow!(error))?;
+    store.set_loss(None)?;
+    store.close()?;
+    Ok(content.loss)
 }
 
 fn only(places: &Places) -> Result<&Path> {

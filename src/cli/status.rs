@@ -40,7 +40,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let text = if arguments.json { json(&value) } else { told(&status, now()) };
     print(&text)?;
     let holds = status.lost.as_ref().is_some_and(|lost| lost.effect == Effect::Hold);
-    Ok(code(serves(&status.config) && !holds))
+    Ok(code(serves(&status.config) && !holds && status.not_kept.is_none()))
 }
 
 /// Whether the config serves as it is now, all of it.
@@ -127,6 +127,9 @@ fn told(status: &Status, now: u64) -> String {
     }
     if !status.alarms.is_empty() {
         rows.push(("alarms", status.alarms.join("\n")));
+    }
+    if !status.held.is_empty() {
+        rows.push(("held", status.held.join("\n")));
     }
     rows.push(("state", status.state.clone()));
     if let Some(lost) = &status.lost {
@@ -267,6 +270,7 @@ mod tests {
             missing_images: vec!["talos: 43 % of 99 MiB are here".into()],
             not_kept: Some("state/registry.db: the disk is full".into()),
             alarms: Vec::new(),
+            held: vec!["oden: its disk does not boot".into()],
             state: "/var/lib/reveille".into(),
             lost: None,
             counts: Counts {
@@ -294,6 +298,7 @@ boots on      eth0 (192.168.1.2)
 knows         16 machines, 2 groups, 1 profile, 2 images, 4 NBPs
 waits for     talos: 43 % of 99 MiB are here
 not kept      what is remembered of machines holds until this daemon ends: state/registry.db: the disk is full
+held          oden: its disk does not boot
 state         /var/lib/reveille
 sends         0 files over TFTP
 since then    offered 12, refused 1

@@ -82,7 +82,7 @@ impl LostState {
             );
         }
         format!(
-            "the registry, or a part of it, is lost: {what}; {effect}; stop reveille and type {restore}, or type {accept}: then a machine whose boot was forgotten installs once more"
+            "the registry, or a part of it, is lost: {what}; {effect}; stop reveille and type {restore}, or type {accept}: then a machine whose boot was forgotten installs once more, and `reveille disk NAME{with}` keeps it on its disk"
         )
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn lost(effect: Effect, is_new_folder: bool) -> LostState {
-        LostState { loss: Loss { at: 0, what: "W".into(), is_new_folder }, effect }
+        LostState { loss: Loss { at: 0, millis: 0, what: "W".into(), is_new_folder }, effect }
     }
 
     #[test]

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::boot::event::Subject;
 use crate::boot::names::nearest;
 use crate::boot::state::Alarm;
+use crate::boot::state::orders::Because;
 use crate::boot::{Event, Mac, Step};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::journal::ring::Told;
 use crate::registry::Registry;
-use crate::registry::machines::Entry;
+use crate::registry::machines::KnownMachines;
 use crate::roster::targets::{Targets, bounded};
 use crate::roster::{self, Found, Machine, Next};
 use crate::sum::Sha256;
@@ -99,8 +100,8 @@ pub struct Given {
 }
 
 /// All machines.
-pub fn list(config: &Config, entries: &[Entry]) -> Vec<Machine> {
-    roster::list(config, entries).iter().map(|found| found.told(config)).collect()
+pub fn list(config: &Config, known: &KnownMachines) -> Vec<Machine> {
+    roster::list(config, known).iter().map(|found| found.told(config)).collect()
 }
 
 /// One machine, with what was told of it by `after`.
@@ -109,11 +110,11 @@ pub fn list(config: &Config, entries: &[Entry]) -> Vec<Machine> {
 /// There is none of this name.
 pub fn story(
     config: &Config,
-    entries: &[Entry],
+    known: &KnownMachines,
     who: &str,
     told_of: impl FnOnce(&Found<'_>) -> Vec<Told>,
 ) -> Result<Story, String> {
-    let found = roster::find(config, entries, who).map_err(|error| error.to_string())?;
+    let found = roster::find(config, known, who).map_err(|error| error.to_string())?;
     Ok(Story { machine: found.told(config), events: told_of(&found) })
 }
 
@@ -193,13 +194,25 @@ pub fn confirm(
 }
 
 /// Where the id of a boot came from a card that is not the machine's.
-pub fn alarms(entries: &[Entry]) -> Vec<String> {
-    let told = entries.iter().filter_map(|entry| {
+pub fn alarms(known: &KnownMachines) -> Vec<String> {
+    let told = known.entries.iter().filter_map(|entry| {
         let Alarm { from, card, .. } = entry.state.alarm?;
         let step = Step::BootIdMisused { from, card };
         Some(format!("{}: {step}", entry.subject()))
     });
     told.collect()
+}
+
+/// The machines that boot nothing until the operator decides, or the registry is written, a line each.
+pub fn held(config: &Config, known: &KnownMachines) -> Vec<String> {
+    let all = roster::list(config, known);
+    let held = all.iter().filter_map(|found| {
+        let because = found.told(config).next.because?;
+        let is_held = because.is_hold() && because != Because::DiskAgain;
+        let name = found.label();
+        is_held.then(|| format!("{name}: {}", because.of(&name)))
+    });
+    bounded(held.collect())
 }
 
 /// What an order would do.
@@ -208,11 +221,11 @@ pub fn alarms(entries: &[Entry]) -> Vec<String> {
 /// A machine does not exist, or cannot be ordered.
 pub fn plan(
     config: &Config,
-    entries: &[Entry],
+    known: &KnownMachines,
     targets: &Targets,
     order: &Order,
 ) -> Result<Plan, String> {
-    let found = targets.find(config, entries)?;
+    let found = targets.find(config, known)?;
     Ok(Plan::of(config, &found, order)?.0)
 }
 
@@ -222,8 +235,8 @@ pub fn plan(
 /// A machine does not exist, or cannot be ordered, or it would do something else than was agreed.
 pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given, String> {
     let Give { targets, order, agreed } = give;
-    let entries = registry.machines_at_boot(&config.server);
-    let found = targets.find(config, &entries)?;
+    let known = registry.machines_at_boot(&config.server);
+    let found = targets.find(config, &known)?;
     let (plan, step) = Plan::of(config, &found, order)?;
     if agreed.is_some_and(|agreed| agreed != plan.id) {
         return Err("nothing was ordered: the config or the machines have changed since this order was listed, and it would do something else now; give it again".to_owned());
@@ -232,7 +245,7 @@ pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given,
     registry.record_all(events.map(|subject| Event { subject, step: step.clone() }));
     let not_kept = registry.flush().err();
     let after = found.iter().zip(plan.machines).map(|(found, planned)| {
-        let state = registry.state(&found.subject);
+        let state = registry.state_at_boot(&found.subject, &config.server);
         Planned { next: Found { state: &state, ..found.clone() }.told(config).next, ..planned }
     });
     Ok(Given { done: step.to_string(), machines: after.collect(), not_kept })
@@ -282,6 +295,8 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::state::orders::RegistryFault;
+    use crate::boot::time::Time;
     use crate::roster::What;
     use crate::roster::tests::{CONFIG, config};
 
@@ -332,8 +347,8 @@ mod tests {
         let config = config(CONFIG);
         let registry = Registry::default();
         let planned = |who: &str, order: Order| {
-            let entries = registry.machines_at_boot(&config.server);
-            plan(&config, &entries, &targets(&[who]), &order).unwrap().machines.remove(0)
+            let known = registry.machines_at_boot(&config.server);
+            plan(&config, &known, &targets(&[who]), &order).unwrap().machines.remove(0)
         };
         for (who, order, erases) in [
             ("blade01", arm(None), true),
@@ -357,7 +372,10 @@ mod tests {
     fn what_was_agreed_to_is_what_is_ordered() {
         let old = config(CONFIG);
         let registry = Registry::default();
-        let agreed = plan(&old, &[], &targets(&["blade0*"]), &arm(Some("rescue"))).unwrap().id;
+        let agreed =
+            plan(&old, &KnownMachines::default(), &targets(&["blade0*"]), &arm(Some("rescue")))
+                .unwrap()
+                .id;
         let agreed = Some(agreed);
         let give = Give { agreed, ..give(&["blade0*"], arm(Some("rescue"))) };
         // Meanwhile another machine has such a name, and the profile erases a disk.
@@ -371,5 +389,17 @@ mod tests {
         }
         assert!(registry.machines().is_empty());
         assert_eq!(order(&old, &registry, &give).unwrap().machines.len(), 2);
+    }
+
+    #[test]
+    fn held_machines_are_listed_with_the_commands_that_end_that() {
+        let config = config(CONFIG);
+        let lost = KnownMachines::new(Vec::new(), Some(&RegistryFault::Lost(Time::default())));
+        let held = held(&config, &lost);
+        assert_eq!(held.len(), 2, "{held:?}");
+        for command in ["`reveille disk blade01`", "`reveille arm blade01`"] {
+            assert!(held[0].starts_with("blade01: ") && held[0].contains(command), "{held:?}");
+        }
+        assert!(super::held(&config, &KnownMachines::default()).is_empty());
     }
 }

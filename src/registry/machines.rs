@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::boot::event::Subject;
+use crate::boot::state::orders::RegistryFault;
 use crate::boot::{Mac, MachineState};
 use crate::config::Config;
 
@@ -47,6 +48,29 @@ impl Entry {
             name: self.name.clone(),
             address: self.state.address,
         }
+    }
+}
+
+/// What is remembered of machines, as it counts for their next boots.
+#[derive(Clone, Debug, Default)]
+pub struct KnownMachines {
+    /// Those that are remembered.
+    pub entries: Vec<Entry>,
+    /// The state of every other machine: it was never seen, or is forgotten.
+    pub unseen: MachineState,
+}
+
+impl KnownMachines {
+    /// With this fault of the registry, if it has one.
+    pub fn new(mut entries: Vec<Entry>, fault: Option<&RegistryFault>) -> Self {
+        let mut unseen = MachineState::default();
+        if let Some(fault) = fault {
+            unseen.orders.registry_fault = Some(fault.clone());
+            for entry in &mut entries {
+                Arc::make_mut(&mut entry.state).orders.registry_fault = Some(fault.clone());
+            }
+        }
+        Self { entries, unseen }
     }
 }
 

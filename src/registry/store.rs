@@ -3,7 +3,7 @@
 //! `sqlite3 state/db/registry.db "SELECT name, macs, json_extract(state, '$.boots') FROM machines"` reads it.
 //!
 //! The table `meta` says whether the file was closed cleanly: without that, and without the WAL, its latest changes are
-//! lost. It also stores what was lost until the operator accepts it.
+//! lost. It also stores what was lost until the operator accepts it. See [`loss`] for changes that could not be written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,7 @@ struct Before {
     has_file: bool,
     has_wal: bool,
     is_new_permitted: bool,
+    unwritten_since: Option<SystemTime>,
 }
 
 impl Before {
@@ -83,6 +84,7 @@ impl Before {
             has_file: Store::path(state).exists(),
             has_wal: wal.metadata().is_ok_and(|metadata| metadata.len() > 0),
             is_new_permitted: loss::marker(state).exists(),
+            unwritten_since: loss::unwritten_since(state),
         }
     }
 }
@@ -122,6 +124,13 @@ impl Store {
         }
         store.begin(lost.as_ref(), &unreadable)?;
         store.files = store.database.files();
+        // By now the loss is in the registry itself.
+        if let Err(error) = loss::mark_written(state) {
+            warn!(
+                "registry: cannot make what is renamed if a change cannot be written: {}",
+                unwritable(&error)
+            );
+        }
         loss::consume(state).map_err(|error| DatabaseError::Unusable {
             path: loss::marker(state),
             reason: format!("cannot be removed: {}", unwritable(&error)),
@@ -315,12 +324,12 @@ impl Store {
 
     /// What is lost of it.
     fn lost(&self, before: Before) -> Result<Option<Loss>, DatabaseError> {
-        if let Some(loss) = self.stored_loss()? {
-            return Ok(Some(loss));
-        }
+        let stored = self.stored_loss()?;
         let is_open = self.value("clean")?.is_some_and(|clean| clean != "1");
         let what = || "it was not closed cleanly, and its write-ahead log (registry.db-wal) is missing: its latest changes are lost";
-        Ok((is_open && !before.has_wal).then(|| Loss::now(what().to_owned())))
+        let without_wal = (is_open && !before.has_wal).then(|| Loss::now(what().to_owned()));
+        let unwritten = before.unwritten_since.map(Loss::unwritten);
+        Ok([stored, without_wal, unwritten].into_iter().flatten().reduce(Loss::and))
     }
 
     fn stored_loss(&self) -> Result<Option<Loss>, DatabaseError> {

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::loss::Standing;
+use super::loss::{self, Standing};
 use super::machines::{Entry, Id};
 use super::queue::{Batch, Change, Queue};
 use super::store::{Content, Displaced, Store};
 use super::{Remembered, STOPPING, locked};
 use crate::database::DatabaseError;
+use crate::files::unwritable;
 use crate::journal::Journal;
 
 /// How long it is gathered what is told of: a transaction more costs the disk far more than an event more.
@@ -57,6 +58,7 @@ impl Writer {
         shared: Shared,
     ) -> std::io::Result<Arc<Self>> {
         let failed = store.as_ref().err().map(ToString::to_string);
+        shared.standing.set_unwritable(failed.as_deref());
         let told = failed.is_some().then(Instant::now);
         let store = store.ok();
         let rows = locked(&shared.remembered).machines.iter().map(|entry| entry.id).collect();
@@ -73,6 +75,7 @@ impl Writer {
             told,
             is_read,
             is_changed: false,
+            is_marked: false,
             inspects_at: now,
             copies_at: now + COPIED.saturating_sub(age),
         };
@@ -169,6 +172,7 @@ impl Writer {
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             let is_last = queue.is_closed;
             let is_tried = queue.is_urgent || again.is_none_or(|again| Instant::now() >= again);
+            let is_waiting = queue.is_to_be_written();
             let batch = is_tried.then(|| queue.take());
             let events = std::mem::take(&mut queue.events);
             let put = queue.put;
@@ -176,6 +180,12 @@ impl Writer {
             drop(queue);
 
             let mut written = batch.map(|batch| (pen.write(&batch), batch));
+            // Before it is told, as it may be forgotten by the next start.
+            if matches!(written, Some((Ok(_), _))) {
+                pen.mark_written();
+            } else if is_waiting {
+                pen.mark_unwritten();
+            }
             if is_last && let Some((Ok(_), _)) = &written {
                 let closed = pen.close();
                 if let (Err(error), Some((result, _))) = (closed, &mut written) {
@@ -197,10 +207,13 @@ impl Writer {
                         info!("registry: what is remembered is written again");
                     }
                     queue.failed = None;
+                    shared.standing.set_unwritable(None);
                 }
                 Some((Err(error), batch)) => {
                     queue.put_back(batch);
-                    queue.failed = Some(error.to_string());
+                    let reason = error.to_string();
+                    shared.standing.set_unwritable(Some(&reason));
+                    queue.failed = Some(reason);
                     again = Some(Instant::now() + AGAIN);
                     drop(remembered);
                     pen.tell(&error);
@@ -226,6 +239,8 @@ struct Pen {
     is_read: bool,
     /// Whether something was written since the last verified copy.
     is_changed: bool,
+    /// Whether the trace was left that something is not written.
+    is_marked: bool,
     inspects_at: Instant,
     copies_at: Instant,
 }
@@ -369,11 +384,41 @@ impl Pen {
         self.store.take().map_or(Ok(()), Store::close)
     }
 
+    /// Leaves the trace that something is not written, at every attempt: the folder may have come back.
+    fn mark_unwritten(&mut self) {
+        match loss::mark_unwritten(&self.state) {
+            Ok(()) => self.is_marked = true,
+            Err(error) if !self.is_marked => {
+                self.is_marked = true;
+                error!(
+                    "registry: that changes are not written cannot be noted in {}: {}; if reveille is stopped before they are, machines may install once more",
+                    self.state.display(),
+                    unwritable(&error)
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Removes the trace.
+    fn mark_written(&mut self) {
+        if !std::mem::take(&mut self.is_marked) {
+            return;
+        }
+        if let Err(error) = loss::mark_written(&self.state) {
+            warn!(
+                "registry: all is written, and the note that it is not stays in {}: {}; the next start takes that for a loss",
+                self.state.display(),
+                unwritable(&error)
+            );
+        }
+    }
+
     fn tell(&mut self, error: &DatabaseError) {
         if self.told.is_none_or(|told| told.elapsed() > TOLD) {
             self.told = Some(Instant::now());
             error!(
-                "registry: what is remembered cannot be written: {error}; machines boot on, and it holds until the daemon ends"
+                "registry: what is remembered cannot be written: {error}; it holds until the daemon ends; machines boot on, and those whose profile wipes hold until it is written, unless `server.on_lost_state` is `boot`"
             );
         }
     }

@@ -12,7 +12,7 @@ use crate::boot::select::{Boots, Selection};
 use crate::boot::wipes::wipes;
 use crate::config::Config;
 use crate::config::changes::boots_otherwise;
-use crate::registry::machines::Entry;
+use crate::registry::machines::KnownMachines;
 
 /// What such a machine has on its disk, and what the config says. The profile may have the same name, and boot something
 /// else than before.
@@ -72,8 +72,8 @@ impl Found<'_> {
 
 /// The installed machines for which `new` says another profile than `old`, or whose profile boots something else, and
 /// which boot their disks all the same, a line each; of many the first, and how many more there are.
-pub fn outdated_by(old: &Config, new: &Config, entries: &[Entry]) -> Vec<String> {
-    let known = list(new, entries);
+pub fn outdated_by(old: &Config, new: &Config, known: &KnownMachines) -> Vec<String> {
+    let known = list(new, known);
     let installed = known.iter().filter(|found| found.state.orders.completed.is_some());
     let lines = installed.filter_map(|found| {
         let client = found.client(&new.catalog);

@@ -10,7 +10,7 @@ use crate::boot::names::nearest;
 use crate::boot::pattern::Wildcard;
 use crate::boot::select;
 use crate::config::Config;
-use crate::registry::machines::Entry;
+use crate::registry::machines::KnownMachines;
 
 /// What begins the name of a group, where a machine could be meant.
 const GROUP: &str = "group:";
@@ -41,9 +41,9 @@ impl Targets {
     pub fn find<'a>(
         &self,
         config: &Config,
-        entries: &'a [Entry],
+        known: &'a KnownMachines,
     ) -> Result<Vec<Found<'a>>, String> {
-        let known = list(config, entries);
+        let known = list(config, known);
         let mut chosen = Vec::new();
         let mut mistakes = Vec::new();
         if self.all {

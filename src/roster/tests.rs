@@ -7,7 +7,7 @@ use super::targets::Targets;
 use super::*;
 use crate::boot::client::Facts;
 use crate::boot::event::{Event, Step};
-use crate::boot::state::orders::Completed;
+use crate::boot::state::orders::{Completed, RegistryFault};
 use crate::boot::time::Time;
 use crate::config::file::File;
 use crate::config::problem::Problems;
@@ -43,6 +43,10 @@ fn entry(id: i64, name: Option<&str>, mac: &str, state: MachineState) -> Entry {
     Entry { id: Id(id), name: name.map(str::to_owned), macs, state: Arc::new(state) }
 }
 
+fn known<const N: usize>(entries: [Entry; N]) -> KnownMachines {
+    KnownMachines::new(entries.into(), None)
+}
+
 /// A machine whose iPXE reported this product.
 fn of_product(product: &str) -> MachineState {
     let facts = Facts { product: Some(product.to_owned()), ..Facts::default() };
@@ -69,14 +73,14 @@ fn targets(names: &[&str]) -> Targets {
 #[test]
 fn targets_are_names_patterns_groups_or_all_and_each_machine_counts_once() {
     let config = config(CONFIG);
-    let entries = [
+    let entries = known([
         entry(1, Some("oden"), "52:54:00:77:00:03", of_product("ProLiant BL460c")),
         entry(2, None, "52:54:00:79:00:09", MachineState::default()),
         entry(3, None, "52:54:00:80:00:01", of_product("PROLIANT DL365")),
         entry(4, None, "52:54:00:80:00:02", of_product("PowerEdge")),
         // Its own entry names its profile.
         entry(5, Some("blade01"), "52:54:00:77:00:01", of_product("ProLiant BL460c")),
-    ];
+    ]);
     let found = |targets: &Targets| -> Vec<String> {
         targets.find(&config, &entries).unwrap().iter().map(Found::label).collect()
     };
@@ -102,7 +106,8 @@ fn targets_are_names_patterns_groups_or_all_and_each_machine_counts_once() {
 #[test]
 fn one_target_that_does_not_exist_rejects_all_and_the_nearest_name_is_reported() {
     let config = config(CONFIG);
-    let rejected = |names: &[&str]| targets(names).find(&config, &[]).unwrap_err();
+    let rejected =
+        |names: &[&str]| targets(names).find(&config, &KnownMachines::default()).unwrap_err();
     for (names, mistake) in [
         (
             &["blade01", "balde0*"][..],
@@ -123,9 +128,11 @@ fn one_target_that_does_not_exist_rejects_all_and_the_nearest_name_is_reported()
     let both = rejected(&["odin", "oden", "frejo"]);
     assert!(both.contains("`oden`?") && both.contains("`freja`?"), "{both}");
     let names: Vec<String> = (0..30).map(|n| format!("x{n}")).collect();
-    let many = Targets { names, all: false }.find(&config, &[]).unwrap_err();
+    let many = Targets { names, all: false }.find(&config, &KnownMachines::default()).unwrap_err();
     assert_eq!((many.lines().count(), many.lines().last()), (21, Some("and 10 more")));
-    let none = Targets { names: vec![], all: true }.find(&self::config(""), &[]).unwrap_err();
+    let none = Targets { names: vec![], all: true }
+        .find(&self::config(""), &KnownMachines::default())
+        .unwrap_err();
     assert!(none.starts_with("the config has no machine"), "{none}");
 }
 
@@ -138,13 +145,13 @@ fn a_reload_names_each_installed_machine_whose_disk_boots_another_profile_than_t
     kept.apply(&event, None, SystemTime::UNIX_EPOCH);
     let mut in_asgard = once("talos");
     in_asgard.client = of_product("ProLiant").client;
-    let entries = [
+    let entries = known([
         entry(1, Some("blade01"), "52:54:00:77:00:01", once("talos")),
         // It boots by the network whenever it asks.
         entry(2, Some("blade02"), "52:54:00:77:00:02", installed("rescue", BootPolicy::Always)),
         entry(3, Some("oden"), "52:54:00:77:00:03", in_asgard),
         entry(4, None, "52:54:00:79:00:09", once("debian")),
-    ];
+    ]);
     let told = |from: &str, to: &str| {
         assert!(CONFIG.contains(from), "{from}");
         outdated_by(&old, &config(&CONFIG.replacen(from, to, 1)), &entries)
@@ -192,7 +199,7 @@ fn a_reload_names_each_installed_machine_whose_disk_boots_another_profile_than_t
     let back = outdated_by(&changed, &old, &entries);
     assert_eq!(back, none, "its disk has what the config says again");
     // Sent to its disk for good, it is told all the same.
-    let kept = [entry(1, Some("blade01"), "52:54:00:77:00:01", kept)];
+    let kept = known([entry(1, Some("blade01"), "52:54:00:77:00:01", kept)]);
     assert_eq!(outdated_by(&old, &changed, &kept).len(), 1);
 }
 
@@ -211,6 +218,7 @@ fn of_many_outdated_machines_the_first_are_named_and_how_many_more_there_are() {
             entry(n, Some(&format!("m{n:03}")), &mac, state.clone())
         })
         .collect();
+    let entries = KnownMachines::new(entries, None);
     let told = outdated_by(&rack("talos"), &rack("debian"), &entries);
     assert_eq!(told.len(), 21);
     assert_eq!(told[20], "and 30 more");
@@ -221,7 +229,7 @@ fn a_machine_reports_what_its_disk_has_until_it_is_armed_or_installed() {
     let config = config(&CONFIG.replacen("00:01, profile: talos", "00:01, profile: debian", 1));
     let mut state = installed("talos", BootPolicy::Once);
     let told = |state: &MachineState| {
-        let entries = [entry(1, Some("blade01"), "52:54:00:77:00:01", state.clone())];
+        let entries = known([entry(1, Some("blade01"), "52:54:00:77:00:01", state.clone())]);
         find(&config, &entries, "blade01").unwrap().told(&config)
     };
     let machine = told(&state);
@@ -244,18 +252,18 @@ fn a_machine_that_is_kept_on_its_disk_boots_it_whatever_the_config_says() {
     let mut state = MachineState::default();
     let event = Event { subject: Subject::default(), step: Step::KeptOnDisk {} };
     state.apply(&event, None, SystemTime::UNIX_EPOCH);
-    let entries = [
+    let entries = known([
         entry(1, Some("blade02"), "52:54:00:77:00:02", state.clone()),
         // A stranger, who is shown the menu.
         entry(2, None, "52:54:00:80:00:01", state),
-    ];
+    ]);
     for who in ["blade02", "52:54:00:80:00:01"] {
         let found = find(&config, &entries, who).unwrap();
         let next = found.told(&config).next;
         assert_eq!((next.boots, next.because), (What::Disk, Some(Because::KeptOnDisk)), "{who}");
         assert_eq!(found.may_be_armed(&config, None), Ok(()), "that is the way back");
     }
-    let fresh = [entry(1, Some("blade02"), "52:54:00:77:00:02", MachineState::default())];
+    let fresh = known([entry(1, Some("blade02"), "52:54:00:77:00:02", MachineState::default())]);
     let found = find(&config, &fresh, "blade02").unwrap();
     assert!(found.may_be_armed(&config, None).unwrap_err().contains("`boot: always`"));
 }
@@ -272,11 +280,26 @@ fn a_machine_with_very_many_macs_is_found_without_comparing_each_with_each() {
     };
     let macs: Vec<Mac> = (2..1_000_000).map(mac).collect();
     let (id, name) = (Id(1), Some("oden".to_owned()));
-    let entries = [Entry { id, name, macs: macs.clone(), state: Arc::default() }];
+    let entries = known([Entry { id, name, macs: macs.clone(), state: Arc::default() }]);
     let found = find(&config, &entries, "02:00:00:0f:42:3f").unwrap();
     assert_eq!(found.subject.name.as_deref(), Some("oden"));
     assert_eq!(found.macs[0], mac(1), "the one that was not seen");
     assert_eq!(found.macs[1..], macs);
     assert_eq!(found.told(&config).macs.len(), macs.len() + 1);
     assert_eq!(list(&config, &entries).len(), 1);
+}
+
+#[test]
+fn after_a_loss_a_machine_that_was_forgotten_holds_in_every_list() {
+    let config = config(CONFIG);
+    let noticed = RegistryFault::Lost(Time::from_millis(5));
+    let seen = entry(1, Some("freja"), "52:54:00:79:00:04", MachineState::default());
+    let lost = KnownMachines::new(vec![seen], Some(&noticed));
+    for who in ["blade01", "freja"] {
+        let next = find(&config, &lost, who).unwrap().told(&config).next;
+        let held = (What::Hold, Some(Because::StateLost), false);
+        assert_eq!((next.boots, next.because, next.wipes), held, "{who}");
+    }
+    let harmless = find(&config, &lost, "blade02").unwrap().told(&config).next;
+    assert_eq!(harmless.boots, What::Profile);
 }

@@ -1,8 +1,6 @@
 //! Attacks on the daemon that were thought of after it was finished: each fails, and the machine boots.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -580,45 +578,6 @@ fn a_second_daemon_on_the_same_state_folder_does_not_start_and_the_first_serves_
         assert!(log.contains("another reveille runs with the state folder"), "{log}");
         install(&machine, &mut appliance);
         assert_eq!(next(&folder, "oden"), "done");
-    });
-}
-
-/// What was installed then would be forgotten if the appliance lost its power.
-#[test]
-fn no_installer_starts_while_the_disk_of_the_appliance_is_full() {
-    in_lab!(|lan| {
-        let folder = folder(CONFIG);
-        let state = folder.state();
-        run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", state.to_str().unwrap()]);
-        folder.permit_registry();
-        let mut appliance = Appliance::start(&folder);
-        let machine = oden(&lan);
-        machine.discover(ROM);
-        reveille(&folder, &["machine", "oden", "--json"]);
-        let full = fs::File::create(state.join("full")).unwrap();
-        let mut at = 0;
-        for size in [4096, 512, 1] {
-            while full.write_at(&vec![1; size], at).is_ok() {
-                at += size as u64;
-            }
-        }
-        assert!(fs::write(state.join("x"), "x").is_err(), "it is full");
-        for _ in 0..100 {
-            machine.discover(ROM);
-        }
-        machine.loads_ipxe();
-        let script = machine.script("");
-        assert!(script.contains("the registry cannot be written"), "{script}");
-        drop(full);
-        fs::remove_file(state.join("full")).unwrap();
-        appliance.wait_for("registry: what is remembered is written again");
-        install(&machine, &mut appliance);
-        assert_eq!(next(&folder, "oden"), "done");
-        appliance.signal("KILL");
-        appliance.ended();
-        let _appliance = Appliance::start(&folder);
-        machine.loads_ipxe();
-        assert!(machine.script("").contains("goes to its local disk"));
     });
 }
 

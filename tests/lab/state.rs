@@ -1,6 +1,8 @@
 //! Where the state folder is, and what becomes of one that is lost.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,7 +11,8 @@ use serde_json::Value;
 
 use crate::in_lab;
 use crate::support::appliance::Folder;
-use crate::support::{Appliance, InFolder, inside, run};
+use crate::support::firmware::Firmware;
+use crate::support::{Appliance, InFolder, Lan, inside, run};
 
 const CONFIG: &str = "server: { nbps: [/usr/lib/ipxe] }
 images: { deb: { kernel: ./linux, initrd: ./initrd } }
@@ -222,5 +225,156 @@ fn a_lost_registry_is_an_error_until_it_is_restored_or_accepted() {
         assert_eq!(reveille(&folder, &["status"]).0, Some(0));
         let (_, told) = reveille(&folder, &["machine", "m1", "--json"]);
         assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["machine"]["armed"], 1);
+    });
+}
+
+const RACK: &str = "server: { nbps: [./nbps] }
+images: { linux: { kernel: ./linux, initrd: ./initrd } }
+profiles:
+  install: { script: linux, image: linux, boot: once, wipes: true }
+  rescue: { script: linux, image: linux, wipes: false }
+machines:
+  m1: { mac: '52:54:00:79:00:01', profile: install }
+  m2: { mac: '52:54:00:79:00:02', profile: install }
+  m3: { mac: '52:54:00:79:00:03', profile: rescue }
+";
+
+/// A rack whose state folder is a small file system of its own.
+fn rack_on_a_small_disk() -> Folder {
+    let folder = folder();
+    folder.write("config.yaml", RACK);
+    folder.write("nbps/undionly.kpxe", vec![0xea; 70_000]);
+    let at = folder.state().display().to_string();
+    run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &at]);
+    folder.permit_registry();
+    folder
+}
+
+/// m1, m2 and m3 of the rack.
+fn machines(lan: &Lan) -> [Firmware; 3] {
+    [1, 2, 3].map(|n| {
+        let name = format!("m{n}");
+        lan.attach(&name, &format!("10.77.0.10{n}/24"));
+        Firmware::new(&name, [0x52, 0x54, 0, 0x79, 0, n], Ipv4Addr::new(10, 77, 0, 100 + n))
+    })
+}
+
+/// Leaves no block free.
+fn fill(folder: &Folder) {
+    let mut filling = File::create(folder.state().join("filling")).unwrap();
+    while filling.write_all(&[0; 4096]).is_ok() {}
+}
+
+fn make_room(folder: &Folder) {
+    fs::remove_file(folder.state().join("filling")).unwrap();
+}
+
+fn asks_for_its_script(machine: &Firmware) -> String {
+    machine.loads_ipxe();
+    machine.script("")
+}
+
+#[test]
+fn a_boot_that_was_completed_on_a_full_disk_is_not_repeated_after_a_kill() {
+    in_lab!(|lan| {
+        let folder = rack_on_a_small_disk();
+        let [m1, _, m3] = machines(&lan);
+        for signal in ["KILL", "TERM"] {
+            let mut daemon = Appliance::start(&folder);
+            // Its first boot, and then one that is ordered.
+            if signal == "TERM" {
+                assert_eq!(reveille(&folder, &["state", "accept"]).0, Some(0));
+                assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+            }
+            let script = asks_for_its_script(&m1);
+            assert!(script.contains("boots install"), "{script}");
+            fill(&folder);
+            // What is free in the log is used up at last.
+            while !daemon.log().contains("what is remembered cannot be written") {
+                m3.loads_ipxe();
+            }
+            m1.fetch_all_of(&script);
+            daemon.wait_for("m1 (52:54:00:79:00:01): fetched linux/initrd");
+            let (_, told) = reveille(&folder, &["machine", "m1", "--json"]);
+            let story: Value = serde_json::from_str(&told).unwrap();
+            assert_eq!(story["machine"]["next"]["boots"], "disk", "{told}");
+            daemon.signal(signal);
+            daemon.ended();
+
+            make_room(&folder);
+            let (code, told) = reveille(&folder, &["state"]);
+            assert!(code == Some(1) && told.contains("not all changes could be written"), "{told}");
+            let mut daemon = Appliance::start(&folder);
+            let log = daemon.log();
+            let line = log.lines().find(|line| line.contains("ERROR registry: ")).unwrap();
+            for told in ["not all changes could be written", "`reveille state accept"] {
+                assert!(line.contains(told), "{line}");
+            }
+            let script = asks_for_its_script(&m1);
+            assert!(script.contains("reveille holds m1"), "{script}");
+            let (_, told) = reveille(&folder, &["machine", "m1"]);
+            assert!(told.contains("last boot   held\n"), "{told}");
+            let (code, told) = reveille(&folder, &["status"]);
+            assert!(code == Some(1) && told.contains("\nheld          m1: "), "{told}");
+            assert!(told.contains("`reveille disk m1` boots its disk"), "{told}");
+            // Only an order that is given now counts.
+            assert_eq!(reveille(&folder, &["disarm", "m1"]).0, Some(0));
+            assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+            assert!(asks_for_its_script(&m1).contains("boots install"));
+            daemon.signal("TERM");
+            daemon.ended();
+        }
+    });
+}
+
+#[test]
+fn installers_hold_while_the_disk_is_full_and_boot_once_there_is_room() {
+    in_lab!(|lan| {
+        let folder = rack_on_a_small_disk();
+        let [_, m2, m3] = machines(&lan);
+        let mut daemon = Appliance::start(&folder);
+        fill(&folder);
+        while !daemon.log().contains("what is remembered cannot be written") {
+            m3.loads_ipxe();
+        }
+        let script = asks_for_its_script(&m2);
+        assert!(script.contains("reveille holds m2"), "{script}");
+        assert!(script.contains("the registry cannot be written"), "{script}");
+        assert!(script.contains("the disk is full"), "{script}");
+        let script = asks_for_its_script(&m3);
+        assert!(script.contains("boots rescue"), "{script}");
+        // An order could be used twice.
+        assert_eq!(reveille(&folder, &["arm", "m2"]).0, Some(1));
+        assert!(asks_for_its_script(&m2).contains("reveille holds m2"));
+        let (code, told) = reveille(&folder, &["status"]);
+        assert_eq!(code, Some(1), "{told}");
+        for row in ["\nnot kept      ", "m2: the registry cannot be written"] {
+            assert!(told.contains(row), "{told}");
+        }
+        assert!(!told.contains("\nlost"), "{told}");
+        let (code, told) = reveille(&folder, &["state"]);
+        assert!(code == Some(1) && told.contains("\nnot written   "), "{told}");
+        let (_, told) = reveille(&folder, &["machines"]);
+        assert!(told.contains("nothing, it is held"), "{told}");
+
+        make_room(&folder);
+        daemon.wait_for("registry: what is remembered is written again");
+        assert!(asks_for_its_script(&m2).contains("boots install"));
+        assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+        daemon.signal("KILL");
+        daemon.ended();
+        let mut daemon = Appliance::start(&folder);
+        assert!(!daemon.log().contains(" is lost"), "all was written");
+        drop(daemon);
+
+        // The operator may want it otherwise.
+        let boots = RACK.replace("server: {", "server: { on_lost_state: boot,");
+        folder.write("config.yaml", boots);
+        let mut daemon = Appliance::start(&folder);
+        fill(&folder);
+        while !daemon.log().contains("what is remembered cannot be written") {
+            m3.loads_ipxe();
+        }
+        assert!(asks_for_its_script(&m2).contains("boots install"));
     });
 }

@@ -65,6 +65,8 @@ pub enum Reached {
     Waiting,
     /// It shows the menu.
     Menu,
+    /// It waits for the operator.
+    Held,
     /// It has its script.
     Script,
     /// It has the kernel.
@@ -227,6 +229,7 @@ impl Journey {
             | Reached::Question
             | Reached::Waiting
             | Reached::Menu
+            | Reached::Held
             | Reached::Script
             | Reached::Kernel
             | Reached::All
@@ -257,6 +260,7 @@ impl Journey {
             | Reached::Question
             | Reached::Waiting
             | Reached::Menu
+            | Reached::Held
             | Reached::Script
             | Reached::Kernel
             | Reached::All => false,
@@ -278,6 +282,7 @@ impl Journey {
             | Reached::Question
             | Reached::Waiting
             | Reached::Menu
+            | Reached::Held
             | Reached::Script
             | Reached::Kernel => false,
         };
@@ -341,7 +346,7 @@ impl Journey {
                         self.to_disk = Some(*method);
                         Reached::Disk
                     }
-                    Starts::Hold => Reached::Menu,
+                    Starts::Hold => Reached::Held,
                 };
             }
             Step::LeftToItsDisk { method, at: asked, .. } => {

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,9 +74,18 @@ pub struct Orders {
     /// Whether its firmware asks DHCP again though `local_boot: silent` left it to its disk.
     #[serde(skip)]
     pub asks_again: bool,
-    /// Whether the registry was lost, so that it is not known what this machine has completed.
+    /// Why machines whose profile wipes hold.
     #[serde(skip)]
-    pub is_state_lost: bool,
+    pub registry_fault: Option<RegistryFault>,
+}
+
+/// Why it is uncertain what a machine has completed, or will have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryFault {
+    /// The registry was lost, which was noticed at this time: a boot may be forgotten, and an older order used up.
+    Lost(Time),
+    /// The registry cannot be written, and why: a boot may be forgotten when the daemon ends.
+    Unwritable(Arc<str>),
 }
 
 /// What is at stake for a machine that boots a profile.
@@ -107,6 +117,8 @@ pub enum Because {
     Held,
     /// The registry was lost, and its profile erases a disk.
     StateLost,
+    /// The registry cannot be written, and its profile erases a disk.
+    RegistryUnwritable,
     /// Its profile erases a disk, and would do so at every boot.
     WipesAlways,
     /// It has booted once.
@@ -122,7 +134,11 @@ impl Because {
     /// Whether the machine neither boots by the network nor simply goes to its disk.
     pub fn is_hold(self) -> bool {
         match self {
-            Self::DiskAgain | Self::Held | Self::StateLost | Self::WipesAlways => true,
+            Self::DiskAgain
+            | Self::Held
+            | Self::StateLost
+            | Self::RegistryUnwritable
+            | Self::WipesAlways => true,
             Self::Always
             | Self::Armed
             | Self::First
@@ -132,6 +148,16 @@ impl Because {
             | Self::KeptOnDisk
             | Self::Local => false,
         }
+    }
+
+    /// Why, with commands that name this machine.
+    pub fn of(self, machine: &str) -> String {
+        let mut text = self.to_string();
+        for command in ["disk", "arm"] {
+            let named = format!("`reveille {command} {machine}`");
+            text = text.replace(&format!("`reveille {command}`"), &named);
+        }
+        text
     }
 
     /// Whether it is the network that boots.
@@ -145,6 +171,7 @@ impl Because {
             | Self::DiskAgain
             | Self::Held
             | Self::StateLost
+            | Self::RegistryUnwritable
             | Self::WipesAlways => false,
         }
     }
@@ -164,6 +191,9 @@ impl fmt::Display for Because {
             }
             Self::StateLost => {
                 "the registry was lost, so it may be installed already; `reveille disk` boots its disk, `reveille arm` installs it, `reveille state accept` installs all such machines"
+            }
+            Self::RegistryUnwritable => {
+                "the registry cannot be written, so its boot could be forgotten, and its disk erased once more; it boots as soon as the registry is written, see `reveille status`"
             }
             Self::WipesAlways => {
                 "its profile erases a disk and has `boot: always`; write `boot: once`, or `wipes: false`"
@@ -214,10 +244,22 @@ impl Orders {
         self.is_kept_on_disk = true;
     }
 
+    /// Whether an order boots a profile now, and whether that holds. None without an order.
+    pub fn by_order(&self, wipes: bool) -> Option<Because> {
+        let armed = self.armed.as_ref()?;
+        Some(match &self.registry_fault {
+            // It may have been used up after the registry that is left was written.
+            Some(RegistryFault::Lost(at)) if wipes && armed.since < *at => Because::StateLost,
+            // That it is used up could be forgotten.
+            Some(RegistryFault::Unwritable(_)) if wipes => Because::RegistryUnwritable,
+            Some(_) | None => Because::Armed,
+        })
+    }
+
     /// What boots a machine of this policy and profile.
     pub fn because(&self, policy: BootPolicy, profile: &str, stakes: Stakes) -> Because {
-        if self.armed.is_some() {
-            return Because::Armed;
+        if let Some(because) = self.by_order(stakes.wipes) {
+            return because;
         }
         if self.keeps_to_disk(policy) {
             return Because::KeptOnDisk;
@@ -231,8 +273,13 @@ impl Orders {
                 Some(done) if done.was_once || done.has_wiped || done.profile == profile => {
                     self.after_disk_failure(stakes)
                 }
-                Some(_) | None if self.is_state_lost && stakes.wipes => Because::StateLost,
-                Some(_) | None => Because::First,
+                Some(_) | None => match &self.registry_fault {
+                    Some(RegistryFault::Lost(_)) if stakes.wipes => Because::StateLost,
+                    Some(RegistryFault::Unwritable(_)) if stakes.wipes => {
+                        Because::RegistryUnwritable
+                    }
+                    Some(_) | None => Because::First,
+                },
             },
         }
     }

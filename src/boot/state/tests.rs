@@ -562,13 +562,36 @@ fn an_installer_that_would_start_at_every_boot_holds() {
 
 #[test]
 fn after_the_registry_was_lost_only_what_erases_nothing_boots_by_itself() {
-    let lost = Orders { is_state_lost: true, ..Orders::default() };
+    let noticed = Time::from_millis(2000);
+    let fault = Some(orders::RegistryFault::Lost(noticed));
+    let lost = Orders { registry_fault: fault, ..Orders::default() };
     let because = |orders: &Orders, stakes| orders.because(BootPolicy::Once, "p", stakes);
     assert_eq!(because(&lost, INSTALLER), Because::StateLost);
     assert_eq!(because(&lost, HARMLESS), Because::First);
-    let since = Time::default();
+    let armed = |millis: u64| {
+        let since = Time::from_millis(millis);
+        let armed = Some(orders::Arming { since, profile: None, times: 1 });
+        Orders { armed, ..lost.clone() }
+    };
+    assert_eq!(because(&armed(2000), INSTALLER), Because::Armed);
+    let older = armed(1999);
+    assert_eq!(because(&older, INSTALLER), Because::StateLost, "it may have been used up");
+    assert_eq!(because(&older, HARMLESS), Because::Armed);
+}
+
+#[test]
+fn while_the_registry_cannot_be_written_nothing_that_erases_a_disk_starts() {
+    let fault = Some(orders::RegistryFault::Unwritable("the disk is full".into()));
+    let unwritable = Orders { registry_fault: fault, ..Orders::default() };
+    let because = |orders: &Orders, stakes| orders.because(BootPolicy::Once, "p", stakes);
+    assert_eq!(because(&unwritable, INSTALLER), Because::RegistryUnwritable);
+    assert_eq!(because(&unwritable, HARMLESS), Because::First);
+    let since = Time::from_millis(u64::MAX);
     let armed = Some(orders::Arming { since, profile: None, times: 1 });
-    assert_eq!(because(&Orders { armed, ..lost }, INSTALLER), Because::Armed);
+    let armed = Orders { armed, ..unwritable };
+    assert_eq!(because(&armed, INSTALLER), Because::RegistryUnwritable, "it could be used twice");
+    assert_eq!(because(&armed, HARMLESS), Because::Armed);
+    assert_eq!(because(&Orders { registry_fault: None, ..armed }, INSTALLER), Because::Armed);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::boot::event::Subject;
+use crate::boot::state::orders::RegistryFault;
 use crate::boot::{Event, Mac, Step};
 use crate::registry::store::Store;
 use crate::registry::{Registry, loss};
@@ -217,4 +218,72 @@ fn the_verified_copy_is_not_replaced_after_a_loss() {
     lost.record(leased(Mac::new([2; 6]), Ipv4Addr::new(10, 0, 0, 9)));
     lost.close();
     assert!(std::fs::read(Store::previous(folder.path())).unwrap() == before);
+}
+
+/// The folder of the databases is where a file was, so that nothing in it can be written, until it is put back.
+fn without_files(folder: &Path, work: impl FnOnce()) {
+    let [db, away] = ["db", "away"].map(|name| folder.join(name));
+    std::fs::rename(&db, &away).unwrap();
+    std::fs::write(&db, "").unwrap();
+    work();
+    std::fs::remove_file(&db).unwrap();
+    std::fs::rename(&away, &db).unwrap();
+}
+
+#[test]
+fn changes_that_were_not_written_count_as_a_loss_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, _) = completed(folder.path());
+    assert_eq!(loss::unwritten_since(folder.path()), None);
+    loss::mark_unwritten(folder.path()).unwrap();
+    let since = loss::unwritten_since(folder.path()).unwrap();
+    assert!(since.elapsed().unwrap() < Duration::from_secs(60), "{since:?}");
+    loss::mark_unwritten(folder.path()).unwrap();
+    assert_eq!(loss::unwritten_since(folder.path()), Some(since), "the first counts");
+    registry.close();
+
+    assert!(Store::inspect(folder.path()).unwrap().loss.is_some());
+    let lost = reopened(folder.path());
+    let what = lost.loss().unwrap().what;
+    assert!(what.contains("not all changes could be written"), "{what}");
+    assert_eq!(loss::unwritten_since(folder.path()), None, "it is in the registry by now");
+    lost.close();
+    let still = reopened(folder.path());
+    assert!(still.is_state_lost());
+    still.accept_loss().unwrap();
+    still.close();
+    assert!(!reopened(folder.path()).is_state_lost());
+}
+
+#[test]
+fn machines_whose_profile_wipes_hold_while_the_registry_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, oden) = completed(folder.path());
+    without_files(folder.path(), || {
+        registry.record(Event { subject: oden.clone(), step: Step::Disarmed {} });
+        let why = registry.flush().unwrap_err();
+        let fault = registry.standing.fault().unwrap();
+        assert_eq!(fault, RegistryFault::Unwritable(why.into()));
+    });
+    registry.flush().unwrap();
+    assert_eq!(registry.standing.fault(), None, "all is written");
+    registry.close();
+    let again = reopened(folder.path());
+    assert!(!again.is_state_lost(), "{:?}", again.loss());
+    assert!(again.state(&oden).orders.armed.is_none());
+}
+
+#[test]
+fn a_missing_log_in_a_used_folder_is_no_first_start() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody has accepted that it began without a marker.
+    let registry = reopened(folder.path());
+    assert!(registry.loss().unwrap().is_new_folder);
+    registry.record(leased(Mac::new([2; 6]), Ipv4Addr::new(10, 0, 0, 9)));
+    registry.flush().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("db")).unwrap();
+    std::fs::copy(Store::path(folder.path()), Store::path(copy.path())).unwrap();
+    let lost = reopened(copy.path()).loss().unwrap();
+    assert!(!lost.is_new_folder && lost.what.contains("write-ahead log"), "{lost:?}");
 }
