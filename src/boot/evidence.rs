@@ -281,6 +281,14 @@ fn keep(seen: &mut Vec<(Ipv4Addr, Time)>, address: Ipv4Addr, at: Time) {
     seen.push((address, at));
 }
 
+/// Whether a datagram from this source can have come through the relay that it names.
+///
+/// Relays send from their own addresses. A host of the relay's network that names it in a DHCP message of its own does not,
+/// unless it forges its source, which routers drop.
+pub fn is_from_relay(relay: Ipv4Addr, source: Ipv4Addr, subnets: &[Ipv4Net]) -> bool {
+    source == relay || !is_behind(relay, source, subnets)
+}
+
 /// Whether an address is in the network of a relay.
 fn is_behind(relay: Ipv4Addr, address: Ipv4Addr, subnets: &[Ipv4Net]) -> bool {
     let configured = subnets.iter().find(|subnet| subnet.contains(&relay));
@@ -322,6 +330,23 @@ pub fn locate(sender: Sender<'_>, sightings: &Sightings, now: Time) -> Result<Ma
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_of_a_relays_network_is_not_taken_for_the_relay() {
+        let relay = Ipv4Addr::new(10, 78, 0, 1);
+        let wide = ["10.78.0.0/16".parse().unwrap()];
+        for (source, subnets, expected) in [
+            ([10, 78, 0, 1], &[][..], true),
+            // The relay's address on the network of the server, or beyond.
+            ([10, 77, 0, 1], &[], true),
+            ([172, 16, 0, 9], &[], true),
+            ([10, 78, 0, 66], &[], false),
+            ([10, 78, 3, 66], &[], true),
+            ([10, 78, 3, 66], &wide, false),
+        ] {
+            assert_eq!(is_from_relay(relay, source.into(), subnets), expected, "{source:?}");
+        }
+    }
 
     const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac::new([2, 0, 0, 0, 0, 2]);

@@ -12,7 +12,7 @@ use super::destination::{NoReply, destination, relay_of_reply};
 use super::packet::{Malformed, MessageType, Reply, ReplyKind, Request, option};
 use super::pxe::{self, NotOurs};
 use crate::boot::event::{Offer, Subject};
-use crate::boot::evidence::Neighbour;
+use crate::boot::evidence::{Neighbour, is_from_relay};
 use crate::boot::settings::Option43;
 use crate::boot::{
     Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links, select,
@@ -191,7 +191,7 @@ pub fn respond(
         (Port::Dhcp, MessageType::Request) if answers_request_67 => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Request) => {
             let answer = decision::decide(client, &selection, catalog, (state, now));
-            return watched(query, subject, &answer);
+            return watched(query, subject, &answer, seen_relay(request, arrival, config));
         }
         (Port::BootServer, MessageType::Request | MessageType::Inform) => ReplyKind::Ack,
         (Port::Dhcp, MessageType::Inform | MessageType::Other)
@@ -248,7 +248,10 @@ pub fn respond(
     Outcome::Reply {
         to,
         datagram: reply.encode(request),
-        event: Event { subject, step: step(kind, query, (what, boot_file, option_43), arrival) },
+        event: Event {
+            subject,
+            step: step(kind, query, (what, boot_file, option_43), (arrival, config)),
+        },
     }
 }
 
@@ -302,7 +305,7 @@ fn step(
     kind: ReplyKind,
     Query { request, client, .. }: &Query,
     (what, boot_file, option_43): (Offer, String, Option43),
-    arrival: &Arrival,
+    (arrival, config): (&Arrival, &Config),
 ) -> Step {
     match kind {
         ReplyKind::Offer => Step::Offered {
@@ -317,18 +320,22 @@ fn step(
         },
         ReplyKind::Ack => {
             let port = arrival.port.number();
-            Step::Acknowledged { boot_file, port, relay: relay(request) }
+            Step::Acknowledged { boot_file, port, relay: seen_relay(request, arrival, config) }
         }
     }
 }
 
 /// A machine takes its lease: the address is what its later TFTP requests are known by.
-fn watched(Query { request, .. }: &Query, subject: Subject, answer: &Answer<'_>) -> Outcome {
+fn watched(
+    Query { request, .. }: &Query,
+    subject: Subject,
+    answer: &Answer<'_>,
+    relay: Option<Ipv4Addr>,
+) -> Outcome {
     if let Answer::Ignore(_) = answer {
         return Outcome::Ignored(Ignored::NotForThisPort);
     }
     let server = request.options.address(option::SERVER_ID);
-    let relay = relay(request);
     Outcome::Seen(Event { subject, step: Step::Leased { server, relay } })
 }
 
@@ -343,6 +350,14 @@ fn located(Query { request, client, .. }: &Query, arrival: &Arrival) -> Client {
 /// The relay that forwarded a request.
 fn relay(request: &Request) -> Option<Ipv4Addr> {
     Some(request.giaddr).filter(|relay| !relay.is_unspecified())
+}
+
+/// The same, unless the request comes from a host of the relay's network instead.
+fn seen_relay(request: &Request, arrival: &Arrival, config: &Config) -> Option<Ipv4Addr> {
+    let subnets = config.server.tftp.as_ref().map(|tftp| tftp.subnets.as_slice());
+    let is_from =
+        |relay: &Ipv4Addr| is_from_relay(*relay, *arrival.from.ip(), subnets.unwrap_or_default());
+    relay(request).filter(is_from)
 }
 
 fn subject(

@@ -622,3 +622,31 @@ fn a_flood_in_the_name_of_a_machine_keeps_neither_it_nor_another_from_its_boot()
         assert_eq!(next(&folder, "oden"), "done");
     });
 }
+
+/// He names the relay of his network in a datagram of his own, which no relay has forwarded.
+#[test]
+fn a_host_of_another_network_is_not_taken_for_a_machine_by_naming_a_relay() {
+    in_lab!(|lan| {
+        let second = lan.behind_a_relay();
+        let folder = folder(CONFIG);
+        let mut appliance = Appliance::start(&folder);
+        second.attach("far", "10.78.0.66/24");
+        run("ip", &["-n", "far", "route", "add", "default", "via", "10.78.0.1"]);
+        let far = Firmware::new("far", EVIL, Ipv4Addr::new(10, 78, 0, 66)).in_the_name_of(LOKE);
+        let loke = loke(&lan);
+        loke.loads_ipxe();
+        let mut datagram = far.datagram(3, Ipv4Addr::UNSPECIFIED, IPXE);
+        datagram[24..28].copy_from_slice(&[10, 78, 0, 1]);
+        far.socket(0).send_to(&datagram, ("10.77.0.2", 67)).unwrap();
+        appliance.wait_for("takes its lease");
+        for _ in 0..3 {
+            let script = far.script("");
+            assert!(
+                script.contains("no DHCP request of this machine has come through"),
+                "{script}"
+            );
+            assert!(!script.contains(TOKEN), "{script}");
+        }
+        assert!(loke.script("").contains(TOKEN));
+    });
+}
