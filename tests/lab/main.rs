@@ -14,6 +14,7 @@ mod bad_input;
 mod beside;
 mod boots;
 mod control;
+mod delivery;
 mod evidence;
 mod fetching;
 mod http_limits;
