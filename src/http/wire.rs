@@ -289,11 +289,11 @@ mod tests {
 
     /// Sends [`WHOLE`] to this client; how many bytes have not arrived.
     async fn missing(then: Then, client: impl AsyncFnOnce(TcpStream)) -> u64 {
-        missing_within(LIMIT, then, client).await
+        missing_within((LIMIT, USER_TIMEOUT), then, client).await
     }
 
     async fn missing_within(
-        limit: Duration,
+        (limit, user_timeout): (Duration, Duration),
         then: Then,
         client: impl AsyncFnOnce(TcpStream),
     ) -> u64 {
@@ -304,7 +304,7 @@ mod tests {
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let to = socket.connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        SockRef::from(&accepted).set_tcp_user_timeout(Some(USER_TIMEOUT)).unwrap();
+        SockRef::from(&accepted).set_tcp_user_timeout(Some(user_timeout)).unwrap();
         let Admission::Admitted { place, .. } = Connections::new(1).admit(Ipv4Addr::LOCALHOST)
         else {
             panic!("there is room");
@@ -452,15 +452,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_closed_connection_is_held_for_a_bounded_time() {
-        let started = std::time::Instant::now();
         let (sender, mut held) = oneshot::channel();
-        let limit = Duration::from_millis(100);
-        let missing = missing_within(limit, Then::Closes, async |mut client| {
+        // The kernel would hold it for longer than this test waits.
+        let limits = (Duration::from_millis(100), Duration::from_mins(1));
+        let missing = missing_within(limits, Then::Closes, async |mut client| {
             client.read_exact(&mut vec![0; WHOLE - HELD]).await.unwrap();
             sender.send(client).unwrap();
         });
         assert!(missing.await > 0);
-        assert!(started.elapsed() < USER_TIMEOUT, "the kernel would hold it longer");
         held.try_recv().unwrap();
     }
 
