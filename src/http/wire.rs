@@ -8,6 +8,10 @@
 //!
 //! An iPXE that starts its kernel at once leaves the connection as it is, and never acknowledges the last bytes
 //! (9 to 20 KiB with Debian 12's, BIOS and UEFI). So a client that has acknowledged all but [`SLACK`] has the file.
+//!
+//! A client's kernel also acknowledges what its program has not read yet. If that program then ends, the file counts
+//! as received: a reset that follows the last acknowledgement proves nothing, because UEFI's HTTP driver ends finished
+//! downloads with one.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
