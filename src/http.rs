@@ -43,7 +43,7 @@ use crate::registry::Registry;
 use accept::{Tallies, admit};
 use body::Pieces;
 use connections::{Connections, Place};
-use wire::{Line, Looks};
+use wire::Line;
 
 /// What the User-Agent of `reveille simulate` ends with.
 pub const SIMULATION: &str = "(reveille simulate)";
@@ -122,6 +122,8 @@ impl Server {
             .with_state(self);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        // A client may close its own side once it has sent its request.
+        http.half_close(true);
         // It holds one piece of a body, and asks for the next when that is sent.
         http.max_buf_size(MOST_HEADERS);
         accept::set_up(&listener);
@@ -129,7 +131,6 @@ impl Server {
         let mut tallies = Tallies::new(most_connections);
         let mut close_idle = tokio::time::interval(CLOSE_IDLE);
         close_idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let looks = Looks::start();
         loop {
             let (stream, peer) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -150,16 +151,16 @@ impl Server {
             let Some((place, closed)) = admit(&connections, from, &mut tallies).await else {
                 continue;
             };
-            let arrival = Arrival::of(&stream, from);
-            let line = Line::new((stream, peer), looks.clone(), place.clone());
-            let (arrival, line) = match arrival.and_then(|arrival| Ok((arrival, line?))) {
+            let arrival = match Arrival::of(&stream, from) {
                 Ok(arrival) => arrival,
                 Err(error) => {
                     tallies.failed(&error);
                     continue;
                 }
             };
-            let wire = line.wire();
+            let line = Line::new(stream, place.clone());
+            let (wire, watched) = (line.wire(), line.wire());
+            let held = place.clone();
             let app = app.clone().map_request(move |mut request: hyper::Request<_>| {
                 request.extensions_mut().insert(ConnectInfo(arrival));
                 request.extensions_mut().insert(wire.clone());
@@ -168,13 +169,22 @@ impl Server {
             });
             let connection =
                 http.serve_connection(TokioIo::new(line), TowerToHyperService::new(app));
-            tokio::spawn(async move {
+            let served = async move {
                 tokio::select! {
                     served = connection => if let Err(error) = served {
                         debug!("http: {from}: {error}");
                     },
+                    never = watched.watch() => match never {},
+                }
+                watched.close(SEND_TIMEOUT).await;
+            };
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = served => {}
                     _ = closed => debug!("http: {from}: closed a connection that others need"),
                 }
+                // The connection counts until its socket is closed.
+                drop(held);
             });
         }
     }

@@ -1,39 +1,46 @@
-//! Whether what was sent has come to the client.
+//! Whether the client has received what was sent.
 //!
-//! The kernel takes megabytes of a body before the client has any of them: a machine that is reset at the end of
-//! its download would be taken for one that has all of it. What is unacknowledged stands in the kernel's table of
-//! connections (`tx_queue` of `/proc/net/tcp`, proc(5)); one look at it serves all that wait.
+//! The kernel accepts up to a megabyte of a body before the client has any of it: a machine that is reset at the
+//! end of its download would count as one that has the whole file. The kernel counts how many bytes the client has
+//! acknowledged (`tcpi_bytes_acked` of `TCP_INFO`, tcp(7)), and keeps the count after the end of the connection for
+//! as long as the socket is open. So a download is judged by its socket, and the socket stays open until then:
+//! whether the client or the daemon closes first, and how, makes no difference.
 //!
-//! The very last bytes are never acknowledged by an iPXE that starts its kernel at once, and leaves the connection
-//! as it is (9 to 20 KiB with Debian 12's, BIOS and UEFI). So not all needs to be.
+//! An iPXE that starts its kernel at once leaves the connection as it is, and never acknowledges the last bytes
+//! (9 to 20 KiB with Debian 12's, BIOS and UEFI). So a client that has acknowledged all but [`SLACK`] has the file.
+//!
+//! A client's kernel also acknowledges what its program has not read yet. If that program then ends, the file counts
+//! as received: a reset that follows the last acknowledgement proves nothing, because UEFI's HTTP driver ends finished
+//! downloads with one.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, IoSlice, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use std::thread;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tracing::warn;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::connections::Place;
+use tcp_info::Acknowledged;
 
-/// How soon the table is looked at: to read it costs the kernel a millisecond or more, however few connections
-/// there are.
-const LOOK: Duration = Duration::from_millis(20);
-/// How seldom, while nobody comes to wait.
-const SELDOM: Duration = Duration::from_millis(320);
+mod tcp_info;
 
-/// So much less than all is all.
+/// Interval between the first two polls of a socket. The kernel reports no acknowledgement by itself.
+const FIRST_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest interval: each is twice the one before.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(320);
+
+/// How much of a response a client may leave unacknowledged and still has the whole file, in bytes.
 pub(super) const SLACK: u64 = 256 << 10;
 
-/// Called once with the number of bytes that have not come to the client.
+/// Called once with the number of bytes that the client has not received.
 type Arrived = Box<dyn FnOnce(u64) + Send>;
 
 /// The handlers' side of a connection.
@@ -41,324 +48,435 @@ type Arrived = Box<dyn FnOnce(u64) + Send>;
 pub(super) struct Wire(Arc<Shared>);
 
 struct Shared {
-    /// As the table has them.
-    ends: String,
+    stream: TcpStream,
     inner: Mutex<Inner>,
-    looks: Looks,
+    /// There are new deliveries.
+    flushed: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// What is called when all is with the kernel, and has come to the client.
-    waiting: Vec<Arrived>,
+    /// Called when the kernel has the whole response, and the client has received it.
+    unflushed: Vec<Arrived>,
+    deliveries: Vec<Delivery>,
     /// Bytes that the kernel has taken.
     written: u64,
-    /// Whether the client has closed its side in order.
-    is_closed: bool,
+}
+
+/// A response that the kernel has, and the client perhaps not yet.
+struct Delivery {
+    arrived: Arrived,
+    /// How many bytes were written to the connection by the end of it.
+    upto: u64,
 }
 
 impl Wire {
-    /// Calls this once all that was taken from the response so far has come to the client, or cannot any more.
+    /// Calls `arrived` once everything that was taken from the response so far has come to the client, or cannot
+    /// any more.
     pub(super) fn when_arrived(&self, arrived: impl FnOnce(u64) + Send + 'static) {
-        self.inner().waiting.push(Box::new(arrived));
+        self.0.inner().unflushed.push(Box::new(arrived));
     }
 
+    /// Polls the socket while deliveries are pending, for ever.
+    pub(super) async fn watch(&self) -> Infallible {
+        loop {
+            self.0.flushed.notified().await;
+            self.settle().await;
+        }
+    }
+
+    /// Sends the FIN behind what was written, and waits at most this long until every delivery is decided. The
+    /// rest is decided when the socket is closed.
+    pub(super) async fn close(&self, limit: Duration) {
+        // An error means that the connection is over.
+        SockRef::from(&self.0.stream).shutdown(Shutdown::Write).ok();
+        timeout(limit, self.settle()).await.ok();
+    }
+
+    /// Polls the socket until every delivery is decided.
+    async fn settle(&self) {
+        let mut interval = FIRST_INTERVAL;
+        while self.0.decide() {
+            sleep(interval).await;
+            interval = LONGEST_INTERVAL.min(interval * 2);
+        }
+    }
+}
+
+impl Shared {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls back for each delivery that is decided; whether any is pending.
+    fn decide(&self) -> bool {
+        if self.inner().deliveries.is_empty() {
+            return false;
+        }
+        let Acknowledged { bytes, is_over } = Acknowledged::on(&self.stream);
+        let mut inner = self.inner();
+        let all = std::mem::take(&mut inner.deliveries);
+        let (decided, pending): (Vec<_>, _) =
+            all.into_iter().partition(|delivery| is_over || delivery.missing(bytes) == 0);
+        inner.deliveries = pending;
+        let is_pending = !inner.deliveries.is_empty();
+        drop(inner);
+        for delivery in decided {
+            let missing = delivery.missing(bytes);
+            (delivery.arrived)(missing);
+        }
+        is_pending
+    }
+}
+
+impl Drop for Shared {
+    // Nothing holds the socket any more: what the client has acknowledged by now is all that will be known.
+    fn drop(&mut self) {
+        let Inner { unflushed, deliveries, written } = std::mem::take(&mut *self.inner());
+        if unflushed.is_empty() && deliveries.is_empty() {
+            return;
+        }
+        let acknowledged = Acknowledged::on(&self.stream).bytes;
+        for delivery in deliveries {
+            let missing = delivery.missing(acknowledged);
+            (delivery.arrived)(missing);
+        }
+        // Some of it was never written.
+        let missing = written.saturating_sub(acknowledged) + 1;
+        for arrived in unflushed {
+            arrived(missing);
+        }
+    }
+}
+
+impl Delivery {
+    /// How many bytes the client has not received, if it has acknowledged so many on this connection.
+    fn missing(&self, acknowledged: u64) -> u64 {
+        let missing = self.upto.saturating_sub(acknowledged);
+        if missing <= SLACK { 0 } else { missing }
     }
 }
 
 /// The connection itself.
 pub(super) struct Line {
-    stream: TcpStream,
     wire: Wire,
     place: Place,
 }
 
 impl Line {
-    /// Takes over an accepted connection from this peer.
-    pub(super) fn new(
-        (stream, peer): (TcpStream, SocketAddr),
-        looks: Looks,
-        place: Place,
-    ) -> io::Result<Self> {
-        let ends = written_as(stream.local_addr()?, peer);
-        let wire = Wire(Arc::new(Shared { ends, inner: Mutex::default(), looks }));
-        Ok(Self { stream, wire, place })
-    }
-
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &written {
-            self.wire.inner().written += *bytes as u64;
-        }
-        written
+    /// Takes over an accepted connection. It is closed once the line and each of its wires are dropped.
+    pub(super) fn new(stream: TcpStream, place: Place) -> Self {
+        let (inner, flushed) = (Mutex::default(), Notify::new());
+        Self { wire: Wire(Arc::new(Shared { stream, inner, flushed })), place }
     }
 
     /// For its handlers.
     pub(super) fn wire(&self) -> Wire {
         self.wire.clone()
     }
-}
 
-impl Drop for Line {
-    fn drop(&mut self) {
-        // It has not even come to the kernel.
-        for arrived in std::mem::take(&mut self.wire.inner().waiting) {
-            arrived(1);
+    fn poll_write_with(
+        &self,
+        context: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let shared = &self.wire.0;
+        loop {
+            ready!(shared.stream.poll_write_ready(context))?;
+            match write(&shared.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => {
+                    shared.inner().written += *written.as_ref().unwrap_or(&0) as u64;
+                    return Poll::Ready(written);
+                }
+            }
         }
     }
 }
 
 impl AsyncRead for Line {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
-        if matches!(polled, Poll::Ready(Ok(()))) && is_end {
-            self.wire.inner().is_closed = true;
+        let stream = &self.wire.0.stream;
+        loop {
+            ready!(stream.poll_read_ready(context))?;
+            match stream.try_read(buffer.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => {
+                    buffer.advance(*read.as_ref().unwrap_or(&0));
+                    return Poll::Ready(read.map(drop));
+                }
+            }
         }
-        polled
     }
 }
 
 impl AsyncWrite for Line {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.count(polled)
+        self.poll_write_with(context, |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.count(polled)
+        self.poll_write_with(context, |stream| stream.try_write_vectored(bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     // hyper asks for it once all that it holds is written.
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(context);
-        if matches!(polled, Poll::Ready(Ok(()))) {
-            let mut inner = self.wire.inner();
-            let upto = inner.written;
-            for arrived in std::mem::take(&mut inner.waiting) {
-                let wire = self.wire.clone();
-                self.wire.0.looks.wait(Waiting { wire, arrived, upto, missing: 1 });
-            }
-            drop(inner);
-            self.place.flushed();
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.wire.0.inner();
+        let upto = inner.written;
+        let flushed = std::mem::take(&mut inner.unflushed);
+        if !flushed.is_empty() {
+            inner.deliveries.extend(flushed.into_iter().map(|arrived| Delivery { arrived, upto }));
+            self.wire.0.flushed.notify_one();
         }
-        polled
+        drop(inner);
+        self.place.flushed();
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// What is with the kernel.
-struct Waiting {
-    wire: Wire,
-    arrived: Arrived,
-    /// How much was written by the end of it.
-    upto: u64,
-    /// How much of that was not acknowledged when it was looked at last.
-    missing: u64,
-}
-
-/// The one who looks: a thread of its own, which reads the table into the same memory each time.
-#[derive(Clone)]
-pub(super) struct Looks(Sender<Waiting>);
-
-impl Looks {
-    /// Begins to look, as long as there is somebody to look for.
-    pub(super) fn start() -> Self {
-        let (sender, waiting) = channel();
-        let looks = thread::Builder::new().name("http-looks".to_owned());
-        if let Err(error) = looks.spawn(move || look(&waiting)) {
-            warn!("http: cannot start a thread: {error}; what was sent counts as fetched");
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = SockRef::from(&self.wire.0.stream).shutdown(Shutdown::Write);
+        match closed {
+            // The client has reset it.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            closed => Poll::Ready(closed),
         }
-        Self(sender)
-    }
-
-    fn wait(&self, waiting: Waiting) {
-        // Nobody looks.
-        if let Err(unheard) = self.0.send(waiting) {
-            (unheard.0.arrived)(0);
-        }
-    }
-}
-
-fn look(new: &Receiver<Waiting>) {
-    let (mut is_told, mut table) = (false, Table::default());
-    while let Ok(first) = new.recv() {
-        let mut waiting = vec![first];
-        let mut pause = LOOK;
-        while !waiting.is_empty() {
-            thread::sleep(pause);
-            let before = waiting.len();
-            waiting.extend(new.try_iter());
-            pause = if waiting.len() > before { LOOK } else { SELDOM.min(pause * 2) };
-            // First: what is written meanwhile makes it seem that less was acknowledged, and not more.
-            let written: Vec<u64> = waiting.iter().map(|one| one.wire.inner().written).collect();
-            let read = table.read().map_err(|error| {
-                if !std::mem::replace(&mut is_told, true) {
-                    warn!(
-                        "http: cannot look whether files have come to their clients: {error}; what was sent counts as fetched"
-                    );
-                }
-            });
-            let wires: Vec<Wire> = waiting.iter().map(|one| one.wire.clone()).collect();
-            let ends = wires.iter().map(|wire| wire.0.ends.as_str()).collect();
-            let there = read.ok().map(|()| table.unacknowledged(&ends));
-            let looked = waiting.into_iter().zip(written);
-            waiting =
-                looked.filter_map(|(one, written)| one.look(there.as_ref(), written)).collect();
-        }
-    }
-}
-
-/// The kernel's table. It is read into the same memory each time.
-#[derive(Default)]
-struct Table(Vec<u8>);
-
-impl Table {
-    fn read(&mut self) -> io::Result<()> {
-        self.0.clear();
-        File::open("/proc/net/tcp")?.read_to_end(&mut self.0).map(drop)
-    }
-
-    /// How much is not acknowledged on each of these connections that is there.
-    fn unacknowledged<'a>(&'a self, ends: &HashSet<&str>) -> HashMap<&'a str, u64> {
-        let text = str::from_utf8(&self.0).unwrap_or_default();
-        // `0: 0100007F:1F90 0100007F:C350 01 00000000:00000000 …`: the ends, the state, what waits each way.
-        let lines = text.lines().filter_map(|line| {
-            let (_, line) = line.split_once(": ")?;
-            let (ends_of_it, rest) = line.split_at_checked(ENDS)?;
-            let is_wanted = ends.contains(ends_of_it);
-            let to_send = is_wanted.then(|| rest.trim_start().get(3..11)).flatten()?;
-            Some((ends_of_it, u64::from_str_radix(to_send, 16).ok()?))
-        });
-        lines.collect()
-    }
-}
-
-/// How long the ends of a connection are, as the table writes them.
-const ENDS: usize = "0100007F:1F90 0100007F:C350".len();
-
-fn written_as(local: SocketAddr, remote: SocketAddr) -> String {
-    let one = |end: SocketAddr| match end.ip() {
-        IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), end.port()),
-        // There is another table for these, and nobody listens there.
-        IpAddr::V6(_) => String::new(),
-    };
-    format!("{} {}", one(local), one(remote))
-}
-
-impl Waiting {
-    /// Calls what waits, if it is known what became of it; else it waits on.
-    fn look(mut self, there: Option<&HashMap<&str, u64>>, written: u64) -> Option<Self> {
-        let Some(there) = there else {
-            (self.arrived)(0);
-            return None;
-        };
-        let Some(unacknowledged) = there.get(self.wire.0.ends.as_str()) else {
-            // It is over: in order, which takes that all was acknowledged, or not.
-            let is_closed = self.wire.inner().is_closed;
-            (self.arrived)(if is_closed { 0 } else { self.missing });
-            return None;
-        };
-        let acknowledged = written.saturating_sub(*unacknowledged);
-        self.missing = self.upto.saturating_sub(acknowledged);
-        if self.missing <= SLACK {
-            (self.arrived)(0);
-            return None;
-        }
-        Some(self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::mpsc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::sync::oneshot;
 
     use super::super::connections::{Admission, Connections};
     use super::*;
 
     const WHOLE: usize = 4 << 20;
+    /// Each race is tried so often: the outcome must not depend on who closes first.
+    const TIMES: usize = 20;
+    /// How long the connection waits for acknowledgements after its end.
+    const LIMIT: Duration = Duration::from_secs(10);
+    /// How long the kernel waits for them.
+    const USER_TIMEOUT: Duration = Duration::from_secs(1);
+    /// More than [`SLACK`], and no more than the kernel holds.
+    const HELD: usize = 400 << 10;
 
-    /// Sends so much to a client that does with its connection what it is told; what has not arrived.
-    async fn send<F: Future<Output = ()>>(client: impl FnOnce(TcpStream) -> F) -> u64 {
+    /// What the daemon does once the response is flushed.
+    #[derive(Clone, Copy, Debug)]
+    enum Then {
+        /// HTTP/1.0 and `Connection: close`.
+        Closes,
+        /// The same, but the client is done by then.
+        ClosesAfterClient,
+        /// Reads the next request, or the end.
+        Reads,
+    }
+
+    /// Sends [`WHOLE`] to this client; how many bytes have not arrived.
+    async fn missing(then: Then, client: impl AsyncFnOnce(TcpStream)) -> u64 {
+        missing_within((LIMIT, USER_TIMEOUT), then, client).await
+    }
+
+    async fn missing_within(
+        (limit, user_timeout): (Duration, Duration),
+        then: Then,
+        client: impl AsyncFnOnce(TcpStream),
+    ) -> u64 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let to = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let accepted = listener.accept().await.unwrap();
+        // The daemon's kernel holds what the client does not read, not the client's.
+        SockRef::from(&listener).set_send_buffer_size(1 << 20).unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let to = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        SockRef::from(&accepted).set_tcp_user_timeout(Some(user_timeout)).unwrap();
         let Admission::Admitted { place, .. } = Connections::new(1).admit(Ipv4Addr::LOCALHOST)
         else {
             panic!("there is room");
         };
-        let mut line = Line::new(accepted, Looks::start(), place).unwrap();
+        let mut line = Line::new(accepted, place);
         let wire = line.wire();
-        let (sender, arrived) = mpsc::channel();
-        let sending = tokio::spawn(async move {
-            wire.when_arrived(move |missing| sender.send(missing).unwrap());
+        let (sender, arrived) = oneshot::channel();
+        wire.when_arrived(move |missing| sender.send(missing).unwrap());
+        let (done, client_done) = oneshot::channel();
+        let served = async move {
             line.write_all(&vec![7; WHOLE]).await?;
             line.flush().await?;
-            let mut rest = Vec::new();
-            line.read_to_end(&mut rest).await?;
-            io::Result::Ok(())
+            match then {
+                Then::Closes => {}
+                Then::ClosesAfterClient => client_done.await.unwrap(),
+                Then::Reads => drop(line.read_to_end(&mut Vec::new()).await?),
+            }
+            line.shutdown().await
+        };
+        let connection = tokio::spawn(async move {
+            tokio::select! {
+                served = served => drop::<io::Result<()>>(served),
+                never = wire.watch() => match never {},
+            }
+            wire.close(limit).await;
         });
         client(to).await;
-        sending.await.unwrap().ok();
-        tokio::task::spawn_blocking(move || arrived.recv().unwrap()).await.unwrap()
+        done.send(()).ok();
+        let missing = timeout(Duration::from_secs(20), arrived).await.unwrap().unwrap();
+        connection.await.unwrap();
+        missing
     }
 
-    #[test]
-    fn what_is_not_acknowledged_stands_in_the_kernels_table() {
-        let table = Table(
-            b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n   \
-              0: 0200004D:1F90 3200004D:C350 01 000186A0:00000000 01:00000014 00000000     0\n  \
-              10: 0200004D:1F90 3300004D:C350 01 00000001:00000000 01:00000014 00000000     0\n"
-                .to_vec(),
-        );
-        let here = written_as("77.0.0.2:8080".parse().unwrap(), "77.0.0.50:50000".parse().unwrap());
-        let gone = written_as("77.0.0.2:8080".parse().unwrap(), "77.0.0.52:50000".parse().unwrap());
-        let found = table.unacknowledged(&HashSet::from([here.as_str(), gone.as_str()]));
-        assert_eq!(found, HashMap::from([(here.as_str(), 100_000)]));
+    async fn read_all(client: &mut TcpStream) {
+        client.read_exact(&mut vec![0; WHOLE]).await.unwrap();
+    }
+
+    fn reset(client: TcpStream) {
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_has_read_all_has_all() {
-        let missing = send(async |mut client| {
-            client.read_exact(&mut vec![0; WHOLE]).await.unwrap();
+    async fn a_client_that_has_read_everything_has_the_file_whoever_closes_first() {
+        for then in [Then::Closes, Then::ClosesAfterClient, Then::Reads] {
+            for _ in 0..TIMES {
+                let closes = missing(then, async |mut client| read_all(&mut client).await).await;
+                assert_eq!(closes, 0, "{then:?}");
+            }
+        }
+        for _ in 0..TIMES {
+            let waits = missing(Then::Closes, async |mut client| {
+                let mut received = Vec::new();
+                client.read_to_end(&mut received).await.unwrap();
+                assert_eq!(received.len(), WHOLE);
+            });
+            assert_eq!(waits.await, 0);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_has_half_closed_its_side_has_the_file() {
+        for then in [Then::Closes, Then::ClosesAfterClient, Then::Reads] {
+            for _ in 0..TIMES {
+                let missing = missing(then, async |mut client| {
+                    client.shutdown().await.unwrap();
+                    read_all(&mut client).await;
+                });
+                assert_eq!(missing.await, 0, "{then:?}");
+            }
+        }
+    }
+
+    // UEFI's HTTP driver ends each connection so (EDK II, `AbortOnClose`).
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_resets_the_connection_after_the_last_byte_has_the_file() {
+        for then in [Then::Closes, Then::ClosesAfterClient, Then::Reads] {
+            for _ in 0..TIMES {
+                let missing = missing(then, async |mut client| {
+                    read_all(&mut client).await;
+                    reset(client);
+                });
+                assert_eq!(missing.await, 0, "{then:?}");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_keeps_the_connection_has_the_file() {
+        let started = std::time::Instant::now();
+        let missing = missing(Then::Closes, async |mut client| {
+            read_all(&mut client).await;
+            tokio::spawn(async move {
+                sleep(LIMIT).await;
+                drop(client);
+            });
         });
         assert_eq!(missing.await, 0);
+        assert!(started.elapsed() < LIMIT);
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_is_reset_while_the_kernel_still_has_some_has_not() {
-        let missing = send(async |client| {
-            let socket = socket2::SockRef::from(&client);
-            socket.set_linger(Some(Duration::ZERO)).unwrap();
-            // The window is full by then.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    async fn a_client_that_closes_or_resets_early_has_not_the_file() {
+        for then in [Then::Closes, Then::Reads] {
+            for read in [0, WHOLE / 4, WHOLE - HELD] {
+                for is_reset in [false, true] {
+                    let missing = missing(then, async |mut client| {
+                        client.read_exact(&mut vec![0; read]).await.unwrap();
+                        // The daemon has written everything that the kernel takes.
+                        sleep(Duration::from_millis(50)).await;
+                        // The kernel resets it because of unread data.
+                        if is_reset { reset(client) } else { drop(client) }
+                    });
+                    let missing = missing.await;
+                    assert!(missing > 0, "{then:?} {read} {is_reset}: {missing}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_half_closes_and_then_closes_early_has_not_the_file() {
+        let missing = missing(Then::Reads, async |mut client| {
+            client.shutdown().await.unwrap();
+            client.read_exact(&mut vec![0; WHOLE / 2]).await.unwrap();
         });
         assert!(missing.await > 0);
+    }
+
+    // The kernel gives it up: `TCP_USER_TIMEOUT`.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_has_vanished_has_not_the_file() {
+        for then in [Then::Closes, Then::Reads] {
+            for read in [0, WHOLE - HELD] {
+                let (sender, mut held) = oneshot::channel();
+                let missing = missing(then, async |mut client| {
+                    client.read_exact(&mut vec![0; read]).await.unwrap();
+                    sender.send(client).unwrap();
+                });
+                let missing = missing.await;
+                assert!(missing > 0, "{then:?} {read}: {missing}");
+                held.try_recv().unwrap();
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_closed_connection_is_held_for_a_bounded_time() {
+        let (sender, mut held) = oneshot::channel();
+        // The kernel would hold it for longer than this test waits.
+        let limits = (Duration::from_millis(100), Duration::from_mins(1));
+        let missing = missing_within(limits, Then::Closes, async |mut client| {
+            client.read_exact(&mut vec![0; WHOLE - HELD]).await.unwrap();
+            sender.send(client).unwrap();
+        });
+        assert!(missing.await > 0);
+        held.try_recv().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_kernel_counts_acknowledged_bytes_beyond_the_end_of_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        assert_eq!(Acknowledged::on(&accepted), Acknowledged { bytes: 0, is_over: false });
+        accepted.write_all(&[7; 1000]).await.unwrap();
+        client.read_exact(&mut [0; 1000]).await.unwrap();
+        assert_eq!(Acknowledged::on(&accepted), Acknowledged { bytes: 1000, is_over: false });
+        reset(client);
+        assert_eq!(Acknowledged::on(&accepted), Acknowledged { bytes: 1000, is_over: true });
     }
 }

@@ -15,6 +15,7 @@ mod bad_input;
 mod beside;
 mod boots;
 mod control;
+mod delivery;
 mod evidence;
 mod fetching;
 mod http_limits;
