@@ -411,7 +411,7 @@ impl MachineState {
                     self.sightings.request(*relay, at);
                 } else if let Some(address) = event.subject.address {
                     self.see_fetch(address, at);
-                    self.ladder.fetch(None);
+                    self.ladder.ask();
                 }
             }
             Step::AutoexecSent { .. } => {

@@ -47,6 +47,9 @@ pub struct Ladder {
     /// At which step it failed the last time after it had begun to fetch its NBP, and how often in a row there.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<(Reached, u32)>,
+    /// Whether the machine has fetched an NBP, or a part of one, since that.
+    #[serde(skip_serializing_if = "is_false")]
+    has_fetched: bool,
     /// How often in a row it has fetched nothing.
     #[serde(skip_serializing_if = "is_none")]
     unfetched: u32,
@@ -71,6 +74,16 @@ impl Ladder {
         if let Some((at, arch)) = self.suspected.take() {
             self.count(at, arch);
         }
+        self.has_fetched = true;
+    }
+
+    /// Takes up that a request to the boot server port came from the machine's address. Its source can be forged, so it
+    /// counts no failure of an NBP.
+    pub(super) fn ask(&mut self) {
+        if let Some((at @ Reached::Asked, arch)) = self.suspected {
+            self.suspected = None;
+            self.count(at, arch);
+        }
     }
 
     /// Notes that a boot of firmware of this architecture seems to have failed at this step.
@@ -82,6 +95,8 @@ impl Ladder {
         match at {
             Reached::Offered if has_worked => {}
             Reached::Offered | Reached::Asked if !has_worked => self.count(at, arch),
+            // It was led further by messages that anybody can send.
+            _ if at > Reached::Asked && !self.has_fetched => {}
             _ => {
                 // What came further is the better witness.
                 let before = self.suspected.filter(|(before, _)| *before > at);
@@ -110,6 +125,7 @@ impl Ladder {
             }
             return;
         }
+        self.has_fetched = false;
         let before = self.failed.filter(|(step, _)| *step == at).map_or(0, |(_, times)| times);
         self.failed = Some((at, before + 1)).filter(|(_, times)| *times < enough);
         self.nbps += u32::from(self.failed.is_none());
@@ -154,6 +170,11 @@ impl Ladder {
 }
 
 /// What need not be written.
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Likewise.
 fn is_none(count: &u32) -> bool {
     *count == 0
 }
