@@ -36,7 +36,7 @@ pub enum Withheld {
     TooMany,
     /// `release: armed`, and no boot is ordered or due.
     #[error(
-        "its script holds a secret, and `release: armed` gives it only while a boot is ordered or due; `reveille arm` orders one"
+        "its script holds a secret, and `release: armed` gives it only to a boot that is ordered, or to the first one of a machine in `machines` with `boot: once`; `reveille arm` orders one"
     )]
     NotArmed,
 }

@@ -147,6 +147,7 @@ mod tests {
             profile: Some("talos".into()),
             because: Some(Because::Armed),
             wipes,
+            is_withheld: false,
         };
         Planned { machine: machine.to_owned(), next, erases: wipes }
     }
