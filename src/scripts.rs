@@ -429,6 +429,7 @@ mod tests {
         let bare = crate::boot::catalog::Profile {
             name: "bare".into(),
             script: "debian".into(),
+            has_own_script: false,
             image: None,
             omni: None,
             settings,

@@ -29,8 +29,7 @@ machines:
 ";
 
 /// With machines that boot by the network whenever they ask, one of them a profile with a secret.
-const WITH_ALWAYS: &str = "\
-  m1: { mac: '52:54:00:00:02:01', profile: live }
+const WITH_ALWAYS: &str = "  m1: { mac: '52:54:00:00:02:01', profile: live }
   m2: { mac: '52:54:00:00:02:02', profile: joined }
 ";
 

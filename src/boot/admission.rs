@@ -108,8 +108,14 @@ mod tests {
 
     fn script(wipes: bool, policy: BootPolicy, released: Option<Release>) -> Script {
         let settings = Settings { wipes: Some(wipes), release: released, ..Settings::default() };
-        let profile =
-            Profile { name: "p".into(), script: "linux".into(), image: None, omni: None, settings };
+        let profile = Profile {
+            name: "p".into(),
+            script: "linux".into(),
+            has_own_script: false,
+            image: None,
+            omni: None,
+            settings,
+        };
         Script { policy, ..Script::new(Kind::Profile(Arc::new(profile)), Who::default()) }
     }
 

@@ -213,9 +213,9 @@ impl Ignored {
 }
 
 /// The profile name of the menu's own template, which a profile may name as its script.
-const MENU: &str = "menu";
+pub(super) const MENU: &str = "menu";
 /// The template for the local disk, which a profile may name as its script.
-const LOCAL_DISK: &str = "local-disk";
+pub(super) const LOCAL_DISK: &str = "local-disk";
 
 /// Decides what `client` loads next, given what is remembered of it, where `selection` is for it, as it is
 /// [now](Selection::now).
@@ -465,6 +465,7 @@ mod tests {
         Arc::new(Profile {
             name: name.into(),
             script: script.into(),
+            has_own_script: false,
             image: None,
             omni: None,
             settings: Settings::default(),
@@ -607,6 +608,7 @@ mod tests {
         let blade = Profile {
             name: "blade".into(),
             script: "talos".into(),
+            has_own_script: false,
             image: Some(Arc::new(image)),
             omni: None,
             settings: Settings::default(),

@@ -58,7 +58,14 @@ mod tests {
     }
 
     fn profile(settings: Settings) -> Profile {
-        Profile { name: "p".into(), script: "talos".into(), image: None, omni: None, settings }
+        Profile {
+            name: "p".into(),
+            script: "talos".into(),
+            has_own_script: false,
+            image: None,
+            omni: None,
+            settings,
+        }
     }
 
     fn oden(settings: Settings) -> Who {

@@ -53,6 +53,7 @@ impl Linker<'_> {
         let boot_at = profile.said.boot_at.clone();
         let profile = Profile {
             name: name.value.clone(),
+            has_own_script: self.templates.is_own(&script.value),
             script: script.value,
             image,
             omni: profile.omni.as_ref().and_then(|at| self.named("Omni instance", at, omni)),

@@ -225,6 +225,9 @@ fn place(
 /// What makes a profile wipe that has no `wipes`.
 fn by_default(profile: &Profile) -> String {
     match profile.script.as_str() {
+        script if profile.has_own_script => {
+            format!("`{script}.ipxe` of `server.boot_scripts` counts as erasing a disk")
+        }
         "talos" => "with a machine config Talos installs to a disk".to_owned(),
         "linux" => "answer files and installer arguments start an installer".to_owned(),
         script => format!("script `{script}` counts as erasing a disk"),
