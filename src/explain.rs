@@ -196,10 +196,11 @@ fn said(selection: &Selection, server: Release) -> String {
         let releasing = |said: &Settings| said.release.map(|word| word.word().to_owned());
         let erases = wipes(profile, who);
         let failure = on_disk_failure(profile, who).word();
+        let own = if profile.has_own_script { "own " } else { "" };
         let kind = if erases { "what wipes" } else { "what does not wipe" };
         [
             first("wipes", &wiping)
-                .or_else(|| Some(format!("wipes: {erases} (script {})", profile.script))),
+                .or_else(|| Some(format!("wipes: {erases} ({own}script {})", profile.script))),
             first("on_disk_failure", &failing)
                 .or_else(|| Some(format!("on_disk_failure: {failure} (default of {kind})"))),
             first("release", &releasing).or_else(|| {

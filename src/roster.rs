@@ -12,6 +12,7 @@ use crate::boot::catalog::Catalog;
 use crate::boot::event::Step;
 use crate::boot::event::Subject;
 use crate::boot::names::nearest;
+use crate::boot::release::{is_withheld, needs_order};
 use crate::boot::select::Boots;
 use crate::boot::settings::{BootPolicy, NbpLadder};
 use crate::boot::state::Alarm;
@@ -99,6 +100,9 @@ pub struct Next {
     /// Whether that erases a disk.
     #[serde(default)]
     pub wipes: bool,
+    /// Whether `release: armed` withholds its script, which holds a secret.
+    #[serde(default)]
+    pub is_withheld: bool,
 }
 
 /// What a machine can boot.
@@ -138,7 +142,13 @@ impl fmt::Display for Next {
             None if self.boots == What::Nothing => f.write_str(": it is not answered")?,
             None => {}
         }
-        f.write_str(if self.wipes { "; it erases a disk" } else { "" })
+        f.write_str(if self.wipes { "; it erases a disk" } else { "" })?;
+        f.write_str(match self.is_withheld {
+            true => {
+                "; its script holds a secret, and `release: armed` withholds it until `reveille arm`"
+            }
+            false => "",
+        })
     }
 }
 
@@ -324,7 +334,8 @@ impl Found<'_> {
             Boots::Profile(profile) => wipes(profile, &selection.who),
             Boots::Hold(_) | Boots::Local(_) | Boots::Menu | Boots::Ignore => false,
         };
-        let next = Next { boots, profile, because: selection.because, wipes: erases };
+        let is_withheld = is_withheld(&selection, config.server.release);
+        let next = Next { boots, profile, because: selection.because, wipes: erases, is_withheld };
         let nbp = client.arch.and_then(|arch| {
             let pinned = selection.first(|said| said.nbp.get(&arch).cloned());
             let is_off = selection.first(|said| said.nbp_ladder) == Some(NbpLadder::Off);
@@ -406,6 +417,7 @@ impl Found<'_> {
         }
         let orders = Orders::default();
         let selection = select(&self.client(catalog), catalog).now(catalog, &orders);
+        let needs_order = |profile| needs_order(profile, &selection.who, config.server.release);
         match (&selection.boots, selection.policy) {
             // That is what is to end.
             _ if self.state.orders.keeps_to_disk(selection.policy) => Ok(()),
@@ -413,6 +425,7 @@ impl Found<'_> {
                 "{} boots no profile by itself: say which one by --profile",
                 self.subject
             )),
+            (Boots::Profile(profile), BootPolicy::Always) if needs_order(profile) => Ok(()),
             (Boots::Profile(_), BootPolicy::Always) => Err(format!(
                 "{} boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one",
                 self.subject

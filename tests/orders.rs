@@ -28,6 +28,11 @@ machines:
   oden: { mac: '52:54:00:00:00:01' }
 ";
 
+/// With machines that boot by the network whenever they ask, one of them a profile with a secret.
+const WITH_ALWAYS: &str = "  m1: { mac: '52:54:00:00:02:01', profile: live }
+  m2: { mac: '52:54:00:00:02:02', profile: joined }
+";
+
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.yaml"), CONFIG).unwrap();
@@ -128,6 +133,58 @@ fn without_a_terminal_one_named_machine_needs_no_yes_and_several_do() {
     for usage in [&["arm"][..], &["arm", "--all", "oden"], &["disk"], &["boot", "oden"]] {
         assert_eq!(reveille(folder, usage).2, Some(2), "{usage:?}");
     }
+}
+
+/// The folder, where `live` and `joined` boot always.
+fn with_always() -> TempDir {
+    let folder = folder();
+    let profiles = "profiles:\n  live: { script: linux, image: linux }\n  \
+        joined: { script: linux, image: linux, wipes: false, release: armed, files: { a: a } }";
+    let config = CONFIG.replacen("profiles:", profiles, 1) + WITH_ALWAYS;
+    fs::write(folder.path().join("config.yaml"), config).unwrap();
+    fs::write(folder.path().join("a"), "a").unwrap();
+    folder
+}
+
+#[test]
+fn machines_that_cannot_be_armed_are_left_out_of_patterns_and_refused_by_name() {
+    let folder = with_always();
+    let folder = folder.path();
+    let always = "m1 (52:54:00:00:02:01) boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one";
+    let (_, why, code) = reveille(folder, &["arm", "--all"]);
+    assert!(why.contains(&format!("left out:\n  {always}\n")), "{why}");
+    assert!(why.contains("this order is for 4 machines, and 2 of them boot"), "{why}");
+    assert_eq!(code, Some(1));
+    for named in
+        [&["arm", "m1"][..], &["arm", "m1", "blade01", "--yes"], &["arm", "*1", "m1", "-y"]]
+    {
+        let (said, why, code) = reveille(folder, named);
+        let expected = (String::new(), format!("reveille: {always}\n"), Some(1));
+        assert_eq!((said, why, code), expected, "{named:?}");
+    }
+    let (_, why, code) = reveille(folder, &["arm", "m1*", "--yes"]);
+    assert!(why.contains(always), "none is left: {why}");
+    assert_eq!((code, armed(folder)), (Some(1), names([])));
+    let (said, why, code) = reveille(folder, &["arm", "--all", "--yes"]);
+    assert!(said.ends_with(&format!("left out:\n  {always}\n")), "{said}");
+    assert_eq!(code, Some(0), "{why}");
+    assert_eq!(armed(folder), names(["blade01", "blade02", "m2", "oden"]));
+}
+
+#[test]
+fn a_boot_that_needs_an_order_for_its_secret_is_armed_and_shown_as_withheld() {
+    let folder = with_always();
+    let folder = folder.path();
+    let withheld = "profile joined: it boots by the network whenever it asks; its script holds a secret, and `release: armed` withholds it until `reveille arm`";
+    let (said, why, _) = reveille(folder, &["machine", "m2"]);
+    assert!(said.contains(&format!("boots next  {withheld}\n")), "{said}{why}");
+    let (said, ..) = reveille(folder, &["machines"]);
+    assert!(said.contains("profile joined, withheld until `reveille arm`\n"), "{said}");
+    let (said, why, code) = reveille(folder, &["arm", "m2"]);
+    assert!(said.ends_with("next boot: profile joined: it is armed\n"), "{said}{why}");
+    assert_eq!(code, Some(0));
+    let (said, ..) = reveille(folder, &["machine", "m2"]);
+    assert!(!said.contains("withheld"), "{said}");
 }
 
 #[test]

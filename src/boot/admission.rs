@@ -36,7 +36,7 @@ pub enum Withheld {
     TooMany,
     /// `release: armed`, and no boot is ordered or due.
     #[error(
-        "its script holds a secret, and `release: armed` gives it only while a boot is ordered or due; `reveille arm` orders one"
+        "its script holds a secret, and `release: armed` gives it only to a boot that is ordered, or to the first one of a machine in `machines` with `boot: once`; `reveille arm` orders one"
     )]
     NotArmed,
 }
@@ -108,8 +108,14 @@ mod tests {
 
     fn script(wipes: bool, policy: BootPolicy, released: Option<Release>) -> Script {
         let settings = Settings { wipes: Some(wipes), release: released, ..Settings::default() };
-        let profile =
-            Profile { name: "p".into(), script: "linux".into(), image: None, omni: None, settings };
+        let profile = Profile {
+            name: "p".into(),
+            script: "linux".into(),
+            has_own_script: false,
+            image: None,
+            omni: None,
+            settings,
+        };
         Script { policy, ..Script::new(Kind::Profile(Arc::new(profile)), Who::default()) }
     }
 

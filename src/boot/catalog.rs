@@ -77,6 +77,8 @@ pub struct Profile {
     pub name: String,
     /// The template in `boot-scripts/`, without `.ipxe`.
     pub script: String,
+    /// Whether that template is a usable one of the operator's own, perhaps in place of a built-in one of its name.
+    pub has_own_script: bool,
     /// Kernel and initial RAM disks.
     pub image: Option<Arc<Image>>,
     /// The Omni instance that the machine joins.

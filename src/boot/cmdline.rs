@@ -192,6 +192,7 @@ mod tests {
         Profile {
             name: "blade".into(),
             script: script.into(),
+            has_own_script: false,
             image: None,
             omni: None,
             settings: settings(cmdline),

@@ -47,7 +47,7 @@ pub struct Script {
     pub write_error: Option<Arc<str>>,
     /// Whether an order of the operator starts it.
     pub is_armed: bool,
-    /// Whether an order starts it, or the first boot of its machine is due.
+    /// See [`Selection::is_ordered_or_due`].
     pub is_ordered_or_due: bool,
 }
 
@@ -217,9 +217,9 @@ impl Ignored {
 }
 
 /// The profile name of the menu's own template, which a profile may name as its script.
-const MENU: &str = "menu";
+pub(super) const MENU: &str = "menu";
 /// The template for the local disk, which a profile may name as its script.
-const LOCAL_DISK: &str = "local-disk";
+pub(super) const LOCAL_DISK: &str = "local-disk";
 
 /// Decides what `client` loads next, given what is remembered of it, where `selection` is for it, as it is
 /// [now](Selection::now).
@@ -269,9 +269,9 @@ pub fn decide_script(
     if selection.is_open && tells_more {
         return Ok(Script { policy, ..Script::new(Kind::AskFacts, selection.who) });
     }
-    let who = selection.who;
     let is_armed = selection.because == Some(Because::Armed);
-    let is_ordered_or_due = is_armed || orders.completed.is_none();
+    let is_ordered_or_due = selection.is_ordered_or_due();
+    let who = selection.who;
     let because = selection.because.filter(|because| !because.is_network());
     let kind = match selection.boots {
         Boots::Ignore => return Err(Ignored::UnknownMachine),
@@ -462,6 +462,8 @@ mod tests {
     use super::super::pattern::{Pattern, Wildcard};
     use super::super::settings::Settings;
     use super::super::shelf::{Set, SetId, Standing};
+    use super::super::state::orders::{Arming, Completed};
+    use super::super::time::Time;
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -473,6 +475,7 @@ mod tests {
         Arc::new(Profile {
             name: name.into(),
             script: script.into(),
+            has_own_script: false,
             image: None,
             omni: None,
             settings: Settings::default(),
@@ -615,6 +618,7 @@ mod tests {
         let blade = Profile {
             name: "blade".into(),
             script: "talos".into(),
+            has_own_script: false,
             image: Some(Arc::new(image)),
             omni: None,
             settings: Settings::default(),
@@ -655,6 +659,65 @@ mod tests {
         for (unknown, expected) in table {
             assert_eq!(kind(&client, &catalog(unknown, vec![])), expected);
         }
+    }
+
+    #[test]
+    fn only_a_machine_with_an_entry_has_a_first_boot_that_is_due() {
+        let once = Settings { boot: Some(BootPolicy::Once), ..Settings::default() };
+        let joined = |settings| {
+            Arc::new(Profile { settings, ..Arc::into_inner(profile("joined", "linux")).unwrap() })
+        };
+        let by_mac = Pattern { mac: Some(Wildcard::of_mac("52:54:*")), ..Pattern::default() };
+        let group = |profile| Group {
+            name: "g".into(),
+            pattern: by_mac.clone(),
+            profile,
+            settings: Settings::default(),
+        };
+        let known = |profile| Machine { macs: vec![MAC], ..machine(profile) };
+        let due = |catalog: &Catalog, orders: &Orders| {
+            let (client, shelf) = (client(Stage::Ipxe, Arch::Bios), Shelf::default());
+            let script = decide_script(&client, catalog, &Templates::default(), (&shelf, orders));
+            script.unwrap().is_ordered_or_due
+        };
+        let order = |profile: Option<&str>| Orders {
+            armed: Some(Arming {
+                since: Time::default(),
+                profile: profile.map(str::to_owned),
+                times: 1,
+            }),
+            ..Orders::default()
+        };
+        let done = |profile: &str, was_once| Orders {
+            completed: Some(Completed {
+                at: Time::default(),
+                profile: profile.into(),
+                was_once,
+                has_wiped: false,
+            }),
+            ..Orders::default()
+        };
+        let never = Orders::default();
+        let joined_once = joined(once.clone());
+        let by_its_entry = catalog(Unknown::Ignore, vec![known(&joined_once)]);
+        assert!(due(&by_its_entry, &never));
+        assert!(due(&by_its_entry, &done("rescue", false)), "of another profile it was");
+        assert!(!due(&by_its_entry, &done("joined", true)));
+        let mut in_group = catalog(Unknown::Ignore, vec![]);
+        in_group.groups = vec![Arc::new(group(Arc::clone(&joined_once)))];
+        let by_unknown = catalog(Unknown::Profile(Arc::clone(&joined_once)), vec![]);
+        for strangers in [&in_group, &by_unknown] {
+            assert!(!due(strangers, &never));
+            assert!(due(strangers, &order(None)));
+        }
+        let always = catalog(Unknown::Ignore, vec![known(&joined(Settings::default()))]);
+        assert!(!due(&always, &never), "a boot whenever it asks is never its first one");
+        assert!(due(&always, &order(None)));
+        let mut menu = catalog(Unknown::Menu, vec![]);
+        menu.menu.profiles = vec![Arc::clone(&joined_once)];
+        menu.profiles.insert("joined".into(), joined_once);
+        assert!(!due(&menu, &never));
+        assert!(due(&menu, &order(Some("joined"))));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::catalog::Profile;
-use super::select::Who;
+use super::select::{Boots, Selection, Who};
 use super::settings::Release;
 
 /// The secrets of a boot.
@@ -30,6 +30,20 @@ pub fn secrets<'a>(profile: &'a Profile, who: &'a Who) -> Option<Secrets<'a>> {
     (omni.is_some() || !files.is_empty()).then_some(Secrets { omni, files })
 }
 
+/// Whether `release: armed` withholds the script of this boot, because it holds a secret and is neither ordered nor
+/// due.
+pub fn is_withheld(selection: &Selection, server_default: Release) -> bool {
+    let Boots::Profile(profile) = &selection.boots else {
+        return false;
+    };
+    needs_order(profile, &selection.who, server_default) && !selection.is_ordered_or_due()
+}
+
+/// Whether `release: armed` gives `who` the script of this profile only while its boot is ordered or due.
+pub fn needs_order(profile: &Profile, who: &Who, server_default: Release) -> bool {
+    release(profile, who, server_default) == Release::Armed && secrets(profile, who).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -44,7 +58,14 @@ mod tests {
     }
 
     fn profile(settings: Settings) -> Profile {
-        Profile { name: "p".into(), script: "talos".into(), image: None, omni: None, settings }
+        Profile {
+            name: "p".into(),
+            script: "talos".into(),
+            has_own_script: false,
+            image: None,
+            omni: None,
+            settings,
+        }
     }
 
     fn oden(settings: Settings) -> Who {

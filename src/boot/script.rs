@@ -493,6 +493,7 @@ mod tests {
         Profile {
             name: "blade".into(),
             script: script.into(),
+            has_own_script: false,
             image: Some(Arc::new(Image {
                 name: "rack".into(),
                 files: Files {

@@ -94,6 +94,13 @@ impl Selection {
         self.who.settings(self.profile())
     }
 
+    /// Whether an order of the operator starts this boot, or it is the first boot of a machine with an entry, which is
+    /// due. Anybody can invent a machine without an entry, and its first boot would always be due.
+    pub fn is_ordered_or_due(&self) -> bool {
+        let is_due = self.because == Some(Because::First) && self.who.machine.is_some();
+        self.because == Some(Because::Armed) || is_due
+    }
+
     /// The first word that is said, if any.
     pub fn first<T>(&self, said: impl Fn(&Settings) -> Option<T>) -> Option<T> {
         self.settings().find_map(said)

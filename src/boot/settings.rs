@@ -114,7 +114,7 @@ pub enum Release {
     /// To a machine that is seen to boot.
     #[default]
     Seen,
-    /// The same, and only while a boot is ordered or due.
+    /// The same, and only to a boot that is ordered, or to the first one of a machine with an entry, if it is due.
     Armed,
 }
 

@@ -5,11 +5,12 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::catalog::Profile;
+use super::decide::{LOCAL_DISK, MENU};
 use super::select::Who;
 use super::settings::OnDiskFailure;
 
-/// Scripts that start nothing which could erase a disk.
-const HARMLESS: &[&str] = &["memtest", "inspect", "menu", "local-disk"];
+/// Built-in scripts that start nothing which could erase a disk.
+const HARMLESS: &[&str] = &["memtest", "inspect"];
 
 /// Kernel arguments by which an installer works without a person at the console, by name; a name that ends in
 /// `*` stands for every argument that begins so.
@@ -69,17 +70,22 @@ const TALOS: &[&str] = &["talos.config", "talos.config.*", "talos.experimental.w
 /// Whether booting this profile erases a disk of the machine.
 ///
 /// Without a written `wipes` that is:
-/// - `memtest`, `inspect`, `menu` and `local-disk`: no
+/// - `menu` and `local-disk`: no, the operator's own templates of these names too, because such a profile is no boot
+///   of its own: what is chosen from the menu has a profile with a `wipes`
+/// - a template of the operator's own: yes, also in place of a built-in one
+/// - `memtest` and `inspect`: no
 /// - `talos`: if it has a machine config, which is `talos.config=` on its kernel line, or an answer file, since
 ///   Talos has no other use for one; Omni may still install on a machine that joins it
 /// - `linux`: if it has answer files, or arguments for an installer on its kernel line
-/// - every other script, own ones too: yes. That includes `netbootxyz`: it shows a menu first, but the menu and
+/// - every other script: yes. That includes `netbootxyz`: it shows a menu first, but the menu and
 ///   all that it offers come over plain HTTP from outside, so nothing here shows that they erase nothing.
 pub fn wipes(profile: &Profile, who: &Who) -> bool {
     if let Some(written) = who.settings(Some(profile)).find_map(|said| said.wipes) {
         return written;
     }
     match profile.script.as_str() {
+        MENU | LOCAL_DISK => false,
+        _ if profile.has_own_script => true,
         script if HARMLESS.contains(&script) => false,
         "talos" => has_files(profile, who) || has_argument(profile, who, TALOS),
         "linux" => has_files(profile, who) || has_argument(profile, who, INSTALLER),
@@ -130,7 +136,14 @@ mod tests {
     use super::*;
 
     fn profile(script: &str, settings: Settings) -> Profile {
-        Profile { name: "p".into(), script: script.into(), image: None, omni: None, settings }
+        Profile {
+            name: "p".into(),
+            script: script.into(),
+            has_own_script: false,
+            image: None,
+            omni: None,
+            settings,
+        }
     }
 
     fn with_arguments(arguments: &[&str]) -> Settings {
@@ -179,6 +192,23 @@ mod tests {
             let expected = !harmless.contains(&script);
             let profile = profile(script, Settings::default());
             assert_eq!(wipes(&profile, &Who::default()), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_template_in_place_of_a_built_in_one_wipes_unless_it_is_the_menu_or_the_disk() {
+        for (script, expected) in [
+            ("memtest", true),
+            ("inspect", true),
+            ("talos", true),
+            ("linux", true),
+            ("debian", true),
+            ("menu", false),
+            ("local-disk", false),
+        ] {
+            let own = |settings| Profile { has_own_script: true, ..profile(script, settings) };
+            assert_eq!(wipes(&own(Settings::default()), &Who::default()), expected, "{script}");
+            assert!(!wipes(&own(word(Some(false))), &Who::default()), "{script}");
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::output::{columns, prompt, tell};
 use crate::boot::Mac;
-use crate::operations::machines::Planned;
+use crate::operations::machines::{Plan, Planned};
 
 /// What there is to ask.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,10 +74,11 @@ impl Asked {
     ///
     /// # Errors
     /// It is not, or nobody can be asked.
-    pub(super) fn ask(self, machines: &[Planned]) -> Result<()> {
+    pub(super) fn ask(self, Plan { machines, left_out, id: _ }: &Plan) -> Result<()> {
         let question = self.question(machines);
-        if machines.len() > 1 && question != Question::None {
-            tell(listed(machines).trim_end());
+        let is_of_several = machines.len() > 1 || !left_out.is_empty();
+        if is_of_several && question != Question::None {
+            tell(listed(machines, left_out).trim_end());
         }
         match question {
             Question::None => Ok(()),
@@ -105,8 +106,8 @@ pub(super) fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// What each of several machines boots next, a line each.
-pub(super) fn listed(machines: &[Planned]) -> String {
+/// What each of several machines boots next, and which are left out, a line each.
+pub(super) fn listed(machines: &[Planned], left_out: &[String]) -> String {
     let mut text = String::new();
     let rows: Vec<_> = machines
         .iter()
@@ -115,6 +116,9 @@ pub(super) fn listed(machines: &[Planned]) -> String {
     let head = ["MACHINE", "BOOTS NEXT"].map(str::to_owned);
     for line in columns(&[&[head][..], &rows].concat()) {
         let _ = write!(text, "{line}");
+    }
+    if !left_out.is_empty() {
+        let _ = writeln!(text, "left out:\n  {}", left_out.join("\n  "));
     }
     text
 }
@@ -147,6 +151,7 @@ mod tests {
             profile: Some("talos".into()),
             because: Some(Because::Armed),
             wipes,
+            is_withheld: false,
         };
         Planned { machine: machine.to_owned(), next, erases: wipes }
     }

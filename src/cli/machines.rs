@@ -124,7 +124,10 @@ fn table(machines: &[Machine], now: u64) -> String {
             or(machine.product.clone()),
             or(machine.last_seen.map(|at| format!("{} ago", duration(now.saturating_sub(at))))),
             last,
-            machine.next.what(),
+            match machine.next.is_withheld {
+                true => format!("{}, withheld until `reveille arm`", machine.next.what()),
+                false => machine.next.what(),
+            },
         ]);
     }
     columns(&lines).concat()

@@ -94,7 +94,7 @@ impl Machines {
         let mut agreed = None;
         if !self.yes && !asked.is_agreed() {
             let plan = plan(&source, &targets, &order)?;
-            asked.ask(&plan.machines)?;
+            asked.ask(&plan)?;
             agreed = Some(plan.id);
         }
         let withdraws = order == Order::Disarm {};
@@ -156,12 +156,15 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     Ok(given)
 }
 
-fn told(Given { done, machines, not_kept }: &Given, is_one_by_name: bool) -> Result<ExitCode> {
+fn told(
+    Given { done, machines, left_out, not_kept }: &Given,
+    is_one_by_name: bool,
+) -> Result<ExitCode> {
     match machines.as_slice() {
         [one] if is_one_by_name => {
             print(&format!("{}: {done}\nnext boot: {}\n", one.machine, one.next))?;
         }
-        many => print(&format!("{done}\n{}", listed(many)))?,
+        many => print(&format!("{done}\n{}", listed(many, left_out)))?,
     }
     if let Some(reason) = not_kept {
         tell(format_args!(

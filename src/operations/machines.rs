@@ -73,6 +73,9 @@ pub struct Give {
 pub struct Plan {
     /// With each machine, each once.
     pub machines: Vec<Planned>,
+    /// The machines of a pattern, a group or `--all` that the order leaves out, and why, a line each.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Identifies it: two orders that do the same have the same.
     pub id: Sha256,
 }
@@ -95,6 +98,9 @@ pub struct Given {
     pub done: String,
     /// The machines, and what they boot next.
     pub machines: Vec<Planned>,
+    /// See [`Plan::left_out`].
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Why it holds only until the daemon ends.
     pub not_kept: Option<String>,
 }
@@ -225,8 +231,8 @@ pub fn plan(
     targets: &Targets,
     order: &Order,
 ) -> Result<Plan, String> {
-    let found = targets.find(config, known)?;
-    Ok(Plan::of(config, &found, order)?.0)
+    let (found, left_out) = ordered(config, known, targets, order)?;
+    Plan::of(config, (&found, left_out), order)
 }
 
 /// Gives an order to all of its machines, or to none, and waits until it is on the disk.
@@ -236,48 +242,88 @@ pub fn plan(
 pub fn order(config: &Config, registry: &Registry, give: &Give) -> Result<Given, String> {
     let Give { targets, order, agreed } = give;
     let known = registry.machines_at_boot(&config.server);
-    let found = targets.find(config, &known)?;
-    let (plan, step) = Plan::of(config, &found, order)?;
-    if agreed.is_some_and(|agreed| agreed != plan.id) {
+    let (found, left_out) = ordered(config, &known, targets, order)?;
+    let Plan { machines, left_out, id } = Plan::of(config, (&found, left_out), order)?;
+    if agreed.is_some_and(|agreed| agreed != id) {
         return Err("nothing was ordered: the config or the machines have changed since this order was listed, and it would do something else now; give it again".to_owned());
     }
+    let step = order.step();
     let events = found.iter().map(|found| found.subject.clone());
     registry.record_all(events.map(|subject| Event { subject, step: step.clone() }));
     let not_kept = registry.flush().err();
-    let after = found.iter().zip(plan.machines).map(|(found, planned)| {
+    let after = found.iter().zip(machines).map(|(found, planned)| {
         let state = registry.state_at_boot(&found.subject, &config.server);
         Planned { next: Found { state: &state, ..found.clone() }.told(config).next, ..planned }
     });
-    Ok(Given { done: step.to_string(), machines: after.collect(), not_kept })
+    Ok(Given { done: step.to_string(), machines: after.collect(), left_out, not_kept })
+}
+
+/// The machines that an order is given to, and which of a pattern, a group or `--all` it leaves out, a line each.
+///
+/// # Errors
+/// A machine does not exist, one that is named singly cannot be ordered, or none is left.
+fn ordered<'a>(
+    config: &Config,
+    known: &'a KnownMachines,
+    targets: &Targets,
+    order: &Order,
+) -> Result<(Vec<Found<'a>>, Vec<String>), String> {
+    let found = targets.find(config, known)?;
+    let profile = match order {
+        Order::Arm { profile, .. } => profile.as_deref(),
+        Order::Disarm {} | Order::Disk {} => return Ok((found, Vec::new())),
+    };
+    let single = targets.named_singly(config, known);
+    let (mut armed, mut left_out, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for found in found {
+        match found.may_be_armed(config, profile) {
+            Ok(()) => armed.push(found),
+            Err(why) if single.iter().any(|named| named.subject == found.subject) => {
+                refused.push(why);
+            }
+            Err(why) => left_out.push(why),
+        }
+    }
+    if refused.is_empty() && armed.is_empty() {
+        refused.append(&mut left_out);
+    }
+    if refused.is_empty() {
+        return Ok((armed, bounded(left_out)));
+    }
+    // A profile that does not exist is one mistake, for however many machines.
+    refused.dedup();
+    Err(bounded(refused).join("\n"))
+}
+
+impl Order {
+    /// As it is recorded of each machine.
+    fn step(&self) -> Step {
+        match self {
+            Self::Arm { profile, times } => {
+                Step::Armed { profile: profile.clone(), times: (*times).max(1) }
+            }
+            Self::Disarm {} => Step::Disarmed {},
+            Self::Disk {} => Step::KeptOnDisk {},
+        }
+    }
 }
 
 impl Plan {
-    /// With the step that the order is for each machine.
-    fn of(config: &Config, found: &[Found<'_>], order: &Order) -> Result<(Self, Step), String> {
-        let step = match order {
-            Order::Arm { profile, times } => {
-                let may = |found: &Found<'_>| found.may_be_armed(config, profile.as_deref()).err();
-                let mut refused: Vec<String> = found.iter().filter_map(may).collect();
-                // A profile that does not exist is one mistake, for however many machines.
-                refused.dedup();
-                if !refused.is_empty() {
-                    return Err(bounded(refused).join("\n"));
-                }
-                Step::Armed { profile: profile.clone(), times: (*times).max(1) }
-            }
-            Order::Disarm {} => Step::Disarmed {},
-            Order::Disk {} => Step::KeptOnDisk {},
-        };
+    fn of(
+        config: &Config,
+        (found, left_out): (&[Found<'_>], Vec<String>),
+        order: &Order,
+    ) -> Result<Self, String> {
         let machines: Vec<Planned> =
-            found.iter().map(|found| found.planned(config, order, &step)).collect();
+            found.iter().map(|found| found.planned(config, order)).collect();
         let text = serde_json::to_vec(&machines).map_err(|error| error.to_string())?;
-        Ok((Self { machines, id: Sha256::of(&text) }, step))
+        Ok(Self { machines, left_out, id: Sha256::of(&text) })
     }
 }
 
 impl Found<'_> {
-    fn planned(&self, config: &Config, order: &Order, step: &Step) -> Planned {
-        let event = Event { subject: self.subject.clone(), step: step.clone() };
+    fn planned(&self, config: &Config, order: &Order) -> Planned {
+        let event = Event { subject: self.subject.clone(), step: order.step() };
         let mut state = self.state.clone();
         // No order depends on the time.
         state.apply(&event, None, SystemTime::UNIX_EPOCH);
@@ -321,7 +367,7 @@ mod tests {
         };
         let unknown = rejected(&["blade01", "odin"], arm(None));
         assert!(unknown.contains("there is no machine `odin`"), "{unknown}");
-        let always = rejected(&["blade0*"], arm(None));
+        let always = rejected(&["blade0*", "blade02"], arm(None));
         assert!(always.contains("blade02 (52:54:00:77:00:02) boots by the network"), "{always}");
         let unknown = rejected(&["blade0*"], arm(Some("debain")));
         assert_eq!(unknown, "the config has no profile `debain`; did you mean `debian`?");
@@ -340,6 +386,31 @@ mod tests {
         let armed =
             registry.machines().iter().filter(|one| one.state.orders.armed.is_some()).count();
         assert_eq!(armed, 2);
+    }
+
+    #[test]
+    fn machines_of_a_pattern_that_cannot_be_armed_are_left_out() {
+        let config = config(CONFIG);
+        let registry = Registry::default();
+        let always = "blade02 (52:54:00:77:00:02) boots by the network whenever it asks (`boot: always`): there is nothing to arm; --profile has it boot another one";
+        let entries = registry.machines_at_boot(&config.server);
+        let planned = plan(&config, &entries, &targets(&["blade0*"]), &arm(None)).unwrap();
+        assert_eq!(planned.left_out, [always]);
+        let give = Give { agreed: Some(planned.id), ..give(&["blade0*"], arm(None)) };
+        let given = order(&config, &registry, &give).unwrap();
+        let armed: Vec<&str> = given.machines.iter().map(|one| one.machine.as_str()).collect();
+        assert_eq!((armed, given.left_out), (vec!["blade01"], vec![always.to_owned()]));
+        let rejected =
+            |names: &[&str]| plan(&config, &entries, &targets(names), &arm(None)).unwrap_err();
+        assert_eq!(rejected(&["blade02"]), always, "it is named");
+        assert_eq!(rejected(&["blade*2"]), always, "none is left");
+        let all = Targets { names: vec![], all: true };
+        let planned = plan(&config, &entries, &all, &arm(None)).unwrap();
+        let labels: Vec<&str> = planned.machines.iter().map(|one| one.machine.as_str()).collect();
+        assert_eq!(labels, ["blade01", "freja"]);
+        assert_eq!(planned.left_out.len(), 2, "oden boots no profile by itself");
+        let all_by_name = plan(&config, &entries, &all, &arm(Some("rescue"))).unwrap();
+        assert_eq!((all_by_name.machines.len(), all_by_name.left_out.len()), (4, 0));
     }
 
     #[test]

@@ -70,6 +70,15 @@ impl Targets {
     }
 }
 
+impl Targets {
+    /// Those of the machines that are named one by one, and not only by a pattern, a group or `all`.
+    pub fn named_singly<'a>(&self, config: &Config, known: &'a KnownMachines) -> Vec<Found<'a>> {
+        let known = list(config, known);
+        let single = self.names.iter().filter(|name| !stands_for_many(name));
+        single.filter_map(|name| find_among(config, &known, name).ok()).collect()
+    }
+}
+
 /// Of many lines the first, and how many more there are.
 pub(crate) fn bounded(mut lines: Vec<String>) -> Vec<String> {
     let more = lines.len().saturating_sub(MOST);

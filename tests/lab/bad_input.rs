@@ -22,10 +22,11 @@ omni:
 images:
   debian: { kernel: ./linux, initrd: ./gone.gz }
 profiles:
-  talos: { script: talos, image: talos, omni: lab, release: seen }
+  talos: { script: talos, image: talos, omni: lab }
   debian: { script: linux, image: debian }
   nixos: { script: nixos, wipes: false }
   fine: { script: linux, image: fine }
+menu: { profiles: [] }
 machines:
   one: { mac: 52:54:00:77:00:01, profile: talos }
   two: { mac: 52:54:00:77:00:02, profile: debian }

@@ -324,3 +324,42 @@ fn a_neighbour_who_leases_in_a_machines_name_neither_loops_it_nor_moves_its_nbp(
         assert_eq!(next(&folder, "oden"), "done");
     });
 }
+
+/// A stranger boots as himself, so he opens a boot of his own: each of his MACs has a first one.
+#[test]
+fn a_stranger_receives_what_is_armed_by_an_order_only() {
+    in_lab!(|lan| {
+        let entries =
+            "  joined: { script: linux, image: linux, omni: lab, release: armed, boot: once }
+  answered: { script: inspect, files: { facts: ./facts }, wipes: false, release: armed }
+groups: [{ name: g, match: { mac: '02:00:00:00:01:*' }, profile: answered }]
+unknown: joined
+machines:
+";
+        let folder = folder(&CONFIG.replacen("machines:\n", entries, 1));
+        folder.write("facts", "a secret\n");
+        folder.write("boot-scripts/inspect.ipxe", "#!ipxe\necho {{ files.facts }}\n");
+        let mut appliance = Appliance::start(&folder);
+        lan.attach("evil", "10.77.0.66/24");
+        let card = [0x02, 0, 0, 0, 0, 0x66];
+        let evil = Firmware::new("evil", card, Ipv4Addr::new(10, 77, 0, 66));
+        evil.loads_ipxe();
+        let script = evil.script("");
+        assert!(script.contains("a boot that is ordered"), "{script}");
+        assert!(!script.contains(TOKEN) && !script.contains("/images/"), "{script}");
+        order(&folder, &["arm", "02:00:00:00:00:66"]);
+        evil.loads_ipxe();
+        assert!(evil.script("").contains(TOKEN));
+        appliance.wait_for("runs its script: profile joined");
+
+        lan.attach("other", "10.77.0.67/24");
+        let card = [0x02, 0, 0, 0, 1, 0x67];
+        let other = Firmware::new("other", card, Ipv4Addr::new(10, 77, 0, 67));
+        other.loads_ipxe();
+        let script = other.script("");
+        assert!(!script.contains("/files/"), "the address of an answer file: {script}");
+        order(&folder, &["arm", "02:00:00:00:01:67"]);
+        other.loads_ipxe();
+        assert!(other.script("").contains("/files/"));
+    });
+}

@@ -70,14 +70,8 @@ fn of_a_template_that_is_broken_the_good_one_stays_until_it_is_mended() {
         assert!(running.script().contains(" a=1 ||"), "{}", running.script());
         running.is_well();
 
-        running.folder.write(
-            "config.yaml",
-            saying("a=1").replace("script: linux", "script: own, wipes: false"),
-        );
-        assert_eq!(
-            running.reloads_once(),
-            "profile debian: script linux -> own; wipes none -> false"
-        );
+        running.folder.write("config.yaml", saying("a=1").replace("script: linux", "script: own"));
+        assert_eq!(running.reloads_once(), "profile debian: script linux -> own");
         let good = "#!ipxe\necho one\n";
         fs::remove_file(running.path("boot-scripts/own.ipxe")).unwrap();
         running.keeps(good, "there is no boot script named `own`");

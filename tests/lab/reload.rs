@@ -27,8 +27,9 @@ pub fn saying(argument: &str) -> String {
          omni: {{ lab: {{ api: https://lab.omni.example, join_token: {{ file: ./lab.token }} }} }}\n\
          images: {{ debian: {{ kernel: ./linux, initrd: [./first] }} }}\n\
          profiles:\n\
-         \x20 debian: {{ script: linux, image: debian, omni: lab, cmdline: [{argument}], release: seen }}\n\
-         machines: {{ oden: {{ mac: 52:54:00:77:00:10, profile: debian }} }}\n"
+         \x20 debian: {{ script: linux, image: debian, omni: lab, cmdline: [{argument}], wipes: false }}\n\
+         machines: {{ oden: {{ mac: 52:54:00:77:00:10, profile: debian }} }}\n\
+         menu: {{ profiles: [] }}\n"
     )
 }
 

@@ -36,6 +36,7 @@ fn bare(script: &str) -> Profile {
     Profile {
         name: "bare".into(),
         script: script.into(),
+        has_own_script: false,
         image: needs_image.then(|| image(&["/srv/initrd"])),
         omni: None,
         settings: Settings::default(),

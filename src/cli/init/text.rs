@@ -148,7 +148,7 @@ impl Plan {
             if !self.boots_usual() {
                 text.told(
                     "    release: seen",
-                    "who chooses it from the menu receives the join token; armed: only once ordered",
+                    "every machine may choose it from the menu and receives the join token, so `check` warns; armed: only once ordered",
                 );
             }
         }
@@ -238,7 +238,11 @@ mod tests {
         assert!(plan().yaml().contains("profiles: [] }"), "{}", plan().yaml());
         let without = Plan { machines: Vec::new(), ..plan() };
         assert!(without.yaml().contains("\n    release: seen "), "{}", without.yaml());
-        assert_eq!(complaints(&without), Vec::<String>::new());
+        let told = complaints(&without);
+        assert!(
+            told.len() == 1 && told[0].contains(" from the menu receives the join"),
+            "{told:?}"
+        );
     }
 
     #[test]

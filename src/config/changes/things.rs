@@ -111,7 +111,8 @@ pub(super) fn image(
 }
 
 pub(super) fn profile(old: &Profile, new: &Profile, fields: &mut Fields) {
-    let Profile { name: _, script, image, omni, settings: own } = old;
+    // That a template came or went is reported of itself.
+    let Profile { name: _, script, has_own_script: _, image, omni, settings: own } = old;
     fields.value("script", Some(script), Some(&new.script));
     let image_name = |image: &Option<Arc<Image>>| image.as_ref().map(|image| image.name.clone());
     fields.value("image", image_name(image), image_name(&new.image));

@@ -49,6 +49,10 @@ pub struct Said {
     pub boot_at: Option<(String, Place)>,
     /// Where `wipes` stands.
     pub wipes_at: Option<(String, Place)>,
+    /// Where `on_disk_failure` stands.
+    pub on_disk_failure_at: Option<(String, Place)>,
+    /// Where `release` stands.
+    pub release_at: Option<(String, Place)>,
     /// Those that say how DHCP answers, where each stands.
     pub at_dhcp: Vec<Located<&'static str>>,
 }
@@ -103,9 +107,17 @@ impl Said {
         };
         let at_dhcp = at_dhcp(fields, settings.local_boot);
         let at = |field| fields.node(field).map(|node| (fields.path(field), node.place));
-        let (boot_at, wipes_at) = (at("boot"), at("wipes"));
         let nbps = nbps(fields, problems);
-        Self { settings, nbps, files: files(fields, problems), boot_at, wipes_at, at_dhcp }
+        Self {
+            settings,
+            nbps,
+            files: files(fields, problems),
+            boot_at: at("boot"),
+            wipes_at: at("wipes"),
+            on_disk_failure_at: at("on_disk_failure"),
+            release_at: at("release"),
+            at_dhcp,
+        }
     }
 }
 

@@ -126,7 +126,7 @@ mod tests {
     fn resolved(omni: &str, read: Result<Secret, String>) -> Result<Config, Vec<Problem>> {
         let yaml = format!(
             "omni:\n  lab: {omni}\nimages: {{ i: {{ kernel: /k, talos: {{ version: v1.14.0 }} }} }}\n\
-             profiles: {{ p: {{ script: talos, image: i, omni: lab, release: seen }} }}\nserver: {{ nbps: [] }}\n"
+             profiles: {{ p: {{ script: talos, image: i, omni: lab, release: armed }} }}\nserver: {{ nbps: [] }}\n"
         );
         let mut problems = Problems::new(Path::new("config.yaml"), "");
         let file = File::parse(&yaml, &mut problems).unwrap();

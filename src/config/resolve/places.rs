@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use super::boots::of_machine;
+use crate::boot::catalog::Profile;
+use crate::boot::select::Who;
 use crate::config::file::{File, Said};
 use crate::config::yaml::Place;
 
@@ -21,6 +23,17 @@ pub(super) struct OfEntry {
     pub(super) boot: Option<At>,
     /// `wipes`
     pub(super) wipes: Option<At>,
+    /// `on_disk_failure`
+    pub(super) on_disk_failure: Option<At>,
+    /// `release`
+    pub(super) release: Option<At>,
+}
+
+impl OfEntry {
+    fn says_any(&self) -> bool {
+        let Self { own: _, script: _, boot, wipes, on_disk_failure, release } = self;
+        [boot, wipes, on_disk_failure, release].into_iter().any(Option::is_some)
+    }
 }
 
 /// The places of one file.
@@ -30,7 +43,7 @@ pub(super) struct Places {
     pub(super) profiles: HashMap<String, OfEntry>,
     /// Of each group, by name.
     pub(super) groups: HashMap<String, OfEntry>,
-    /// Of those machines that say `boot` or `wipes`, by name.
+    /// Of those machines that say one of these, by name.
     pub(super) machines: HashMap<String, OfEntry>,
     /// `unknown`
     pub(super) unknown: Option<At>,
@@ -47,6 +60,8 @@ impl Places {
             script: None,
             boot: said.boot_at.clone(),
             wipes: said.wipes_at.clone(),
+            on_disk_failure: said.on_disk_failure_at.clone(),
+            release: said.release_at.clone(),
         };
         let mut places = Self::default();
         for (name, profile) in &file.profiles {
@@ -63,9 +78,8 @@ impl Places {
             places.groups.entry(name.value.clone()).or_insert(entry);
         }
         for (name, machine) in &file.machines {
-            let said = &machine.said;
-            if said.boot_at.is_some() || said.wipes_at.is_some() {
-                let entry = entry((of_machine(&name.value), name.place), said);
+            let entry = entry((of_machine(&name.value), name.place), &machine.said);
+            if entry.says_any() {
                 places.machines.insert(name.value.clone(), entry);
             }
         }
@@ -75,5 +89,17 @@ impl Places {
             places.offered.insert(at.value.clone(), (at.key.clone(), at.place));
         }
         places
+    }
+
+    /// Where the first of a machine, its group and its profile says this.
+    pub(super) fn first(
+        &self,
+        (profile, who): (&Profile, &Who),
+        said: impl Fn(&OfEntry) -> Option<&At>,
+    ) -> Option<&At> {
+        let machine = who.machine.as_ref().and_then(|machine| self.machines.get(&machine.name));
+        let group = who.group.as_ref().and_then(|group| self.groups.get(&group.name));
+        let layers = [machine, group, self.profiles.get(&profile.name)];
+        layers.into_iter().flatten().find_map(said)
     }
 }

@@ -53,6 +53,9 @@ impl Linker<'_> {
         let boot_at = profile.said.boot_at.clone();
         let profile = Profile {
             name: name.value.clone(),
+            // A template that cannot be used starts nothing.
+            has_own_script: self.templates.is_own(&script.value)
+                && !self.templates.broken().contains_key(&script.value),
             script: script.value,
             image,
             omni: profile.omni.as_ref().and_then(|at| self.named("Omni instance", at, omni)),

@@ -1,21 +1,25 @@
-//! Secrets that the config gives to machines without an entry.
+//! Secrets that the config gives to machines without an entry, and secrets that `release: armed` gives to none.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
 
 use super::boots::{Boot, Sure, of_machine};
 use super::places::{At, Places};
-use super::whose::named;
+use super::whose::{Counts, Finding, Findings, Hit, judge, named, whose};
 use crate::boot::catalog::{Catalog, Profile};
-use crate::boot::release::{Secrets, release, secrets};
+use crate::boot::release::{Secrets, needs_order, release, secrets};
 use crate::boot::select::Who;
-use crate::boot::settings::Release;
+use crate::boot::settings::{BootPolicy, Release};
+use crate::boot::wipes::wipes;
 use crate::config::problem::Problems;
 
-/// Warns of each secret that `unknown`, a group or the menu gives to strangers, unless the entry says to whom,
-/// and of machines that receive theirs only after a confirmation.
-pub(super) fn check(
-    boots: &[Boot<'_>],
+/// What there is to do about strangers who receive a secret.
+const ARMED: &str = "`release: armed` and `boot: once`, by which such a machine receives it only after `reveille arm`";
+
+/// Warns of each secret that `unknown`, a group or the menu gives to strangers, of machines that receive theirs only
+/// after a confirmation, and of those that receive it at no boot without an order.
+pub(super) fn check<'a>(
+    boots: &'a [Boot<'a>],
     (catalog, server): (&Catalog, Release),
     places: &Places,
     problems: &mut Problems,
@@ -36,7 +40,7 @@ pub(super) fn check(
             (Sure::Yes | Sure::InGroup, Some(group)) => {
                 let whom = whom(to, &format!("machine of group {}", group.name));
                 let message = format!(
-                    "{whom} receives {what}; write `release: armed`, or give these machines entries with their `mac`"
+                    "{whom} receives {what}; write {ARMED}, or give these machines entries with their `mac`"
                 );
                 if let Some(of) = places.groups.get(&group.name) {
                     problems.warning(&of.own.0, of.own.1, message);
@@ -45,7 +49,7 @@ pub(super) fn check(
             (Sure::Yes | Sure::InGroup, None) => {
                 let whom = whom(to, "machine without an entry");
                 let message = format!(
-                    "{whom} receives {what}; write `release: armed` in profile {name}, or give the machines entries with their `mac` and take the profile out of `unknown`"
+                    "{whom} receives {what}; write in profile {name} {ARMED}, or give the machines entries with their `mac` and take the profile out of `unknown`"
                 );
                 if let Some((key, place)) = &places.unknown {
                     problems.warning(key, *place, message);
@@ -55,6 +59,7 @@ pub(super) fn check(
     }
     of_menu(&offered, places, problems);
     of_unconfirmed(boots, server, problems);
+    of_no_first_boot(boots, (catalog, server), places, problems);
 }
 
 /// Whether a machine without an entry comes to this: a profile that nobody boots has a warning of its own.
@@ -70,9 +75,6 @@ fn is_reached(boot: &Boot<'_>, catalog: &Catalog) -> bool {
 /// The secrets of a profile in words, and to whom they are given, where that is worth a warning.
 fn to_strangers(profile: &Profile, who: &Who, server: Release) -> Option<(String, Release)> {
     let what = in_words(&secrets(profile, who)?);
-    if who.settings(Some(profile)).any(|said| said.release.is_some()) {
-        return None;
-    }
     match release(profile, who, server) {
         Release::Armed => None,
         to @ (Release::Anyone | Release::Seen) => Some((what, to)),
@@ -109,7 +111,7 @@ fn of_menu(offered: &[(&Profile, String, Release)], places: &Places, problems: &
     let names: Vec<&str> = offered.iter().map(|(profile, ..)| profile.name.as_str()).collect();
     let names = named("profile", &names).unwrap_or_default();
     let message = format!(
-        "a machine without an entry that chooses {names} from the menu receives {}; write `release: armed` in the profile, or name in `menu.profiles` only what has no secret",
+        "a machine without an entry that chooses {names} from the menu receives {}; write in the profile `release: armed`, by which such a machine receives it only after `reveille boot`, or name in `menu.profiles` only what has no secret",
         distinct.join(", ")
     );
     problems.warning(&key, place, message);
@@ -155,6 +157,49 @@ fn of_unconfirmed(boots: &[Boot<'_>], server: Release, problems: &mut Problems) 
     }
 }
 
+/// Warns of boots whose secrets `release: armed` withholds each time, because with `boot: always` none of them is a
+/// first one.
+fn of_no_first_boot<'a>(
+    boots: &'a [Boot<'a>],
+    (catalog, server): (&Catalog, Release),
+    places: &Places,
+    problems: &mut Problems,
+) {
+    let reached = boots.iter().filter(|boot| match boot.sure {
+        Sure::Yes | Sure::InGroup => boot.kin.is_some() || is_reached(boot, catalog),
+        Sure::FromMenu => false,
+    });
+    let reached: Vec<&Boot<'_>> = reached.collect();
+    let mut findings: Findings<'_, &str> = Findings::new();
+    for boot in &reached {
+        let profile: &Profile = boot.profile;
+        judge(&mut findings, boot, |who, _| {
+            let policy = who.settings(Some(profile)).find_map(|said| said.boot);
+            let is_always = policy.unwrap_or_default() == BootPolicy::Always;
+            // That is an error, whose remedy is `boot: once`.
+            if !is_always || !needs_order(profile, who, server) || wipes(profile, who) {
+                return None;
+            }
+            let written = places.first((profile, who), |of| of.boot.as_ref());
+            let at = written.or_else(|| places.first((profile, who), |of| of.release.as_ref()));
+            let own = || Some(&places.profiles.get(&profile.name)?.own);
+            Some((profile.name.as_str(), at.or_else(own)?.clone()))
+        });
+    }
+    let counts = Counts::of(reached.iter().copied());
+    for Finding { at: (key, place), profile, hits } in findings.into_values() {
+        let hits: Vec<&Hit<'_>> = hits.iter().collect();
+        let are_known = hits.iter().any(|hit| hit.boot.kin.is_some());
+        let first = if are_known { ", by which a first boot needs no order" } else { "" };
+        let message = format!(
+            "with `boot: always` each boot of {} needs an order of `reveille arm`, because profile {} has a secret and `release: armed`; write `boot: once`{first}",
+            whose(&hits, &counts).in_words(),
+            profile.name
+        );
+        problems.warning(&key, place, message);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::resolved;
@@ -169,7 +214,9 @@ mod tests {
              {rest}\n"
         );
         let problems = resolved(&yaml).unwrap().problems.into_iter();
-        let of_secrets = problems.filter(|problem| problem.message.contains(" receives "));
+        let is_of_secrets =
+            |message: &str| message.contains(" receives ") || message.contains(" has a secret ");
+        let of_secrets = problems.filter(|problem| is_of_secrets(&problem.message));
         of_secrets.map(|problem| (problem.key, problem.message)).collect()
     }
 
@@ -182,12 +229,12 @@ mod tests {
             (
                 "unknown: t",
                 "unknown",
-                "every machine without an entry that boots receives the join token of Omni instance home; write `release: armed` in profile t, or ",
+                "every machine without an entry that boots receives the join token of Omni instance home; write in profile t `release: armed` and `boot: once`, by which such a machine receives it only after `reveille arm`, or ",
             ),
             (
                 group,
                 "groups[0]",
-                "every machine of group g that boots receives the join token of Omni instance home; write `release: armed`, or ",
+                "every machine of group g that boots receives the join token of Omni instance home; write `release: armed` and `boot: once`, by which such a machine receives it only after `reveille arm`, or ",
             ),
             (
                 "menu: { profiles: [r, t] }",
@@ -207,13 +254,26 @@ mod tests {
             };
             assert_eq!(key, expected, "{rest}");
             assert!(message.starts_with(start), "{message}");
-            for spared in ["anyone", "seen", "armed"] {
-                let profile = format!(", release: {spared}");
-                assert_eq!(warnings("", &profile, &format!("{rest}\n{ODEN}")), [], "{rest}");
+            for written in ["anyone", "seen"] {
+                for (server, own) in [(written, ""), ("armed", written)] {
+                    let server = format!("release: {server}");
+                    let own =
+                        if own.is_empty() { own.to_owned() } else { format!(", release: {own}") };
+                    let told = warnings(&server, &own, &format!("{rest}\n{ODEN}"));
+                    let [(key, message)] = &told[..] else {
+                        panic!("{rest}: {told:?}");
+                    };
+                    assert_eq!(key, expected, "{rest}: {written} is no less open if it is written");
+                    let is_open = message.starts_with("every host on the network, as ");
+                    assert_eq!(
+                        is_open,
+                        written == "anyone" && !expected.contains('.'),
+                        "{message}"
+                    );
+                }
             }
-            assert_eq!(warnings("release: armed", "", &format!("{rest}\n{ODEN}")), [], "{rest}");
-            let open = warnings("release: anyone", "", &format!("{rest}\n{ODEN}"));
-            assert_eq!(open.len(), 1, "{rest}: the server's word is no decision of the entry");
+            let once = ", release: armed, boot: once";
+            assert_eq!(warnings("", once, &format!("{rest}\n{ODEN}")), [], "{rest}");
         }
     }
 
@@ -234,7 +294,39 @@ mod tests {
         let told = warnings("", "", &group(""));
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].1.contains(" receives answer files a, b; "), "{told:?}");
-        assert_eq!(warnings("", "", &group(", release: seen")), []);
+        assert_eq!(warnings("", "", &group(", release: seen")).len(), 1);
+        assert_eq!(warnings("", "", &group(", release: armed")), []);
+    }
+
+    #[test]
+    fn a_secret_that_each_boot_needs_an_order_for_is_one_warning() {
+        let rest = |own: &str| {
+            format!(
+                "unknown: ignore\nmachines:\n  m1: {{ mac: 02:00:00:00:00:01, profile: t{own} }}\n  \
+                 m2: {{ mac: 02:00:00:00:00:02, profile: t }}\n  m3: {{ mac: 02:00:00:00:00:03, profile: r }}\n"
+            )
+        };
+        let armed = ", release: armed";
+        let end = "needs an order of `reveille arm`, because profile t has a secret and `release: armed`; write `boot: once`, by which a first boot needs no order";
+        for (server, profile, own, key, of) in [
+            ("", armed, "", "profiles.t.release", "profile t"),
+            ("release: armed", "", "", "profiles.t", "profile t"),
+            ("", ", release: armed, boot: always", "", "profiles.t.boot", "profile t"),
+            ("", "", armed, "machines.m1.release", "machine m1"),
+            ("", armed, ", boot: once", "profiles.t.release", "machine m2"),
+        ] {
+            let told = warnings(server, profile, &rest(own));
+            let message = format!("with `boot: always` each boot of {of} {end}");
+            assert_eq!(told, [(key.to_owned(), message)]);
+        }
+        for once in ["once", "local"] {
+            assert_eq!(warnings("", &format!("{armed}, boot: {once}"), &rest("")), []);
+        }
+        let told = warnings("", armed, "unknown: t");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].1.ends_with("write `boot: once`"), "{told:?}");
+        let told = warnings("", armed, "menu: { profiles: [t] }");
+        assert_eq!(told, [], "an order by name is what a choice needs anyway");
     }
 
     #[test]

@@ -4,11 +4,74 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::boots::{Boot, Sure};
+use super::places::At;
+use crate::boot::catalog::Profile;
+use crate::boot::select::Who;
+use crate::config::yaml::Place;
 
 /// A boot that has a mistake; of its kin perhaps only these machines.
 pub(super) struct Hit<'a> {
     pub(super) boot: &'a Boot<'a>,
     pub(super) machines: Option<Vec<&'a str>>,
+}
+
+/// What is reported once, with all boots that have it.
+pub(super) struct Finding<'a> {
+    /// The first place in the file.
+    pub(super) at: At,
+    pub(super) profile: &'a Profile,
+    pub(super) hits: Vec<Hit<'a>>,
+}
+
+/// What is reported, by what is told apart.
+pub(super) type Findings<'a, Key> = BTreeMap<Key, Finding<'a>>;
+
+/// Judges a boot for each machine of its kin, or for one without an entry, and enters what `flaw` finds.
+pub(super) fn judge<'a, Key: Ord>(
+    findings: &mut Findings<'a, Key>,
+    boot: &'a Boot<'a>,
+    flaw: impl Fn(&Who, Option<(&'a str, Place)>) -> Option<(Key, At)>,
+) {
+    let mut enter = |who: &Who, machine: Option<(&'a str, Place)>| {
+        let Some((key, at)) = flaw(who, machine) else {
+            return;
+        };
+        let profile: &Profile = boot.profile;
+        let finding = findings.entry(key).or_insert_with(|| Finding {
+            at: at.clone(),
+            profile,
+            hits: Vec::new(),
+        });
+        if at.1 < finding.at.1 {
+            finding.at = at;
+        }
+        match finding.hits.last_mut() {
+            Some(Hit { boot: last, machines: Some(names) }) if std::ptr::eq(*last, boot) => {
+                names.extend(machine.map(|(name, _)| name));
+            }
+            Some(_) | None => {
+                let machines = machine.map(|(name, _)| vec![name]);
+                finding.hits.push(Hit { boot, machines });
+            }
+        }
+    };
+    match boot.kin {
+        None => enter(&boot.who(None), None),
+        Some(kin) => {
+            for (machine, place) in &kin.entries {
+                enter(&boot.who(Some(machine)), Some((&machine.name, *place)));
+            }
+        }
+    }
+    // Machines that are alike and all have it need not be named one by one.
+    for finding in findings.values_mut() {
+        if let Some(Hit { boot: last, machines }) = finding.hits.last_mut()
+            && std::ptr::eq(*last, boot)
+            && machines.as_ref().map(Vec::len) == boot.kin.map(|kin| kin.entries.len())
+        {
+            *machines = None;
+        }
+    }
 }
 
 /// How many boots there are of each profile and of each group with it: those that are sure, and all.

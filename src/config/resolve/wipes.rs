@@ -4,14 +4,14 @@
 //! asks at the console before it starts what wipes. A profile that is only chosen or ordered is judged alone.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::boots::{Boot, Sure};
 use super::places::{At, OfEntry, Places};
-use super::whose::{Counts, Hit, whose};
+use super::whose::{Counts, Finding, Findings, Hit, judge, whose};
 use crate::boot::catalog::{Catalog, Profile};
 use crate::boot::select::Who;
-use crate::boot::settings::{BootPolicy, Settings};
+use crate::boot::settings::{BootPolicy, OnDiskFailure, Settings};
 use crate::boot::templates::Templates;
 use crate::boot::wipes::wipes;
 use crate::config::problem::Problems;
@@ -49,15 +49,8 @@ enum Layer<'a> {
 /// What is reported once. The profile's name tells apart what machines and groups make of several profiles.
 type Key<'a> = (Harm, Cause, Layer<'a>, &'a str);
 
-/// One report.
-struct Finding<'a> {
-    /// The first place in the file.
-    at: At,
-    profile: &'a Profile,
-    hits: Vec<Hit<'a>>,
-}
-
-/// Reports what would erase a disk at every boot, and a `menu.default` that wipes.
+/// Reports what would erase a disk at every boot, `on_disk_failure: boot` for what wipes, and a `menu.default` that
+/// wipes.
 pub(super) fn check(
     boots: &[Boot<'_>],
     (catalog, templates): (&Catalog, &Templates),
@@ -65,15 +58,26 @@ pub(super) fn check(
     problems: &mut Problems,
 ) {
     let judged = judged(boots, (catalog, templates), problems);
-    let mut findings: BTreeMap<Key<'_>, Finding<'_>> = BTreeMap::new();
+    let mut findings: Findings<'_, Key<'_>> = Findings::new();
+    let mut returns: Findings<'_, (Place, &str)> = Findings::new();
     for boot in &judged {
-        judge(boot, places, &mut findings);
+        judge(&mut findings, boot, |who, machine| judged_harm(boot, who, machine, places));
+        judge(&mut returns, boot, |who, _| judged_return(boot, who, places));
     }
     let counts = Counts::of(judged.iter());
     for ((harm, cause, _, _), Finding { at: (key, place), profile, hits }) in findings {
         let hits: Vec<&Hit<'_>> = hits.iter().collect();
         let whose = whose(&hits, &counts).in_words();
         problems.error(&key, place, message(harm, cause, profile, &whose));
+    }
+    for Finding { at: (key, place), profile, hits } in returns.into_values() {
+        let hits: Vec<&Hit<'_>> = hits.iter().collect();
+        let message = format!(
+            "`boot` acts as `hold` for {}, because profile {} erases a disk: only an order starts it again; write `hold` or `menu`, or `wipes: false` if it erases nothing",
+            whose(&hits, &counts).in_words(),
+            profile.name
+        );
+        problems.warning(&key, place, message);
     }
     check_default(boots, catalog, places, problems);
 }
@@ -109,50 +113,38 @@ fn judged<'a>(
     judged
 }
 
-/// Enters what harm a boot does.
-fn judge<'a>(boot: &'a Boot<'a>, places: &Places, findings: &mut BTreeMap<Key<'a>, Finding<'a>>) {
-    let mut enter = |who: &Who, machine: Option<(&'a str, Place)>| {
-        let Some(harm) = harm(boot.profile, who, places) else {
-            return;
-        };
-        let (cause, layer) = cause(boot, who);
-        let Some(at) = place(boot, (cause, layer), machine, places) else {
-            return;
-        };
-        let profile: &Profile = boot.profile;
-        let finding = findings
-            .entry((harm, cause, layer, &profile.name))
-            .or_insert_with(|| Finding { at: at.clone(), profile, hits: Vec::new() });
-        if at.1 < finding.at.1 {
-            finding.at = at;
-        }
-        match finding.hits.last_mut() {
-            Some(Hit { boot: last, machines: Some(names) }) if std::ptr::eq(*last, boot) => {
-                names.extend(machine.map(|(name, _)| name));
-            }
-            Some(_) | None => {
-                let machines = machine.map(|(name, _)| vec![name]);
-                finding.hits.push(Hit { boot, machines });
-            }
-        }
-    };
-    match boot.kin {
-        None => enter(&boot.who(None), None),
-        Some(kin) => {
-            for (machine, place) in &kin.entries {
-                enter(&boot.who(Some(machine)), Some((&machine.name, *place)));
-            }
-        }
+/// What harm a boot does, and where the file says so.
+fn judged_harm<'a>(
+    boot: &'a Boot<'a>,
+    who: &Who,
+    machine: Option<(&'a str, Place)>,
+    places: &Places,
+) -> Option<(Key<'a>, At)> {
+    let harm = harm(boot.profile, who, places)?;
+    let (cause, layer) = cause(boot, who);
+    let at = place(boot, (cause, layer), machine, places)?;
+    Some(((harm, cause, layer, &boot.profile.name), at))
+}
+
+/// Where `on_disk_failure: boot` is written for a boot that wipes, for which it means `hold`.
+fn judged_return<'a>(
+    boot: &'a Boot<'a>,
+    who: &Who,
+    places: &Places,
+) -> Option<((Place, &'a str), At)> {
+    let profile = boot.profile;
+    let said = who.settings(Some(profile)).find_map(|said| said.on_disk_failure);
+    let is_meant = said == Some(OnDiskFailure::Boot) && wipes(profile, who);
+    if !is_meant || is_misread(profile, who, places) || harm(profile, who, places).is_some() {
+        return None;
     }
-    // Machines that are alike and all have it need not be named one by one.
-    for finding in findings.values_mut() {
-        if let Some(Hit { boot: last, machines }) = finding.hits.last_mut()
-            && std::ptr::eq(*last, boot)
-            && machines.as_ref().map(Vec::len) == boot.kin.map(|kin| kin.entries.len())
-        {
-            *machines = None;
-        }
-    }
+    let at = places.first((profile, who), |of| of.on_disk_failure.as_ref())?;
+    let is_own = who.machine.as_ref().is_some_and(|machine| {
+        places.machines.get(&machine.name).is_some_and(|of| of.on_disk_failure.is_some())
+    });
+    // Of machines that say the same, the report is one.
+    let layer = if is_own { Place::default() } else { at.1 };
+    Some(((layer, &profile.name), at.clone()))
 }
 
 fn harm(profile: &Profile, who: &Who, places: &Places) -> Option<Harm> {
@@ -233,6 +225,9 @@ fn place(
 /// What makes a profile wipe that has no `wipes`.
 fn by_default(profile: &Profile) -> String {
     match profile.script.as_str() {
+        script if profile.has_own_script => {
+            format!("`{script}.ipxe` of `server.boot_scripts` counts as erasing a disk")
+        }
         "talos" => "with a machine config Talos installs to a disk".to_owned(),
         "linux" => "answer files and installer arguments start an installer".to_owned(),
         script => format!("script `{script}` counts as erasing a disk"),
