@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
+/// How often it is said how much was left out.
+const REPORTED: Duration = Duration::from_secs(1);
+
 /// What may be spent.
 #[derive(Debug)]
 pub struct Budget {
@@ -13,22 +16,28 @@ pub struct Budget {
     left: f64,
     at: Option<Instant>,
     left_out: u64,
+    reported: Option<Instant>,
 }
 
 impl Budget {
     /// This many at once, and this many a second.
     pub fn new((most, a_second): (u32, u32)) -> Self {
         let (most, a_second) = (f64::from(most), f64::from(a_second));
-        Self { most, a_second, left: most, at: None, left_out: 0 }
+        Self { most, a_second, left: most, at: None, left_out: 0, reported: None }
     }
 
-    /// One more: if it may be, how many might not since the last that might.
+    /// One more: if it may be, how many might not since that was last said, which is once a second at most.
     pub fn spend(&mut self, now: Instant) -> Option<u64> {
         if !self.has_one(now) {
             self.left_out += 1;
             return None;
         }
         self.left -= 1.0;
+        let is_due = self.reported.is_none_or(|at| now.duration_since(at) >= REPORTED);
+        if self.left_out == 0 || !is_due {
+            return Some(0);
+        }
+        self.reported = Some(now);
         Some(std::mem::take(&mut self.left_out))
     }
 
@@ -88,8 +97,10 @@ mod tests {
         let mut budget = Budget::new((2, 10));
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let spent = [0, 0, 0, 50, 99, 101, 150, 5000].map(|millis| budget.spend(after(millis)));
-        assert_eq!(spent, [Some(0), Some(0), None, None, None, Some(3), None, Some(1)]);
+        let spent =
+            [0, 0, 0, 50, 99, 101, 150, 202, 5000].map(|millis| budget.spend(after(millis)));
+        let said = [Some(0), Some(0), None, None, None, Some(3), None, Some(0), Some(1)];
+        assert_eq!(spent, said, "the line that says so has no budget of its own");
     }
 
     #[test]

@@ -15,10 +15,17 @@ use crate::boot::state::orders::RegistryFault;
 use crate::boot::{Mac, MachineState};
 use crate::config::Config;
 
-/// How many machines of the config are remembered at once.
-const MOST_KNOWN: usize = 100_000;
-/// How many of the others.
+/// How many of the machines that are not in the config are remembered at once.
 pub(super) const MOST_STRANGERS: usize = 10_000;
+/// The lanes of the machines, none of which pushes anybody out of another one.
+const KNOWN: usize = 0;
+/// Machines that are not in the config and have booted, or are to: one that has installed would install again if it
+/// were forgotten in a flood of invented machines.
+const BOOTED: usize = 1;
+/// The others.
+const STRANGERS: usize = 2;
+/// How many machines there are in each lane.
+const MOST: [usize; 3] = [100_000, 10_000, MOST_STRANGERS];
 /// How many MACs are kept of one machine. One datagram with its UUID is enough to add one.
 pub const MOST_MACS: usize = 16;
 
@@ -90,10 +97,8 @@ pub struct Machines {
     entries: HashMap<Id, Box<Entry>>,
     by_mac: HashMap<Mac, Id>,
     by_name: HashMap<String, Id>,
-    /// Those of the config, the one that was seen last at the end.
-    known: LinkedHashSet<Id>,
-    /// The others, likewise.
-    strangers: LinkedHashSet<Id>,
+    /// See [`KNOWN`]; in each lane the one that was seen last is at the end.
+    lanes: [LinkedHashSet<Id>; 3],
     last_id: i64,
     /// The running config, in a daemon.
     config: Option<watch::Receiver<Arc<Config>>>,
@@ -275,7 +280,8 @@ impl Machines {
         self.by_name.insert(name.to_owned(), id);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.name = Some(name.to_owned());
-            self.strangers.remove(&id);
+            self.lanes[BOOTED].remove(&id);
+            self.lanes[STRANGERS].remove(&id);
         }
     }
 
@@ -284,7 +290,7 @@ impl Machines {
             return;
         };
         if let Some(name) = entry.name.take() {
-            self.known.remove(&id);
+            self.lanes[KNOWN].remove(&id);
             if self.by_name.get(&name) == Some(&id) {
                 self.by_name.remove(&name);
             }
@@ -325,27 +331,25 @@ impl Machines {
 
     fn touch(&mut self, id: Id) {
         if let Some(entry) = self.entries.get(&id) {
-            // One that has installed would install again if a flood of invented machines made it forgotten.
-            let is_kept = entry.name.is_some() || entry.state.orders.decides_next_boot();
-            let (lane, other) = match is_kept {
-                true => (&mut self.known, &mut self.strangers),
-                false => (&mut self.strangers, &mut self.known),
+            let own = match entry.name {
+                Some(_) => KNOWN,
+                None if entry.state.orders.decides_next_boot() => BOOTED,
+                None => STRANGERS,
             };
-            other.remove(&id);
-            // Who is there already goes to the end.
-            lane.insert(id);
+            for lane in &mut self.lanes {
+                lane.remove(&id);
+            }
+            self.lanes[own].insert(id);
         }
     }
 
     fn bound(&mut self, kept: Id, others: &mut Others) {
-        for (is_known, most) in [(true, MOST_KNOWN), (false, MOST_STRANGERS)] {
-            loop {
-                let lane = if is_known { &self.known } else { &self.strangers };
-                let first = lane.front().copied();
-                match first.filter(|first| lane.len() > most && *first != kept) {
-                    Some(first) => self.remove(first, others),
-                    None => break,
-                }
+        for (lane, most) in MOST.into_iter().enumerate() {
+            while let Some(first) = self.lanes[lane].front().copied()
+                && self.lanes[lane].len() > most
+                && first != kept
+            {
+                self.remove(first, others);
             }
         }
     }
@@ -364,8 +368,9 @@ impl Machines {
         {
             self.by_name.remove(name);
         }
-        self.known.remove(&id);
-        self.strangers.remove(&id);
+        for lane in &mut self.lanes {
+            lane.remove(&id);
+        }
         others.gone.push(id);
     }
 }
@@ -408,8 +413,8 @@ mod tests {
         assert_eq!(boots(&mut machines, 2, Some("oden")), 1, "its second card is it");
         assert_eq!(machines.iter().count(), 1);
         assert_eq!(boots(&mut machines, 1, None), 1, "and taken out again");
-        assert_eq!(machines.strangers.len(), 1);
-        assert_eq!(machines.known.len(), 0);
+        assert_eq!(machines.lanes[STRANGERS].len(), 1);
+        assert_eq!(machines.lanes[KNOWN].len(), 0);
     }
 
     #[test]
@@ -463,7 +468,17 @@ mod tests {
             see(&mut machines, n);
         }
         assert!(machines.get(installed).is_some());
-        assert_eq!(machines.strangers.len(), MOST_STRANGERS);
+        assert_eq!(machines.lanes[STRANGERS].len(), MOST_STRANGERS);
+        // Nor does a flood of those that have installed push out a machine of the config.
+        let oden = machines.of(&subject(1, Some("oden")), &mut Others::default()).unwrap().id;
+        for n in 100_000..100_000 + u32::try_from(MOST[BOOTED]).unwrap() + 100 {
+            let id = see(&mut machines, n);
+            let entry = machines.entries.get_mut(&id).unwrap();
+            Arc::make_mut(&mut entry.state).orders.keep_on_disk();
+            see(&mut machines, n);
+        }
+        assert_eq!(machines.lanes[BOOTED].len(), MOST[BOOTED]);
+        assert!(machines.get(oden).is_some());
     }
 
     #[test]
@@ -484,7 +499,7 @@ mod tests {
         }
         see(&mut machines, 2, None);
         see(&mut machines, 1_000_000, None);
-        assert_eq!(machines.strangers.len(), MOST_STRANGERS);
+        assert_eq!(machines.lanes[STRANGERS].len(), MOST_STRANGERS);
         assert!(machines.get(oden).is_some() && machines.get(first).is_some());
         assert_eq!(others.gone, [second]);
     }
