@@ -15,6 +15,7 @@ use self::store::Store;
 use self::writer::Writer;
 
 use crate::boot::event::Subject;
+use crate::boot::evidence::Doubt;
 use crate::boot::printable;
 use crate::boot::{Event, Mac, Step};
 use crate::budget::Budget;
@@ -363,6 +364,8 @@ impl Level {
 
 fn level(step: &Step) -> Level {
     match step {
+        // Each boot over TFTP begins so.
+        Step::ScriptShown { doubt: Doubt::Forgeable(_), .. } => Level::Debug,
         Step::Ignored { .. }
         | Step::Refused { .. }
         | Step::ScriptWithheld { .. }

@@ -542,6 +542,9 @@ impl fmt::Display for Step {
                 let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
                 write!(f, "armed: the network boots it {times}, {what}")
             }
+            Self::ScriptShown { from, doubt: Doubt::Forgeable(_) } => {
+                write!(f, "asked for its script over TFTP, and {from} was sent an id to ask with")
+            }
             Self::ScriptShown { from, doubt } => {
                 write!(f, "showed its script to {from}, which is no step of its boot: {doubt}")
             }

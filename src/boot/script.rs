@@ -235,7 +235,7 @@ pub fn render_autoexec(templates: &Templates, base: &str) -> Result<String, Refu
 pub fn render_invitation(at: SocketAddrV4, mac: Mac, id: BootId) -> String {
     let url = links::script(&links::tftp_base(at, Some(id)), mac);
     format!(
-        "#!ipxe\n:again\nchain --replace --autofree {url} || goto failed\n:failed\n\
+        "#!ipxe\n:again\nchain --replace --autofree {url} ||\n\
          echo reveille: the script could not be fetched - next try in 10 seconds, Ctrl-C for a shell\n\
          sleep 10 || shell\ngoto again\n"
     )
