@@ -2,13 +2,12 @@
 //! values come to in them and in scripts.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use crate::in_lab;
 use crate::journey::machine;
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, Lan, inside};
+use crate::support::{Appliance, Lan};
 
 const CONFIG: &str = "
 images: { debian: { kernel: ./linux } }
@@ -172,9 +171,7 @@ fn a_machine_that_is_known_by_what_its_ipxe_told_gets_the_files_of_its_entry_or_
         let firmware = stranger(&lan);
         let own = format!("/files/{}/facts", firmware.hyphenated());
         assert_eq!(get(&firmware, &own).0, "404", "it has told nothing yet");
-        let mut confirm = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-        confirm.args(["confirm", "loke", "52:54:00:77:00:11"]).current_dir(folder.path());
-        assert!(confirm.status().unwrap().success());
+        folder.reveille(&["confirm", "loke", "52:54:00:77:00:11"]);
         firmware.loads_ipxe();
         let facts = |firmware: &Firmware| -> serde_json::Value {
             let (status, text) = get(firmware, &own);

@@ -76,23 +76,6 @@ fn forger(victim: &Firmware) -> Firmware {
     Firmware::new("evil", EVIL, victim.address).in_the_name_of(victim.mac)
 }
 
-fn reveille(folder: &Folder, arguments: &[&str]) -> String {
-    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn story(folder: &Folder, name: &str) -> Value {
-    serde_json::from_str(&reveille(folder, &["machine", name, "--json"])).unwrap()
-}
-
-/// What decides the next boot of a machine.
-fn next(folder: &Folder, name: &str) -> String {
-    let because = &story(folder, name)["machine"]["next"]["because"];
-    because.as_str().unwrap_or_default().to_owned()
-}
-
 /// The machine installs, and its boot counts.
 fn install(machine: &Firmware, appliance: &mut Appliance) {
     machine.loads_ipxe();
@@ -125,11 +108,11 @@ fn requests_over_tftp_with_a_forged_source_open_no_boot_end_none_and_use_up_no_s
         forge(12);
         machine.fetch_all_of(&script);
         appliance.wait_for("fetched linux/initrd");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
 
         // An iPXE without HTTP boots among them too, once those to its address have made room.
         thread::sleep(Duration::from_millis(1100));
-        reveille(&folder, &["arm", "oden"]);
+        folder.reveille(&["arm", "oden"]);
         machine.loads_ipxe();
         forge(3);
         let name = format!("{}.ipxe", machine.hyphenated());
@@ -138,7 +121,7 @@ fn requests_over_tftp_with_a_forged_source_open_no_boot_end_none_and_use_up_no_s
         forge(3);
         machine.fetch_all_of(&script);
         appliance.wait_for("fetched linux/initrd over TFTP");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -152,7 +135,7 @@ fn two_machines_that_change_names_keep_what_they_have_installed() {
         let (oden, loke) = (oden(&lan), loke(&lan));
         install(&oden, &mut appliance);
         loke.discover(ROM);
-        assert_eq!([next(&folder, "oden"), next(&folder, "loke")], ["done", "first"]);
+        assert_eq!([folder.next("oden"), folder.next("loke")], ["done", "first"]);
         let swapped = config
             .replace("77:00:10", "swap")
             .replace("77:00:12", "77:00:10")
@@ -430,7 +413,7 @@ fn nothing_that_a_neighbour_sends_writes_a_line_of_its_own_or_hides_one() {
         }
         let mut log = appliance.log();
         for command in [&["machines"][..], &["machine", &own], &["events"], &["events", "--json"]] {
-            log += &reveille(&folder, command);
+            log += &folder.reveille(command);
         }
         assert!(log.contains("INJECTED"), "it is shown");
         let is_hidden = |c: char| c.is_control() || HOSTILE[1..].contains(c) && !c.is_ascii();
@@ -461,7 +444,7 @@ fn an_id_is_worth_nothing_in_another_boot_of_its_machine_or_for_another_machine(
         oden.fetch_all_of(&second.replace(&id(&second), &id(&other)));
         loke.fetch_all_of(&second.replace("77:00:10", "77:00:12"));
         appliance.wait_for("loke (52:54:00:77:00:12): fetched linux/initrd");
-        assert_eq!([next(&folder, "oden"), next(&folder, "loke")], ["first", "first"]);
+        assert_eq!([folder.next("oden"), folder.next("loke")], ["first", "first"]);
         for (whose, script) in [(&loke, &second), (&oden, &other)] {
             let own = whose.files_of(&whose.script(""));
             let others =
@@ -477,7 +460,7 @@ fn an_id_is_worth_nothing_in_another_boot_of_its_machine_or_for_another_machine(
         }
         oden.fetch_all_of(&second);
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
-        assert_eq!([next(&folder, "oden"), next(&folder, "loke")], ["done", "first"]);
+        assert_eq!([folder.next("oden"), folder.next("loke")], ["done", "first"]);
     });
 }
 
@@ -514,9 +497,9 @@ fn what_a_neighbour_tells_of_a_machine_changes_neither_its_facts_nor_its_nbp() {
         machine.fetch_all_of(&script);
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
         lie("");
-        let story = story(&folder, "oden").to_string();
+        let story = folder.story("oden").to_string();
         assert!(story.contains("TRUE") && !story.contains("LIE"), "{story}");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
         assert_eq!(machine.discover(ROM).unwrap().file(), "undionly.kpxe");
         let log = appliance.log();
         assert!(log.contains("refused 10.77.0.66 its script"), "{log}");
@@ -530,13 +513,13 @@ fn a_simulation_of_a_machine_changes_nothing_of_it_whoever_runs_it() {
         let mut appliance = Appliance::start(&folder);
         let (machine, evil) = (oden(&lan), neighbour(&lan));
         install(&machine, &mut appliance);
-        reveille(&folder, &["arm", "oden"]);
+        folder.reveille(&["arm", "oden"]);
         let of = |story: &Value| {
             let machine = &story["machine"];
             ["next", "boots", "facts", "address", "last_seen", "alarm"]
                 .map(|key| machine[key].clone())
         };
-        let before = story(&folder, "oden");
+        let before = folder.story("oden");
         let mac = "52:54:00:77:00:10";
         for firmware in ["bios", "ipxe"] {
             let mut own = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
@@ -555,12 +538,12 @@ fn a_simulation_of_a_machine_changes_nothing_of_it_whoever_runs_it() {
                 host.curl(&["--user-agent", agent, &url]);
             }
         }
-        assert_eq!(of(&story(&folder, "oden")), of(&before));
-        assert_eq!(next(&folder, "oden"), "armed");
+        assert_eq!(of(&folder.story("oden")), of(&before));
+        assert_eq!(folder.next("oden"), "armed");
         machine.loads_ipxe();
         machine.fetch_all_of(&machine.script(""));
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -577,7 +560,7 @@ fn a_second_daemon_on_the_same_state_folder_does_not_start_and_the_first_serves_
         assert_ne!(code, Some(0));
         assert!(log.contains("another reveille runs with the state folder"), "{log}");
         install(&machine, &mut appliance);
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -619,7 +602,7 @@ fn a_flood_in_the_name_of_a_machine_keeps_neither_it_nor_another_from_its_boot()
             flood.join().unwrap()
         });
         println!("in {sent} datagrams of a neighbour");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 

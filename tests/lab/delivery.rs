@@ -2,16 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
-use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
 use socket2::SockRef;
 
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, InFolder, Lan, inside};
+use crate::support::{Appliance, Lan};
 
 const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
 /// Larger than what the send buffers of the kernel hold.
@@ -31,19 +29,6 @@ fn folder() -> Folder {
     folder.write("linux", vec![1; SIZE]);
     folder.write("first", vec![2; SIZE]);
     folder
-}
-
-fn reveille(folder: &Folder, arguments: &[&str]) -> String {
-    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn next(folder: &Folder) -> String {
-    let json = reveille(folder, &["machine", "oden", "--json"]);
-    let machine: Value = serde_json::from_str(&json).unwrap();
-    machine["machine"]["next"]["because"].as_str().unwrap().to_owned()
 }
 
 /// How a client ends its connection.
@@ -103,10 +88,10 @@ fn boots(lan: &Lan, endings: &[(Ending, bool)]) {
             let line = appliance.wait_for(&format!(" linux/{} over HTTP", &line[..6]));
             assert_eq!(line.contains(": fetched "), *counts, "{ending:?}: {line}");
         }
-        let before = next(&folder);
+        let before = folder.next("oden");
         assert_eq!(before == "done", *counts, "{ending:?}: {before}");
         if *counts {
-            reveille(&folder, &["arm", "oden"]);
+            folder.reveille(&["arm", "oden"]);
         }
     }
 }

@@ -6,12 +6,10 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, InFolder, Lan, inside};
+use crate::support::{Appliance, Lan, inside};
 
 const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
 const TOKEN: &str = "hush-hush-a-join-token-of-43-letters-or-more";
@@ -55,28 +53,6 @@ fn neighbour(lan: &Lan) -> Firmware {
     own.in_the_name_of(MACHINE)
 }
 
-fn next(folder: &Folder, name: &str) -> String {
-    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    command.args(["machine", name, "--json"]).in_folder(folder.path());
-    let output = command.output().unwrap();
-    let story: Value = serde_json::from_slice(&output.stdout).unwrap();
-    story["machine"]["next"]["because"].as_str().unwrap_or_default().to_owned()
-}
-
-fn order(folder: &Folder, arguments: &[&str]) {
-    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Why this command was refused.
-fn refused(folder: &Folder, arguments: &[&str]) -> String {
-    let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-    let output = command.args(arguments).in_folder(folder.path()).output().unwrap();
-    assert!(!output.status.success(), "{arguments:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 /// The machine installs, and its boot counts.
 fn install(firmware: &Firmware, appliance: &mut Appliance) {
     firmware.loads_ipxe();
@@ -93,7 +69,7 @@ fn no_report_fetch_or_discover_of_a_neighbour_has_an_installed_machine_installed
         let mut appliance = Appliance::start(&folder);
         let (machine, evil) = (machine(&lan), neighbour(&lan));
         install(&machine, &mut appliance);
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
 
         let guess = format!("&id={}", "0".repeat(32));
         for report in ["&boot=failed", "&disk=failed", "&boot=failed&disk=failed"] {
@@ -102,7 +78,7 @@ fn no_report_fetch_or_discover_of_a_neighbour_has_an_installed_machine_installed
                 let own = evil.hyphenated();
                 let url = format!("http://10.77.0.2:8080/boot/{own}.ipxe?mac=1{report}{id}");
                 evil.curl(&[&url]);
-                assert_eq!(next(&folder, "oden"), "done", "{report}");
+                assert_eq!(folder.next("oden"), "done", "{report}");
             }
         }
         for _ in 0..4 {
@@ -112,10 +88,10 @@ fn no_report_fetch_or_discover_of_a_neighbour_has_an_installed_machine_installed
             let script = evil.script("");
             assert!(!script.contains("boots install"), "{script}");
         }
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
         machine.loads_ipxe();
         assert!(machine.script("").contains("goes to its local disk"));
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -126,8 +102,8 @@ fn an_order_is_used_up_by_its_machine_and_by_nobody_else() {
         let mut appliance = Appliance::start(&folder);
         let (machine, evil) = (machine(&lan), neighbour(&lan));
         install(&machine, &mut appliance);
-        order(&folder, &["arm", "oden"]);
-        assert_eq!(next(&folder, "oden"), "armed");
+        folder.reveille(&["arm", "oden"]);
+        assert_eq!(folder.next("oden"), "armed");
 
         // He has no script of it, and fetches what he knows that it would name.
         evil.loads_ipxe();
@@ -141,13 +117,13 @@ fn an_order_is_used_up_by_its_machine_and_by_nobody_else() {
             }
             evil.fetch(&format!("tftp://10.77.0.2/linux/{part}"));
         }
-        assert_eq!(next(&folder, "oden"), "armed");
+        assert_eq!(folder.next("oden"), "armed");
 
         machine.loads_ipxe();
         let script = machine.script("");
         machine.fetch_all_of(&script);
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -170,7 +146,7 @@ fn forged_starts_amid_a_boot_neither_hide_its_completion_nor_its_script() {
             machine.fetch(line.split(' ').find(|word| word.contains("://")).unwrap());
         }
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -193,15 +169,15 @@ fn a_serial_number_that_a_neighbour_claims_makes_him_no_machine_of_the_config() 
         for part in ["kernel", "initrd"] {
             evil.fetch(&format!("http://10.77.0.2:8080/images/linux/{part}?mac={own}"));
         }
-        assert_eq!(next(&folder, "ymer"), "first");
+        assert_eq!(folder.next("ymer"), "first");
 
         // The operator knows better.
-        order(&folder, &["confirm", "ymer", "02:00:00:00:00:66"]);
+        folder.reveille(&["confirm", "ymer", "02:00:00:00:00:66"]);
         evil.loads_ipxe();
         let (_, script) = evil.fetch_as_ipxe(&url);
         evil.fetch_all_of(&script);
         appliance.wait_for("ymer (02:00:00:00:00:66): fetched linux/initrd");
-        assert_eq!(next(&folder, "ymer"), "done");
+        assert_eq!(folder.next("ymer"), "done");
 
         // And may have been mistaken: the card is a stranger's again, and takes nothing with it.
         for (arguments, reason) in [
@@ -210,13 +186,13 @@ fn a_serial_number_that_a_neighbour_claims_makes_him_no_machine_of_the_config() 
             (&["confirm", "ymer", "02:00:00:00:00:67", "--withdraw"], "was not confirmed"),
             (&["confirm", "ymer", "52:54:00:77:00:10"], "stands under `mac` of oden"),
         ] {
-            assert!(refused(&folder, arguments).contains(reason), "{arguments:?}");
+            assert!(folder.refused(arguments).contains(reason), "{arguments:?}");
         }
-        order(&folder, &["confirm", "ymer", "02:00:00:00:00:66", "--withdraw"]);
+        folder.reveille(&["confirm", "ymer", "02:00:00:00:00:66", "--withdraw"]);
         evil.loads_ipxe();
         let (_, script) = evil.fetch_as_ipxe(&url);
         assert!(script.contains("reveille confirm ymer"), "{script}");
-        assert_eq!(next(&folder, "ymer"), "done");
+        assert_eq!(folder.next("ymer"), "done");
     });
 }
 
@@ -280,10 +256,10 @@ fn the_id_of_a_boot_from_another_card_is_an_alarm_and_no_evidence() {
         let line =
             appliance.wait_for("alarm: 10.77.0.66 (02:00:00:00:00:66) has the id of its boot");
         assert!(line.contains("oden (52:54:00:77:00:10)"), "{line}");
-        assert_eq!(next(&folder, "oden"), "first");
+        assert_eq!(folder.next("oden"), "first");
         machine.fetch_all_of(&script);
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -300,7 +276,7 @@ fn an_open_boot_outlives_the_daemon() {
         let mut appliance = Appliance::start(&folder);
         machine.fetch_all_of(&script);
         appliance.wait_for("oden (52:54:00:77:00:10): fetched linux/initrd");
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -321,7 +297,7 @@ fn a_neighbour_who_leases_in_a_machines_name_neither_loops_it_nor_moves_its_nbp(
         machine.take_lease(ROM);
         machine.fetch("tftp://10.77.0.2/undionly.kpxe");
         install(&machine, &mut appliance);
-        assert_eq!(next(&folder, "oden"), "done");
+        assert_eq!(folder.next("oden"), "done");
     });
 }
 
@@ -347,7 +323,7 @@ machines:
         let script = evil.script("");
         assert!(script.contains("a boot that is ordered"), "{script}");
         assert!(!script.contains(TOKEN) && !script.contains("/images/"), "{script}");
-        order(&folder, &["arm", "02:00:00:00:00:66"]);
+        folder.reveille(&["arm", "02:00:00:00:00:66"]);
         evil.loads_ipxe();
         assert!(evil.script("").contains(TOKEN));
         appliance.wait_for("runs its script: profile joined");
@@ -358,7 +334,7 @@ machines:
         other.loads_ipxe();
         let script = other.script("");
         assert!(!script.contains("/files/"), "the address of an answer file: {script}");
-        order(&folder, &["arm", "02:00:00:00:01:67"]);
+        folder.reveille(&["arm", "02:00:00:00:01:67"]);
         other.loads_ipxe();
         assert!(other.script("").contains("/files/"));
     });

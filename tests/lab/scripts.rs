@@ -1,7 +1,7 @@
 //! Every boot script that comes with reveille, on real firmware, until what it boots says so on the console.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::in_lab;
@@ -9,7 +9,7 @@ use crate::support::appliance::Folder;
 use crate::support::guest::{initramfs, installer, kernel};
 use crate::support::router::Ipv6;
 use crate::support::{
-    Appliance, Disk, Guest, Hardware, InFolder, Lan, Machine, Router, Screen, inside, packaged, run,
+    Appliance, Disk, Guest, Hardware, Lan, Machine, Router, Screen, packaged, run,
 };
 
 const BIOS: &str = "52:54:00:77:00:01";
@@ -460,9 +460,7 @@ machines:
         let (folder, _router, mut appliance) = serving(config);
         // Anybody can claim a serial number: the operator says whose it is.
         for (name, mac) in [("quoted", BIOS), ("expanded", UEFI)] {
-            let mut confirm = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
-            confirm.args(["confirm", name, mac]).in_folder(folder.path());
-            assert!(confirm.status().unwrap().success());
+            folder.reveille(&["confirm", name, mac]);
         }
         let on = |kind, mac, smbios| {
             let hardware = Hardware { smbios: Some(smbios), ..Hardware::default() };

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{InFolder, inside};
@@ -51,6 +52,37 @@ impl Folder {
         let file = options.write(true).create(true).truncate(true).mode(mode).open(&path);
         file.and_then(|mut file| file.write_all(content.as_ref())).expect("it is writable");
         path
+    }
+
+    /// What a command prints that succeeds, beside the daemon.
+    pub fn reveille(&self, arguments: &[&str]) -> String {
+        let output = self.ran(arguments);
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {why}");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    /// Why a command is refused.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.ran(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// What `reveille machine --json` says of this one.
+    pub fn story(&self, name: &str) -> Value {
+        serde_json::from_str(&self.reveille(&["machine", name, "--json"])).expect("it is JSON")
+    }
+
+    /// What decides the next boot of this machine.
+    pub fn next(&self, name: &str) -> String {
+        let because = &self.story(name)["machine"]["next"]["because"];
+        because.as_str().unwrap_or_default().to_owned()
+    }
+
+    fn ran(&self, arguments: &[&str]) -> Output {
+        let mut command = inside("appliance", Path::new(env!("CARGO_BIN_EXE_reveille")));
+        command.args(arguments).in_folder(self.path()).output().expect("the command runs")
     }
 }
 
