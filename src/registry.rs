@@ -444,7 +444,7 @@ impl Registry {
             return Err(Doubt::NoNeighbour(address));
         };
         let entry_id = entry.id;
-        let ids = state.invitation(id).unwrap_or(fresh);
+        let mut ids = fresh;
         let mut invited = None;
         let changed = Arc::make_mut(&mut entry.state);
         let returned = match part {
@@ -454,6 +454,7 @@ impl Registry {
             }
             Part::Opens(card) => {
                 let returned = changed.returns(card, now);
+                ids = state.invitation(id, (card, address), now.into()).unwrap_or(fresh);
                 changed.open(ids, (card, address), now);
                 returned
             }
@@ -780,8 +781,11 @@ impl Remembered {
             } else {
                 self.under_way.remove(&id);
             }
+            // What it has completed now counts.
+            self.machines.touch(id);
             if let Step::ConfirmationWithdrawn { card } = &event.step {
-                self.machines.take(*card, id);
+                change.changed.extend(self.machines.take(*card, id));
+                self.addresses.forget(|subject| subject.mac == Some(*card));
             }
         } else if let Some(address) = address {
             let known = self.nameless.get(&address, now);
@@ -845,6 +849,12 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
         lane.entries.insert(key, (value, now));
         while lane.entries.len() > lane.most {
             lane.entries.pop_front();
+        }
+    }
+
+    fn forget(&mut self, is_over: impl Fn(&V) -> bool) {
+        for lane in [&mut self.known, &mut self.strangers] {
+            lane.entries.retain(|_, (value, _)| !is_over(value));
         }
     }
 }
@@ -918,6 +928,41 @@ mod tests {
         assert_eq!(of_card.name, None);
         assert_eq!(registry.state(&of_card).first_seen, None, "it is a stranger that is new");
         assert!(registry.state(&oden).first_seen.is_some(), "and the machine is what it was");
+    }
+
+    /// It was not seen again since the operator, or its last fetch, has decided its next boot.
+    #[test]
+    fn a_stranger_whose_next_boot_is_decided_is_not_forgotten_in_a_flood() {
+        let registry = Registry::default();
+        let stranger = Mac::new([2, 0, 0, 0, 0, 1]);
+        let subject = Subject { mac: Some(stranger), ..Subject::default() };
+        registry.record(leased(stranger, Ipv4Addr::new(10, 0, 0, 100)));
+        registry.record(Event { subject: subject.clone(), step: Step::KeptOnDisk {} });
+        for n in 0..u32::try_from(machines::MOST_STRANGERS).unwrap() + 100 {
+            let [a, b, c, d] = n.to_be_bytes();
+            registry.record(leased(Mac::new([6, 0, a, b, c, d]), Ipv4Addr::new(10, a, c, d)));
+        }
+        assert!(registry.state(&subject).orders.is_kept_on_disk);
+    }
+
+    #[test]
+    fn a_card_that_is_withdrawn_keeps_that_its_machine_was_installed() {
+        let registry = Registry::default();
+        let card = Mac::new([2, 0, 0, 0, 0, 1]);
+        let of_card = Subject { mac: Some(card), ..Subject::default() };
+        let oden = Subject { name: Some("oden".into()), ..Subject::default() };
+        let both = Subject { mac: Some(card), ..oden.clone() };
+        for (subject, step) in [
+            (both, Step::Confirmed { card }),
+            (oden.clone(), Step::KeptOnDisk {}),
+            (oden.clone(), Step::ConfirmationWithdrawn { card }),
+        ] {
+            registry.record(Event { subject, step });
+        }
+        assert!(registry.state(&of_card).orders.is_kept_on_disk);
+        assert!(registry.state(&oden).orders.is_kept_on_disk);
+        registry.record(leased(card, Ipv4Addr::new(10, 0, 0, 100)));
+        assert_eq!(registry.machines().iter().filter(|one| one.name.is_some()).count(), 1);
     }
 
     #[test]

@@ -240,7 +240,7 @@ impl MachineState {
                 }
         };
         match open.filter(is_same_start) {
-            _ if self.invitation(id).is_some() => Ok(Part::Opens(card)),
+            _ if self.invitation(id, (card, address), now).is_some() => Ok(Part::Opens(card)),
             Some(open) if is_forgeable => Err(Doubt::Forgeable(open.id)),
             Some(_) => Ok(Part::Joins),
             None if is_forgeable => Ok(Part::Invites(card)),
@@ -248,10 +248,15 @@ impl MachineState {
         }
     }
 
-    /// The ids of the boot that a request with this id opens, if it was invited to.
-    pub fn invitation(&self, id: Option<BootId>) -> Option<(BootId, BootId)> {
+    /// The ids of the boot that a request with this id opens, from this card at this address, if it was invited to.
+    pub fn invitation(
+        &self,
+        id: Option<BootId>,
+        at: (Mac, Ipv4Addr),
+        now: Time,
+    ) -> Option<(BootId, BootId)> {
         let invited = self.invited.as_ref().filter(|invited| id == Some(invited.id))?;
-        Some((invited.id, invited.file_id))
+        invited.is_for(at, now).then_some((invited.id, invited.file_id))
     }
 
     /// Invites the machine to open a boot: the id that it is to send back.
@@ -280,6 +285,20 @@ impl MachineState {
         at_disk.reached = Reached::Disk;
         let verdict = verdict::verdict(&at_disk, self.arch, after)?;
         Some(Step::Stopped { verdict })
+    }
+
+    /// What of this is so also for a card that another machine has now: what was done, and not what was ordered.
+    #[must_use]
+    pub fn of_another_card(&self) -> Self {
+        let orders = Orders { armed: None, ..self.orders.clone() };
+        Self {
+            orders,
+            open: None,
+            invited: None,
+            files: FileGrants::default(),
+            confirmed: Vec::new(),
+            ..self.clone()
+        }
     }
 
     /// Opens a boot, which closes the one before.
@@ -423,7 +442,7 @@ impl MachineState {
                 if let Some(address) = event.subject.address {
                     self.see_fetch(address, at);
                 }
-                self.ladder.fetch(None);
+                self.ladder.ask();
             }
             Step::NbpSent { arch, .. } => {
                 if let Some(address) = event.subject.address {
@@ -431,7 +450,10 @@ impl MachineState {
                 }
                 self.ladder.fetch(Some(*arch));
             }
-            Step::BrokenOff { kind: File::Nbp, .. } => self.ladder.fetch(None),
+            // Whoever forges a source receives nothing, and acknowledges nothing.
+            Step::BrokenOff { kind: File::Nbp, sent, .. } if sent.bytes > 0 => {
+                self.ladder.fetch(None);
+            }
             Step::ScriptServed { starts, client, .. } => {
                 self.learn(client);
                 self.come_to_script();
@@ -495,7 +517,7 @@ impl MachineState {
             Step::ConfirmationWithdrawn { card } => {
                 self.confirmed.retain(|known| known != card);
                 // What it was given as this machine's card ends.
-                self.open = None;
+                (self.open, self.invited) = (None, None);
                 self.files = FileGrants::default();
             }
             Step::Advised { .. }

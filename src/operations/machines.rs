@@ -324,17 +324,20 @@ impl Plan {
 impl Found<'_> {
     fn planned(&self, config: &Config, order: &Order) -> Planned {
         let event = Event { subject: self.subject.clone(), step: order.step() };
-        let mut state = self.state.clone();
-        // No order depends on the time.
-        state.apply(&event, None, SystemTime::UNIX_EPOCH);
-        let next = Found { state: &state, ..self.clone() }.told(config).next;
+        // A fault of the registry holds a machine for a while. What it erases after that is what the operator is asked.
+        let mut before = self.state.clone();
+        before.orders.registry_fault = None;
+        let mut after = before.clone();
+        after.apply(&event, None, SystemTime::now());
+        let next = |state| Found { state, ..self.clone() }.told(config).next;
+        let (before, after) = (next(&before), next(&after));
         let is_new = match order {
             Order::Arm { .. } => true,
             // It may end an order that keeps a machine from its first boot.
-            Order::Disarm {} => next.profile != self.told(config).next.profile,
+            Order::Disarm {} => after.profile != before.profile,
             Order::Disk {} => false,
         };
-        Planned { machine: self.label(), erases: next.wipes && is_new, next }
+        Planned { machine: self.label(), erases: after.wipes && is_new, next: after }
     }
 }
 
@@ -460,6 +463,20 @@ mod tests {
         }
         assert!(registry.machines().is_empty());
         assert_eq!(order(&old, &registry, &give).unwrap().machines.len(), 2);
+    }
+
+    /// The registry's fault may hold a machine now; the order erases its disk all the same, later.
+    #[test]
+    fn an_order_that_erases_a_disk_is_listed_so_while_the_registry_is_lost_or_cannot_be_written() {
+        let config = config(CONFIG);
+        for fault in [
+            RegistryFault::Lost(SystemTime::now().into()),
+            RegistryFault::Unwritable("the disk is full".into()),
+        ] {
+            let known = KnownMachines::new(Vec::new(), Some(&fault));
+            let planned = plan(&config, &known, &targets(&["blade01"]), &arm(None)).unwrap();
+            assert!(planned.machines[0].erases, "{fault:?}");
+        }
     }
 
     #[test]

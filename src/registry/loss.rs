@@ -145,7 +145,8 @@ pub fn mark_written(state: &Path) -> io::Result<()> {
             fs::write(written, TRACE)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        renamed => renamed,
+        Err(error) => Err(error),
+        Ok(()) => fs::File::open(state.join(FOLDER))?.sync_all(),
     }
 }
 

@@ -221,8 +221,9 @@ impl Machines {
                     self.rename(id, name);
                     return id;
                 }
-                // The other cards may be of a machine that keeps its name. What is remembered is of both.
-                let state = Arc::clone(&entry.state);
+                // The other cards may be of a machine that keeps its name. What is remembered is of both; what was ordered
+                // is for one.
+                let state = Arc::new(entry.state.of_another_card());
                 let new = self.add(Some(name));
                 if let Some(entry) = self.entries.get_mut(&new) {
                     entry.state = state;
@@ -249,12 +250,11 @@ impl Machines {
         let Some(before) = self.entries.get(&from).map(|entry| Arc::clone(&entry.state)) else {
             return;
         };
-        if let Some(entry) = self.entries.get_mut(&to)
-            && entry.state.orders.completed.is_none()
-            && before.orders.completed.is_some()
-        {
+        if let Some(entry) = self.entries.get_mut(&to) {
             let orders = &mut Arc::make_mut(&mut entry.state).orders;
-            orders.completed.clone_from(&before.orders.completed);
+            if orders.completed.is_none() {
+                orders.completed.clone_from(&before.orders.completed);
+            }
             orders.is_kept_on_disk |= before.orders.is_kept_on_disk;
         }
     }
@@ -297,14 +297,23 @@ impl Machines {
         }
     }
 
-    /// Takes a card from this machine.
-    pub fn take(&mut self, mac: Mac, id: Id) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.macs.retain(|own| *own != mac);
-        }
+    /// Takes a card from this machine. What the machine has completed stays with both: the card may have the disk. The
+    /// entry that the card has then, if it needs one.
+    pub fn take(&mut self, mac: Mac, id: Id) -> Option<Id> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.macs.retain(|own| *own != mac);
+        let is_installed =
+            entry.state.orders.completed.is_some() || entry.state.orders.is_kept_on_disk;
         if self.by_mac.get(&mac) == Some(&id) {
             self.by_mac.remove(&mac);
         }
+        is_installed.then(|| {
+            let own = self.add(None);
+            self.keep_completion(id, own);
+            self.give(mac, own, &mut Others::default());
+            self.touch(own);
+            own
+        })
     }
 
     /// Has the card be this machine's, and no other's.
@@ -329,7 +338,8 @@ impl Machines {
         self.prune(id);
     }
 
-    fn touch(&mut self, id: Id) {
+    /// Puts a machine at the end of the lane that is its own now.
+    pub fn touch(&mut self, id: Id) {
         if let Some(entry) = self.entries.get(&id) {
             let own = match entry.name {
                 Some(_) => KNOWN,
@@ -377,7 +387,10 @@ impl Machines {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::boot::event::{Event, Step};
     use crate::boot::state::orders::Completed;
     use crate::boot::time::Time;
 
@@ -447,8 +460,25 @@ mod tests {
         boot(&mut machines, 2, Some("loke"));
         for (mac, name) in [(1, "loke"), (2, "oden")] {
             let entry = machines.of(&subject(mac, Some(name)), others).unwrap();
+            // Which of the two has the disk is not known any more: both count as installed.
             assert!(entry.state.orders.completed.is_some(), "{name}");
         }
+    }
+
+    #[test]
+    fn an_order_for_a_machine_is_not_doubled_when_a_card_of_it_gets_another_name() {
+        let mut machines = Machines::default();
+        let others = &mut Others::default();
+        boot(&mut machines, 1, Some("oden"));
+        boot(&mut machines, 2, Some("oden"));
+        let oden = machines.of(&subject(1, Some("oden")), others).unwrap();
+        let step = Step::Armed { profile: None, times: 1 };
+        let armed = Event { subject: oden.subject(), step };
+        Arc::make_mut(&mut oden.state).apply(&armed, None, SystemTime::UNIX_EPOCH);
+        let loke = machines.of(&subject(2, Some("loke")), others).unwrap();
+        assert_eq!((loke.state.boots, &loke.state.orders.armed), (2, &None));
+        let oden = machines.of(&subject(1, Some("oden")), others).unwrap();
+        assert!(oden.state.orders.armed.is_some());
     }
 
     #[test]
@@ -463,7 +493,7 @@ mod tests {
         let installed = see(&mut machines, 1);
         let entry = machines.entries.get_mut(&installed).unwrap();
         Arc::make_mut(&mut entry.state).orders.keep_on_disk();
-        see(&mut machines, 1);
+        machines.touch(installed);
         for n in 2..u32::try_from(MOST_STRANGERS).unwrap() + 100 {
             see(&mut machines, n);
         }

@@ -120,14 +120,18 @@ impl Store {
                 aside.display()
             );
             warn!("registry: {what}");
-            lost = lost.or_else(|| Some(Loss::now(what)));
+            let unreadable = Loss::now(what);
+            lost = Some(match lost {
+                Some(lost) => lost.and(unreadable),
+                None => unreadable,
+            });
         }
         store.begin(lost.as_ref(), &unreadable)?;
         store.files = store.database.files();
         // By now the loss is in the registry itself.
         if let Err(error) = loss::mark_written(state) {
             warn!(
-                "registry: cannot make what is renamed if a change cannot be written: {}",
+                "registry: cannot create registry.written, the marker for changes that cannot be written: {}",
                 unwritable(&error)
             );
         }

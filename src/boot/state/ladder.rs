@@ -51,7 +51,7 @@ pub struct Ladder {
     #[serde(skip_serializing_if = "is_false")]
     has_fetched: bool,
     /// How often in a row it has fetched nothing.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     unfetched: u32,
     /// How often another NBP was taken.
     nbps: u32,
@@ -67,14 +67,14 @@ impl Ladder {
     /// of this architecture, or a part of one. Another kind of firmware begins anew.
     pub(super) fn fetch(&mut self, arch: Option<Arch>) {
         if self.arch.is_some() && arch.is_some() && self.arch != arch {
-            *self = Self { arch, ..Self::default() };
+            *self = Self { arch, has_fetched: true, ..Self::default() };
             return;
         }
         self.arch = self.arch.or(arch);
         if let Some((at, arch)) = self.suspected.take() {
             self.count(at, arch);
         }
-        self.has_fetched = true;
+        (self.has_fetched, self.unfetched) = (true, 0);
     }
 
     /// Takes up that a request to the boot server port came from the machine's address. Its source can be forged, so it
@@ -175,6 +175,6 @@ fn is_false(flag: &bool) -> bool {
 }
 
 /// Likewise.
-fn is_none(count: &u32) -> bool {
+fn is_zero(count: &u32) -> bool {
     *count == 0
 }

@@ -37,7 +37,8 @@ pub struct Completed {
     pub profile: String,
     /// Whether the machine was to boot so once.
     pub was_once: bool,
-    /// Whether it erased a disk: the machine is installed then, by whatever entry of the config it booted.
+    /// Whether it erased a disk, or one before it: the machine is installed then, by whatever entry of the config it
+    /// booted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_wiped: bool,
 }
@@ -343,10 +344,16 @@ impl Orders {
         let was_once = boot.policy == BootPolicy::Once;
         let is_ordered = |armed: &Arming| armed.profile.as_ref() == Some(&boot.profile);
         // A rescue system, say, that was ordered by its name is no boot that a machine was to have once.
-        let has_wiped = boot.wipes;
-        if was_once || has_wiped || !before.armed.as_ref().is_some_and(is_ordered) {
-            let profile = boot.profile.clone();
-            self.completed = Some(Completed { at, profile, was_once, has_wiped });
+        let counts = was_once || boot.wipes || !before.armed.as_ref().is_some_and(is_ordered);
+        match &mut self.completed {
+            _ if !counts => {}
+            // What it boots whenever it asks, as a rescue system, leaves on the disk what was installed there.
+            Some(done) if done.has_wiped && !was_once && !boot.wipes => done.at = at,
+            done => {
+                let has_wiped = boot.wipes || done.as_ref().is_some_and(|done| done.has_wiped);
+                let profile = boot.profile.clone();
+                *done = Some(Completed { at, profile, was_once, has_wiped });
+            }
         }
         self.forgive_disk();
         // What was ordered while it was under way is for the next one.

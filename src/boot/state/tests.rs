@@ -164,7 +164,8 @@ impl Machine {
             }
             Part::Opens(card) => {
                 let returned = self.state.returns(card, after(self.now));
-                let ids = self.state.invitation(self.id).unwrap_or_else(|| self.fresh_ids());
+                let ids = self.state.invitation(self.id, (card, ADDRESS), after(self.now).into());
+                let ids = ids.unwrap_or_else(|| self.fresh_ids());
                 self.state.open(ids, (card, ADDRESS), after(self.now));
                 if let Some(step) = returned {
                     self.stop(&step);
@@ -383,6 +384,15 @@ fn a_profile_that_was_ordered_by_its_name_is_not_the_one_boot_of_a_machine_unles
     let mut installed = Orders::default();
     installed.complete(&boot, &Orders::default(), Time::default());
     assert_eq!(installed.because(Once, "install", INSTALLER), Because::Done);
+    let memtest = Boot { profile: "memtest".into(), wipes: false, ..boot.clone() };
+    installed.complete(&memtest, &installed.clone(), Time::default());
+    let talos = Boot { profile: "talos".into(), policy: Once, ..memtest };
+    for boot in [None, Some(&talos)] {
+        if let Some(boot) = boot {
+            installed.complete(boot, &installed.clone(), Time::default());
+        }
+        assert_eq!(installed.because(Once, "install", INSTALLER), Because::Done, "{boot:?}");
+    }
     assert_eq!(next(&armed(Some("debian")), "debian", Once), Because::Done);
     assert_eq!(next(&armed(Some("install")), "install", Once), Because::Done);
     assert_eq!(next(&armed(None), "install", Once), Because::Done);
@@ -681,6 +691,9 @@ fn a_request_whose_source_can_be_forged_opens_and_ends_no_boot_before_its_id_com
     let Err(Doubt::Forgeable(id)) = machine.admit() else { panic!("it is invited") };
     assert!(machine.state.open.is_none());
     assert_eq!(machine.admit(), Err(Doubt::Forgeable(id)), "the same, however often it is forged");
+    machine.wait(600).take(lease());
+    machine.id = Some(id);
+    let Err(Doubt::Forgeable(id)) = machine.admit() else { panic!("the first has expired") };
     machine.id = Some(id);
     assert_eq!(machine.admit(), Ok(Part::Opens(FIRST)));
     assert_eq!((machine.id, machine.admit()), (Some(id), Ok(Part::Continues)));
