@@ -557,7 +557,7 @@ impl fmt::Display for Step {
             ),
             Self::Confirmed { card } => write!(f, "the operator has confirmed {card} as its card"),
             Self::ConfirmationWithdrawn { card } => {
-                write!(f, "{card} is no card of it any more: the operator has withdrawn that")
+                write!(f, "the operator withdrew {card} as its card")
             }
             Self::Disarmed {} => f.write_str("disarmed: no boot is ordered for it any more"),
             Self::KeptOnDisk {} => {

@@ -138,7 +138,9 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
         Ok(content) => content,
         Err(DatabaseError::Unusable { .. }) if !Store::path(state).exists() => peek(state)?,
         Err(error @ DatabaseError::Damaged { .. }) => {
-            bail!("{error}; `reveille serve` puts it aside when it starts, and begins a new one")
+            bail!(
+                "{error}; `reveille serve` puts it aside when it starts, and uses its verified copy"
+            )
         }
         Err(error) => bail!(error),
     };

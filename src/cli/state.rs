@@ -89,7 +89,7 @@ fn show(source: &Source) -> Result<ExitCode> {
         row("next", next_step(source, (state, running.is_some()), loss));
     }
     if let Some(reason) = &not_kept {
-        row("not written", format!("{reason}; it is tried again by itself"));
+        row("not written", format!("{reason}; the daemon retries every 5 s"));
     }
     print(&text)?;
     for warning in places.warnings.iter().chain(&places.conflict) {

@@ -21,7 +21,7 @@ use crate::boot::state::orders::RegistryFault;
 use crate::boot::time::Time;
 use crate::database::FOLDER;
 
-/// From how many bytes on a description of what was lost gets no longer.
+/// The length in bytes beyond which a description of what was lost is not extended.
 const LONG: usize = 600;
 /// The file in the state folder that permits a new registry.
 const MARKER: &str = "new";

@@ -407,7 +407,7 @@ impl Pen {
         }
         if let Err(error) = loss::mark_written(&self.state) {
             warn!(
-                "registry: all is written, and the note that it is not stays in {}: {}; the next start takes that for a loss",
+                "registry: all changes are written, but the marker registry.unwritten remains in {}: {}; the next start reports a loss",
                 self.state.display(),
                 unwritable(&error)
             );

@@ -68,9 +68,7 @@ impl Targets {
         chosen.retain(|found| seen.insert((found.subject.name.clone(), found.subject.mac)));
         Ok(chosen)
     }
-}
 
-impl Targets {
     /// Those of the machines that are named one by one, and not only by a pattern, a group or `all`.
     pub fn named_singly<'a>(&self, config: &Config, known: &'a KnownMachines) -> Vec<Found<'a>> {
         let known = list(config, known);
