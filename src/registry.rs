@@ -574,6 +574,16 @@ impl Registry {
     /// # Errors
     /// It cannot be written, and why.
     pub fn accept_loss(&self) -> Result<(), String> {
+        if let Some(loss) = self.loss() {
+            // They may have been used up after what is left of the registry was written.
+            let stale: Vec<Subject> = {
+                let remembered = locked(&self.remembered);
+                let stale = remembered.machines.iter().filter(|entry| loss.outdates(entry));
+                stale.map(Entry::subject).collect()
+            };
+            let withdrawn = |subject| Event { subject, step: Step::Disarmed {} };
+            self.record_all(stale.into_iter().map(withdrawn));
+        }
         match &self.kept {
             Kept::On(writer) => writer.accept_loss(),
             Kept::Not(reason) => Err(reason.to_string()),

@@ -113,6 +113,14 @@ pub(super) fn restore(Restore { from, file }: Restore) -> Result<ExitCode> {
         counted(machines.iter().count() as u64, "machine"),
         state.display()
     ))?;
+    let ordered = machines.iter().filter(|entry| entry.state.orders.armed.is_some());
+    let ordered: Vec<String> = ordered.map(|entry| entry.subject().to_string()).collect();
+    if !ordered.is_empty() {
+        tell(format_args!(
+            "reveille: orders in the backup count again, also if they were used up or withdrawn since: {}; `reveille disarm` withdraws them",
+            ordered.join(", ")
+        ));
+    }
     if let Some(lost) = lost {
         tell(format_args!(
             "reveille: the backup was made after a loss that nobody has accepted ({}): machines whose profile wipes hold until `reveille state accept`",

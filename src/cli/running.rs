@@ -136,7 +136,12 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     let state = &config.server.state;
     let content = match Store::inspect(state) {
         Ok(content) => content,
-        Err(DatabaseError::Unusable { .. }) if !Store::path(state).exists() => peek(state)?,
+        // Of one that may not be looked at it is not known whether it is there.
+        Err(DatabaseError::Unusable { .. })
+            if matches!(Store::path(state).try_exists(), Ok(false)) =>
+        {
+            peek(state)?
+        }
         Err(error @ DatabaseError::Damaged { .. }) => {
             bail!(
                 "{error}; `reveille serve` puts it aside when it starts, and uses its verified copy"

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -11,13 +13,14 @@ use super::ConfigFile;
 use super::output::{print, tell};
 use super::running::{ask_running, claim, none_runs, state_of_daemon};
 use super::status::{counted, duration, now};
+use crate::boot::{Event, Step};
 use crate::config::load::Source;
 use crate::config::places::{Places, word};
 use crate::control::Request;
 use crate::operations::Status;
 use crate::operations::lost::LostState;
 use crate::registry::loss::{self, Loss};
-use crate::registry::machines::Machines;
+use crate::registry::machines::{Entry, Machines};
 use crate::registry::store::{Content, Store};
 use crate::registry::{open_store, peek};
 
@@ -241,7 +244,7 @@ fn accept(source: &Source) -> Result<ExitCode> {
     };
     print(&match accepted {
         Some(Loss { at, what, .. }) => format!(
-            "accepted what was lost {} ago: {what}\nmachines whose profile wipes hold no longer; one whose boot was forgotten installs once more, and `reveille disk NAME` keeps it on its disk\n",
+            "accepted what was lost {} ago: {what}\nmachines whose profile wipes hold no longer; orders from before are withdrawn; one whose boot was forgotten installs once more, and `reveille disk NAME` keeps it on its disk\n",
             duration(now().saturating_sub(at))
         ),
         None => "nothing is lost\n".to_owned(),
@@ -252,6 +255,16 @@ fn accept(source: &Source) -> Result<ExitCode> {
 fn accept_without_daemon(state: &Path) -> Result<Option<Loss>> {
     let _claim = claim(state)?;
     let (mut store, content) = open_store(state).map_err(|error| anyhow!(error))?;
+    if let Some(loss) = &content.loss {
+        let stale = content.machines.iter().filter(|entry| loss.outdates(entry));
+        let withdrawn = stale.map(|entry| {
+            let mut entry = entry.clone();
+            let event = Event { subject: entry.subject(), step: Step::Disarmed {} };
+            Arc::make_mut(&mut entry.state).apply(&event, None, SystemTime::now());
+            entry
+        });
+        store.write(&withdrawn.collect::<Vec<Entry>>(), &[])?;
+    }
     store.set_loss(None)?;
     store.close()?;
     Ok(content.loss)

@@ -195,7 +195,8 @@ pub fn confirm(
         }
     };
     registry.record(event);
-    registry.flush().map_err(|reason| format!("it is not written down: {reason}"))?;
+    let kept = registry.flush();
+    kept.map_err(|reason| format!("{done}, but only until the daemon ends: {reason}"))?;
     Ok(done)
 }
 

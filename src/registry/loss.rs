@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::state::orders::RegistryFault;
 use crate::boot::time::Time;
 use crate::database::FOLDER;
+use crate::registry::machines::Entry;
 
 /// The length in bytes beyond which a description of what was lost is not extended.
 const LONG: usize = 600;
@@ -59,6 +60,12 @@ impl Loss {
     /// When it was noticed.
     pub fn noticed(&self) -> Time {
         Time::from_millis(self.at.saturating_mul(1000).saturating_add(self.millis.into()))
+    }
+
+    /// Whether this machine has an order from before it.
+    pub fn outdates(&self, entry: &Entry) -> bool {
+        let armed = entry.state.orders.armed.as_ref();
+        armed.is_some_and(|armed| armed.since < self.noticed())
     }
 
     /// The daemon before ended while changes were not written.

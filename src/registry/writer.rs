@@ -16,7 +16,7 @@ use super::machines::{Entry, Id};
 use super::queue::{Batch, Change, Queue};
 use super::store::{Content, Displaced, Store};
 use super::{Remembered, STOPPING, locked};
-use crate::database::DatabaseError;
+use crate::database::{self, DatabaseError};
 use crate::files::unwritable;
 use crate::journal::Journal;
 
@@ -66,6 +66,10 @@ impl Writer {
         let writer = Arc::new(Self { queue, ..Self::default() });
         // A file that did not exist at the start may come with a disk that is mounted late.
         let is_read = store.is_some() || Store::path(&state).exists();
+        let unopened = match store {
+            Some(_) => None,
+            None => database::identity(&Store::path(&state)).ok().flatten(),
+        };
         let now = Instant::now();
         let age = Store::age_of_previous(&state).unwrap_or(COPIED);
         let pen = Pen {
@@ -74,6 +78,7 @@ impl Writer {
             shared,
             told,
             is_read,
+            unopened,
             is_changed: false,
             is_marked: false,
             inspects_at: now,
@@ -237,6 +242,8 @@ struct Pen {
     told: Option<Instant>,
     /// Whether the memory holds all that the file held at the start.
     is_read: bool,
+    /// The file that was there at the start, was read, and could not be opened to be written.
+    unopened: Option<(u64, u64)>,
     /// Whether something was written since the last verified copy.
     is_changed: bool,
     /// Whether the trace was left that something is not written.
@@ -318,6 +325,10 @@ impl Pen {
     /// holds.
     fn refuse_another(&self) -> Result<(), DatabaseError> {
         if self.is_read && !self.shared.standing.is_lost() {
+            return Ok(());
+        }
+        let found = database::identity(&Store::path(&self.state)).ok().flatten();
+        if found.is_some() && found == self.unopened {
             return Ok(());
         }
         match Store::inspect(&self.state) {

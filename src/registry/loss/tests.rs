@@ -233,7 +233,7 @@ fn without_files(folder: &Path, work: impl FnOnce()) {
 #[test]
 fn changes_that_were_not_written_count_as_a_loss_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
-    let (registry, _) = completed(folder.path());
+    let (registry, oden) = completed(folder.path());
     assert_eq!(loss::unwritten_since(folder.path()), None);
     loss::mark_unwritten(folder.path()).unwrap();
     let since = loss::unwritten_since(folder.path()).unwrap();
@@ -250,7 +250,13 @@ fn changes_that_were_not_written_count_as_a_loss_at_the_next_start() {
     lost.close();
     let still = reopened(folder.path());
     assert!(still.is_state_lost());
+    assert!(still.state(&oden).orders.armed.is_some());
+    let loke = Subject { name: Some("loke".into()), ..Subject::default() };
+    let step = Step::Armed { profile: None, times: 1 };
+    still.record(Event { subject: loke.clone(), step });
     still.accept_loss().unwrap();
+    assert_eq!(still.state(&oden).orders.armed, None, "it may have been used up");
+    assert!(still.state(&loke).orders.armed.is_some(), "it was given after the loss");
     still.close();
     assert!(!reopened(folder.path()).is_state_lost());
 }
