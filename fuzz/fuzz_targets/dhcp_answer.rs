@@ -89,7 +89,7 @@ fn arrivals() -> [Arrival; 4] {
 fn states(now: SystemTime) -> [MachineState; 2] {
     let mut fetched = MachineState::default();
     let sent = Sent { bytes: 1, took: Duration::ZERO, over: Transport::Http };
-    let step = Step::NbpSent { file: "undionly.kpxe".into(), sent };
+    let step = Step::NbpSent { file: "undionly.kpxe".into(), arch: Arch::Bios, sent };
     fetched.apply(&Event { subject: Subject::default(), step }, None, now);
     [MachineState::default(), fetched]
 }
