@@ -48,7 +48,7 @@ fuzz_target!(|datagram: &[u8]| {
 
     let now = Snapshot { config: &SNAPSHOT, shelf: &Shelf::default() };
     match asked(&rrq.file, now, (&MachineState::default(), SystemTime::UNIX_EPOCH)) {
-        Ok(Asked::Nbp(_, path) | Asked::Image(_, path) | Asked::Companion(_, path)) => {
+        Ok(Asked::Nbp(Nbp { path, .. }) | Asked::Image(_, path) | Asked::Companion(_, path)) => {
             assert!(path.starts_with("/files") && path.components().count() <= 4, "{path:?}");
         }
         Ok(Asked::Autoexec(name)) => assert!(!name.contains("..") && !name.contains('\0')),
