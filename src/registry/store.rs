@@ -48,6 +48,8 @@ pub struct Store {
     database: Database,
     /// Its files as they were opened.
     files: Vec<(PathBuf, Option<(u64, u64)>)>,
+    /// When the main file was written last, and its length: only this writes to it.
+    stamp: Option<(SystemTime, u64)>,
 }
 
 /// A file that is not at its place any more.
@@ -102,7 +104,8 @@ impl Store {
     pub fn open(state: &Path) -> Result<(Self, Content), DatabaseError> {
         let before = Before::of(state);
         let without = (!before.has_file).then(|| Loss::of_all(state));
-        let mut store = Self { database: Database::open(state, FORM)?, files: Vec::new() };
+        let mut store =
+            Self { database: Database::open(state, FORM)?, files: Vec::new(), stamp: None };
         let (machines, unreadable) = store.load()?;
         let is_empty = machines.iter().next().is_none() && unreadable.is_empty();
         let mut lost = match without {
@@ -128,6 +131,7 @@ impl Store {
         }
         store.begin(lost.as_ref(), &unreadable)?;
         store.files = store.database.files();
+        store.stamp = store.stamped();
         // By now the loss is in the registry itself.
         if let Err(error) = loss::mark_written(state) {
             warn!(
@@ -157,7 +161,7 @@ impl Store {
     pub fn inspect(state: &Path) -> Result<Content, DatabaseError> {
         let before = Before::of(state);
         let database = Database::read(state, FORM)?;
-        let store = Self { database, files: Vec::new() };
+        let store = Self { database, files: Vec::new(), stamp: None };
         let (machines, _) = store.load()?;
         Ok(Content { machines, loss: store.lost(before)? })
     }
@@ -201,7 +205,11 @@ impl Store {
         if Path::new(&wal).exists() {
             fs::copy(wal, folder.path().join("copy.db-wal")).map_err(unusable)?;
         }
-        let store = Self { database: Database::read_at(&copy, path, FORM)?, files: Vec::new() };
+        let store = Self {
+            database: Database::read_at(&copy, path, FORM)?,
+            files: Vec::new(),
+            stamp: None,
+        };
         store.database.verify()?;
         let (machines, unreadable) = store.load()?;
         match unreadable.first() {
@@ -259,14 +267,24 @@ impl Store {
 
     /// Which of its files is missing at its place, or is another one.
     pub fn displaced(&self) -> Option<Displaced> {
-        self.files.iter().enumerate().find_map(|(at, (path, identity))| {
+        let moved = self.files.iter().enumerate().find_map(|(at, (path, identity))| {
             let found = database::identity(path).ok()?;
             if found == *identity {
                 return None;
             }
             let what = if found.is_some() { "was replaced" } else { "was deleted" };
             Some(Displaced { what: format!("{} {what}", path.display()), is_main: at == 0 })
+        });
+        moved.or_else(|| {
+            let (path, _) = self.files.first().filter(|_| self.stamp != self.stamped())?;
+            Some(Displaced { what: format!("{} was overwritten", path.display()), is_main: true })
         })
+    }
+
+    fn stamped(&self) -> Option<(SystemTime, u64)> {
+        let (path, _) = self.files.first()?;
+        let metadata = path.metadata().ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
     }
 
     /// Moves what is found in its place out of the way; where it is now.
@@ -302,6 +320,7 @@ impl Store {
     /// It cannot be written.
     pub fn set_loss(&mut self, lost: Option<&Loss>) -> Result<(), DatabaseError> {
         let set = set(&self.database.connection, "loss", text(lost).as_deref());
+        self.stamp = self.stamped();
         set.map_err(|error| self.database.explain(&error))
     }
 
@@ -437,7 +456,10 @@ impl Store {
             }
             transaction.commit()
         };
-        write().map_err(|error| self.database.explain(&error))
+        let written = write();
+        // It may have been moved from the write-ahead log into the main file.
+        self.stamp = self.stamped();
+        written.map_err(|error| self.database.explain(&error))
     }
 }
 

@@ -167,6 +167,32 @@ fn files_that_are_deleted_or_replaced_under_it_are_written_again_from_memory() {
 }
 
 #[test]
+fn a_file_that_is_overwritten_in_place_is_written_again_from_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, oden) = completed(folder.path());
+    let older = folder.path().join("older.db");
+    std::fs::File::create(&older).unwrap();
+    Store::copy(folder.path(), &older).unwrap();
+    registry.record(Event { subject: oden.clone(), step: Step::KeptOnDisk {} });
+    registry.close();
+    let registry = reopened(folder.path());
+    std::fs::copy(&older, Store::path(folder.path())).unwrap();
+    let is_kept = || {
+        let read = Store::read(folder.path()).ok()?;
+        read.iter().next().map(|entry| entry.state.orders.is_kept_on_disk)
+    };
+    for _ in 0..100 {
+        if is_kept() == Some(true) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    registry.close();
+    let again = reopened(folder.path());
+    assert!(!again.is_state_lost() && again.state(&oden).orders.is_kept_on_disk);
+}
+
+#[test]
 fn another_file_in_its_place_is_put_aside_and_not_written_to() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     completed(other.path()).0.close();
