@@ -136,7 +136,7 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     let state = &config.server.state;
     let content = match Store::inspect(state) {
         Ok(content) => content,
-        // Of one that may not be looked at it is not known whether it is there.
+        // If this user may not read the folder, the error stays: the registry may exist.
         Err(DatabaseError::Unusable { .. })
             if matches!(Store::path(state).try_exists(), Ok(false)) =>
         {

@@ -63,8 +63,8 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// Takes up that the machine itself, from its address, has fetched something on its way to its script: the NBP
-    /// of this architecture, or a part of one. Another kind of firmware begins anew.
+    /// Notes that the machine itself, from its address, has fetched the NBP of this architecture, or a part of one. For
+    /// another architecture the counts start at zero.
     pub(super) fn fetch(&mut self, arch: Option<Arch>) {
         if self.arch.is_some() && arch.is_some() && self.arch != arch {
             *self = Self { arch, has_fetched: true, ..Self::default() };
@@ -77,8 +77,8 @@ impl Ladder {
         (self.has_fetched, self.unfetched) = (true, 0);
     }
 
-    /// Takes up that a request to the boot server port came from the machine's address. Its source can be forged, so it
-    /// counts no failure of an NBP.
+    /// Notes a request to the boot server port, or for the size of a file, from the machine's address. Its source can be
+    /// forged, so it counts no failure of an NBP.
     pub(super) fn ask(&mut self) {
         if let Some((at @ Reached::Asked, arch)) = self.suspected {
             self.suspected = None;
@@ -88,7 +88,7 @@ impl Ladder {
 
     /// Notes that a boot of firmware of this architecture seems to have failed at this step.
     ///
-    /// Firmware that fetches nothing is told another option 43, if it is UEFI: another NBP would change nothing.
+    /// UEFI firmware that fetches nothing gets another option 43: another NBP would change nothing.
     /// An offer that nobody used is only a DISCOVER that anybody can send, so after the first success it means nothing.
     pub(super) fn fail(&mut self, at: Reached, arch: Option<Arch>) {
         let has_worked = self.worked.is_some();
