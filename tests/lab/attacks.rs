@@ -76,15 +76,6 @@ fn forger(victim: &Firmware) -> Firmware {
     Firmware::new("evil", EVIL, victim.address).in_the_name_of(victim.mac)
 }
 
-/// The machine installs, and its boot counts.
-fn install(machine: &Firmware, appliance: &mut Appliance) {
-    machine.loads_ipxe();
-    let script = machine.script("");
-    assert!(script.contains("boots install"), "{script}");
-    machine.fetch_all_of(&script);
-    appliance.wait_for("fetched linux/initrd");
-}
-
 /// Nobody who forges the source of a datagram sees the answer to it.
 #[test]
 fn requests_over_tftp_with_a_forged_source_open_no_boot_end_none_and_use_up_no_secret() {
@@ -133,7 +124,7 @@ fn two_machines_that_change_names_keep_what_they_have_installed() {
         let folder = folder(&config);
         let mut appliance = Appliance::start(&folder);
         let (oden, loke) = (oden(&lan), loke(&lan));
-        install(&oden, &mut appliance);
+        oden.installs(&mut appliance);
         loke.discover(ROM);
         assert_eq!([folder.next("oden"), folder.next("loke")], ["done", "first"]);
         let swapped = config
@@ -512,7 +503,7 @@ fn a_simulation_of_a_machine_changes_nothing_of_it_whoever_runs_it() {
         let folder = folder(CONFIG);
         let mut appliance = Appliance::start(&folder);
         let (machine, evil) = (oden(&lan), neighbour(&lan));
-        install(&machine, &mut appliance);
+        machine.installs(&mut appliance);
         folder.reveille(&["arm", "oden"]);
         let of = |story: &Value| {
             let machine = &story["machine"];
@@ -559,7 +550,7 @@ fn a_second_daemon_on_the_same_state_folder_does_not_start_and_the_first_serves_
         let (code, log) = Appliance::spawn(second).ended();
         assert_ne!(code, Some(0));
         assert!(log.contains("another reveille runs with the state folder"), "{log}");
-        install(&machine, &mut appliance);
+        machine.installs(&mut appliance);
         assert_eq!(folder.next("oden"), "done");
     });
 }
@@ -589,7 +580,7 @@ fn a_flood_in_the_name_of_a_machine_keeps_neither_it_nor_another_from_its_boot()
                 sent
             });
             let begun = Instant::now();
-            install(&oden, &mut appliance);
+            oden.installs(&mut appliance);
             // A REQUEST that was lost is sent again: the script that withholds the other has iPXE do so.
             let boots = (0..20).any(|_| {
                 loke.loads_ipxe();

@@ -53,22 +53,13 @@ fn neighbour(lan: &Lan) -> Firmware {
     own.in_the_name_of(MACHINE)
 }
 
-/// The machine installs, and its boot counts.
-fn install(firmware: &Firmware, appliance: &mut Appliance) {
-    firmware.loads_ipxe();
-    let script = firmware.script("");
-    assert!(script.contains("boots install"), "{script}");
-    firmware.fetch_all_of(&script);
-    appliance.wait_for("fetched linux/initrd");
-}
-
 #[test]
 fn no_report_fetch_or_discover_of_a_neighbour_has_an_installed_machine_installed_again() {
     in_lab!(|lan| {
         let folder = folder(CONFIG);
         let mut appliance = Appliance::start(&folder);
         let (machine, evil) = (machine(&lan), neighbour(&lan));
-        install(&machine, &mut appliance);
+        machine.installs(&mut appliance);
         assert_eq!(folder.next("oden"), "done");
 
         let guess = format!("&id={}", "0".repeat(32));
@@ -101,7 +92,7 @@ fn an_order_is_used_up_by_its_machine_and_by_nobody_else() {
         let folder = folder(CONFIG);
         let mut appliance = Appliance::start(&folder);
         let (machine, evil) = (machine(&lan), neighbour(&lan));
-        install(&machine, &mut appliance);
+        machine.installs(&mut appliance);
         folder.reveille(&["arm", "oden"]);
         assert_eq!(folder.next("oden"), "armed");
 
@@ -297,7 +288,7 @@ fn a_neighbour_who_leases_in_a_machines_name_neither_loops_it_nor_moves_its_nbp(
         assert_eq!(offer.file(), "undionly.kpxe");
         machine.take_lease(ROM);
         machine.fetch("tftp://10.77.0.2/undionly.kpxe");
-        install(&machine, &mut appliance);
+        machine.installs(&mut appliance);
         assert_eq!(folder.next("oden"), "done");
     });
 }

@@ -12,7 +12,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
 };
 
-use super::{inside, packaged, run};
+use super::{Appliance, inside, packaged, run};
 
 /// A host on the LAN from which firmware asks.
 #[derive(Debug)]
@@ -263,6 +263,15 @@ impl Firmware {
             let url = line.split(' ').find(|word| word.contains("://")).expect("it has a URL");
             self.fetch(url);
         }
+    }
+
+    /// Powers on and installs, by a profile named `install` and an image named `linux`: its boot counts.
+    pub fn installs(&self, appliance: &mut Appliance) {
+        self.loads_ipxe();
+        let script = self.script("");
+        assert!(script.contains("boots install"), "{script}");
+        self.fetch_all_of(&script);
+        appliance.wait_for("fetched linux/initrd");
     }
 
     /// Broadcasts the REQUEST by which it takes its lease from another server.
