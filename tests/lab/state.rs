@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -160,6 +160,29 @@ fn a_state_folder_that_is_deleted_under_the_daemon_comes_back_with_its_socket() 
         assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["machine"]["armed"], 1);
         let log = daemon.log();
         assert!(!log.contains(" is lost"), "{log}");
+    });
+}
+
+#[test]
+fn a_registry_that_is_damaged_under_the_daemon_is_reported_and_written_again_from_memory() {
+    in_lab!(|_lan| {
+        let folder = folder();
+        let mut daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+        assert_eq!(reveille(&folder, &["state"]).0, Some(0));
+        // As a bad sector does it: the file looks as it did.
+        let path = folder.state().join("db/registry.db");
+        let file = File::options().write(true).open(&path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_at(&[0x5a; 4096], 0).unwrap();
+        file.set_modified(modified).unwrap();
+        let (code, told) = reveille(&folder, &["state"]);
+        assert!(code == Some(1) && told.contains("registry.db is damaged: "), "{told}");
+        let command = told.split('`').nth(1).unwrap();
+        run("sh", &["-c", command]);
+        daemon.wait_for("registry.db was deleted while the daemon runs");
+        let (code, told) = reveille(&folder, &["state"]);
+        assert!(code == Some(0) && told.contains("registry.db, 1 machine\n"), "{told}");
     });
 }
 
