@@ -606,6 +606,36 @@ machines:
 }
 
 #[test]
+fn a_config_that_does_not_parse_leaves_the_state_folder_unknown() {
+    let folder = folder();
+    let run = |arguments: &[&str]| reveille(folder.path(), arguments);
+    for (text, why) in [
+        (
+            "server:\n  state: ./state\nprofiles:\n  x: [1\n",
+            "./config.yaml:4:6: unclosed bracket '['",
+        ),
+        ("server: { state: [a] }\n", "./config.yaml:1:18: server.state: "),
+        ("server: [./state]\n", "./config.yaml:1:9: server: "),
+    ] {
+        fs::write(folder.path().join("config.yaml"), text).unwrap();
+        for arguments in [&["state"][..], &["state", "new"], &["state", "accept"]] {
+            let said = run(arguments);
+            let told = format!("reveille: cannot determine the state folder: {why}");
+            assert!(said.stderr.starts_with(&told), "{arguments:?}: {said:?}");
+            assert!(said.stderr.contains("`reveille check --config ./config.yaml`"), "{said:?}");
+            assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)), "{arguments:?}");
+        }
+    }
+    assert_eq!(below(folder.path().join("state")), Vec::<String>::new());
+
+    // An error elsewhere hides nothing.
+    let text = "server: { state: ./state, http: { port: x } }\n";
+    fs::write(folder.path().join("config.yaml"), text).unwrap();
+    let said = run(&["state"]);
+    assert!(said.stdout.starts_with("state folder  …/state (`server.state` in the config)\n"));
+}
+
+#[test]
 fn a_registry_that_this_user_may_not_read_is_not_taken_for_a_missing_one() {
     let folder = folder();
     assert_eq!(reveille(folder.path(), &["state", "new"]).code, Some(0));
@@ -633,6 +663,10 @@ fn a_registry_that_this_user_may_not_read_is_not_taken_for_a_missing_one() {
         assert!(said.stderr.contains("may not; run this as root (sudo)"), "{said:?}");
         assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)), "{arguments:?}");
     }
+    set_mode(folder.path().join("config.yaml"), 0o000);
+    let said = as_user(&["state"]);
+    let told = "reveille: cannot determine the state folder: cannot read the config file ./config.yaml: user ";
+    assert!(said.stderr.starts_with(told), "{said:?}");
     set_mode(db, 0o700);
 }
 

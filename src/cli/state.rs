@@ -71,7 +71,10 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
 fn show(source: &Source) -> Result<ExitCode> {
     let places = source.places();
     let running = state_of_daemon(&places)?;
-    let state = running.as_deref().unwrap_or(&places.chosen.folder);
+    let state = match &running {
+        Some(state) => state,
+        None => only(&places)?,
+    };
     require_readable(state)?;
     let status = match &running {
         Some(_) => ask_running::<Status>(source, &Request::Status {})?.map(|(status, _)| status),
@@ -111,8 +114,11 @@ fn show(source: &Source) -> Result<ExitCode> {
         row("not written", format!("{reason}; the daemon retries every 5 s"));
     }
     print(&text)?;
-    for warning in places.warnings.iter().chain(&places.conflict) {
+    for warning in &places.warnings {
         tell(format_args!("reveille: state folder: {warning}"));
+    }
+    if let Some(conflict) = &places.conflict {
+        tell(format_args!("reveille: {conflict}"));
     }
     let is_sound = matches!(lost, Ok(None)) && unreadable.is_none() && not_kept.is_none();
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
