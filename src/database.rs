@@ -83,6 +83,38 @@ pub struct Database {
     path: PathBuf,
 }
 
+/// The files of an open one, as they were opened.
+#[derive(Debug, Default)]
+pub struct OpenFiles(Vec<(PathBuf, Option<(u64, u64)>)>);
+
+/// A file that is not at its place any more.
+#[derive(Debug)]
+pub struct Displaced {
+    /// Which, and what became of it.
+    pub what: String,
+    /// Whether it is the database itself, and not what SQLite has beside it.
+    pub is_main: bool,
+}
+
+impl OpenFiles {
+    /// Which of them is missing at its place, or is another one.
+    pub fn displaced(&self) -> Option<Displaced> {
+        self.0.iter().enumerate().find_map(|(at, (path, identity))| {
+            let found = self::identity(path).ok()?;
+            if found == *identity {
+                return None;
+            }
+            let what = if found.is_some() { "was replaced" } else { "was deleted" };
+            Some(Displaced { what: format!("{} {what}", path.display()), is_main: at == 0 })
+        })
+    }
+
+    /// The main file.
+    pub fn main(&self) -> Option<&Path> {
+        self.0.first().map(|(path, _)| path.as_path())
+    }
+}
+
 impl Database {
     /// Opens that of a state folder; a new one where there is none.
     ///
@@ -233,7 +265,7 @@ impl Database {
     }
 
     /// The files that are open by now, as they are found at their places.
-    pub fn files(&self) -> Vec<(PathBuf, Option<(u64, u64)>)> {
+    pub fn files(&self) -> OpenFiles {
         let at = |end: &str| {
             let mut path = self.path.clone().into_os_string();
             path.push(end);
@@ -241,7 +273,7 @@ impl Database {
             let identity = identity(&path).ok().flatten();
             (path, identity)
         };
-        ["", "-wal", "-shm"].map(at).to_vec()
+        OpenFiles(["", "-wal", "-shm"].map(at).to_vec())
     }
 
     /// Closes it.
