@@ -294,6 +294,51 @@ fn fill(folder: &Folder) {
     while filling.write_all(&[0; 4096]).is_ok() {}
 }
 
+#[test]
+fn a_start_on_a_full_disk_serves_and_writes_its_registry_once_there_is_room() {
+    in_lab!(|lan| {
+        let folder = rack_on_a_small_disk();
+        let [m1, m2, m3] = machines(&lan);
+        // The first start, and a later one.
+        for (installer, is_first) in [(m1, true), (m2, false)] {
+            fill(&folder);
+            let mut daemon = Appliance::start(&folder);
+            let log = daemon.log();
+            let line = log.lines().find(|line| line.contains("ERROR registry: ")).unwrap();
+            assert!(line.contains("the disk is full"), "{line}");
+            assert!(!log.contains(" is lost"), "{log}");
+            let (code, told) = reveille(&folder, &["status"]);
+            assert!(code == Some(1) && told.contains("\nnot kept      "), "{told}");
+            let (code, told) = reveille(&folder, &["state"]);
+            assert!(code == Some(1) && told.contains("\nnot written   "), "{told}");
+
+            let script = asks_for_its_script(&m3);
+            assert!(script.contains("boots rescue"), "{script}");
+            m3.fetch_all_of(&script);
+            let script = asks_for_its_script(&installer);
+            assert!(script.contains("reveille holds m"), "{script}");
+            assert!(script.contains("the registry cannot be written"), "{script}");
+
+            make_room(&folder);
+            // An order does not wait for the next attempt, which comes by itself.
+            if !is_first {
+                assert_eq!(reveille(&folder, &["arm", "m2"]).0, Some(0));
+            }
+            daemon.wait_for("registry: what is remembered is written again");
+            let script = asks_for_its_script(&installer);
+            assert!(script.contains("boots install"), "{script}");
+            assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+            assert_eq!(reveille(&folder, &["state"]).0, Some(0));
+            daemon.signal("TERM");
+            daemon.ended();
+        }
+        let mut daemon = Appliance::start(&folder);
+        assert!(!daemon.log().contains(" is lost"), "all was written");
+        let (_, told) = reveille(&folder, &["machine", "m3", "--json"]);
+        assert_eq!(told.matches("fetched linux/initrd").count(), 2, "{told}");
+    });
+}
+
 fn make_room(folder: &Folder) {
     fs::remove_file(folder.state().join("filling")).unwrap();
 }
