@@ -152,6 +152,7 @@ mod tests {
             because: Some(Because::Armed),
             wipes,
             is_withheld: false,
+            unconfirmed: None,
         };
         Planned { machine: machine.to_owned(), next, erases: wipes }
     }
