@@ -29,7 +29,7 @@ impl Plan {
         steps.push(format!("`sudo reveille serve{named}` serves: as root, for ports 67 and 69."));
         if self.needs_orders() {
             let name = self.system.name();
-            steps.push(format!("No machine of the config joins Omni yet. Start one from its network card, find its MAC address in `reveille machines{named}`,\n   and order its boot: `reveille boot MAC --profile {name}{named}`. An entry in `machines` with that `mac` and `profile: {name}` needs no order\n   after `release: armed` is removed."));
+            steps.push(format!("No machine of the config joins Omni yet: start one from its network card, find its MAC address in\n   `reveille machines{named}`, and order its boot: `reveille boot MAC --profile {name}{named}`. Once the machines\n   have entries with their `mac`, remove `release: armed`, and {name} from `menu.profiles`."));
         }
         steps.push(format!("On OPNsense set nothing, and remove what tells machines another boot server: \"Network booting\" of ISC\n   DHCP, \"Next server\" and \"TFTP\" fields of Kea, \"DHCP boot\" of Dnsmasq. `sudo reveille doctor --dhcp{named}`\n   asks the LAN, and says what else is in the way."));
         let mut text = "\nNext:\n".to_owned();
