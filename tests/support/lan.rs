@@ -1,35 +1,108 @@
 //! A LAN of network namespaces: a bridge, a router (10.77.0.1) and our appliance (10.77.0.2) on it.
 
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::{PATH, run};
 
-/// Set inside the namespaces.
+/// Set inside the namespaces, to the number of guests that the test may run at once.
 const INSIDE: &str = "REVEILLE_LAB";
 
-/// One lab at a time: each boots machines, which take all the CPU there is.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Units of load that labs may use together. A lab with simulated firmware mostly waits and costs
+/// one unit; QEMU interprets each guest on a core, so a guest costs [`GUEST_COST`].
+const CAPACITY: usize = 6;
+const GUEST_COST: usize = 3;
 
-/// Runs the calling test inside namespaces of its own: `in_lab!(|lan| { … })`.
+/// The load of a lab.
+#[derive(Clone, Copy, Debug)]
+pub enum Cost {
+    /// Simulated firmware only.
+    Simulated,
+    /// At most this many guests at once.
+    Guests(usize),
+    /// All that this host can do.
+    Alone,
+}
+
+impl Cost {
+    fn guests(self) -> usize {
+        if let Self::Guests(guests) = self { guests } else { 0 }
+    }
+
+    fn units(self) -> usize {
+        match self {
+            Self::Simulated => 1,
+            Self::Guests(guests) => (guests * GUEST_COST).min(CAPACITY),
+            Self::Alone => CAPACITY,
+        }
+    }
+}
+
+static LOAD: Load = Load { queue: Mutex::new(()), used: Mutex::new(0), released: Condvar::new() };
+
+/// Limits the labs that run side by side.
+struct Load {
+    /// Held while a lab waits: the next one does not overtake it, so large labs start, too.
+    queue: Mutex<()>,
+    used: Mutex<usize>,
+    released: Condvar,
+}
+
+/// A lab's part of the load.
+struct Share(usize);
+
+impl Load {
+    /// Waits until `cost` units are free.
+    fn take(&self, cost: usize) -> Share {
+        let _turn = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self
+            .released
+            .wait_while(used, |used| *used + cost > CAPACITY)
+            .unwrap_or_else(PoisonError::into_inner);
+        *used += cost;
+        Share(cost)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *LOAD.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        LOAD.released.notify_all();
+    }
+}
+
+/// Runs the calling test inside namespaces of its own: `in_lab!(|lan| { … })`, or
+/// `in_lab!(guests: 2, |lan| { … })` if it runs up to two machines in QEMU at once, or
+/// `in_lab!(alone, |lan| { … })` if it floods the daemon and needs the cores for itself.
 #[macro_export]
 macro_rules! in_lab {
-    (|$lan:ident| $body:block) => {{
+    (|$lan:ident| $body:block) => {
+        $crate::in_lab!(of $crate::support::lan::Cost::Simulated, |$lan| $body)
+    };
+    (guests: $guests:expr, |$lan:ident| $body:block) => {
+        $crate::in_lab!(of $crate::support::lan::Cost::Guests($guests), |$lan| $body)
+    };
+    (alone, |$lan:ident| $body:block) => {
+        $crate::in_lab!(of $crate::support::lan::Cost::Alone, |$lan| $body)
+    };
+    (of $cost:expr, |$lan:ident| $body:block) => {{
         fn here() {}
         let name = std::any::type_name_of_val(&here);
-        $crate::support::in_lab(name, |$lan: $crate::support::Lan| $body)
+        $crate::support::in_lab(name, $cost, |$lan: $crate::support::Lan| $body)
     }};
 }
 
 /// Runs `body` inside, or the whole test again from outside. `name` is the path of a function in the
 /// test, as `lab::boots::a_test::here`.
-pub fn in_lab(name: &str, body: impl FnOnce(Lan)) {
+pub fn in_lab(name: &str, cost: Cost, body: impl FnOnce(Lan)) {
     if is_inside() {
         return body(Lan::new());
     }
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _share = LOAD.take(cost.units());
     let test = name.trim_start_matches("lab::").trim_end_matches("::here");
     let output = again_inside()
+        .env(INSIDE, cost.guests().to_string())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .output()
         .expect("unshare (package util-linux) runs");
@@ -37,6 +110,12 @@ pub fn in_lab(name: &str, body: impl FnOnce(Lan)) {
     println!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the test failed inside its namespaces, see above");
     assert!(stdout.contains("1 passed"), "the test `{test}` did not run inside its namespaces");
+}
+
+/// Guests that the test may run at once.
+pub fn permitted_guests() -> usize {
+    let permitted = std::env::var(INSIDE).ok().and_then(|guests| guests.parse().ok());
+    permitted.expect("guests run in a lab")
 }
 
 /// Whether this process runs in namespaces that [`again_inside`] made.
@@ -71,7 +150,7 @@ fn again(ways: &[&[&str]]) -> Command {
         .args(*way)
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(std::env::current_exe().expect("a program has a file"))
-        .env(INSIDE, "1")
+        .env(INSIDE, "3")
         .env("PATH", PATH);
     command
 }
