@@ -1,9 +1,10 @@
 # `make run` serves the LAN, `make test` checks everything; each sets up what it needs on Debian.
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
+MDBOOK := 0.5.4
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run test fuzz bench demo build static clean
+.PHONY: help run test fuzz bench demo build static docs clean
 
 help:
 	@echo "make run     serve the machines on this LAN (root, for the ports 67 and 69)"
@@ -11,6 +12,7 @@ help:
 	@echo "make test    format, lints, documentation, unit tests, the lab and the fuzz targets"
 	@echo "make fuzz    any bytes into the decoders, the DHCP answers and a TFTP transfer, FUZZ_SECONDS (60) each"
 	@echo "make bench   ours beside nginx, dnsmasq and other TFTP servers, as ratios; offers under load and floods; configs of many machines"
+	@echo "make docs    the book: target/book/index.html, with its links checked"
 	@echo "make static  one static binary: target/x86_64-unknown-linux-musl/release/reveille"
 
 run: build
@@ -24,6 +26,11 @@ static:
 	dev/setup static
 	rustup target add x86_64-unknown-linux-musl
 	cargo build --release --locked --target x86_64-unknown-linux-musl
+
+docs:
+	command -v mdbook >/dev/null || { dev/setup run && cargo install mdbook --version $(MDBOOK) --locked; }
+	mdbook build docs
+	dev/check-links target/book
 
 demo:
 	dev/setup test

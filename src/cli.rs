@@ -89,7 +89,7 @@ enum Command {
     Disk(orders::Disk),
     /// Confirm that a card belongs to a machine whose entry has only a uuid or a serial. Anybody on the LAN can claim these; until then such a machine receives no secret and starts nothing that erases a disk.
     Confirm(confirm::Arguments),
-    /// Show where the state folder is, why, and whether the registry was lost or cannot be written. Exits with 1 if so.
+    /// Show where the state folder is, why, and whether the registry was lost, or cannot be read or written. Exits with 1 if so.
     State(state::Arguments),
     /// Copy the registry, which is all that is known of machines, to a file. The daemon may run.
     ///

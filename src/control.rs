@@ -25,13 +25,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, warn};
 
-use crate::boot::Mac;
 use crate::files::reason;
 use crate::images::inventory::IsMeant;
 use crate::images::pull::Ask;
 use crate::operations::Operations;
-use crate::operations::machines::{Confirmation, Give, Order};
+use crate::operations::machines::{CardOrder, Give, Order};
 use crate::roster::targets::Targets;
+use crate::sum::Sha256;
 
 /// Its name in the state folder.
 pub const NAME: &str = "control.sock";
@@ -87,12 +87,15 @@ pub enum Request {
     },
     /// Confirm that a card is a machine's.
     Confirm {
-        /// The machine's name.
-        machine: String,
-        /// The card.
-        card: Mac,
-        /// What is said of it.
-        confirmation: Confirmation,
+        /// Which card, of which machine.
+        order: CardOrder,
+        /// The [`crate::operations::machines::Plan::id`] that the operator agreed to.
+        agreed: Option<Sha256>,
+    },
+    /// What a confirmation would do.
+    PlanConfirm {
+        /// Which card, of which machine.
+        order: CardOrder,
     },
     /// Give an order.
     Order {
@@ -363,9 +366,10 @@ fn answer(request: Request, operations: &Operations) -> Result<Value, String> {
         Request::Plan { targets, order } => {
             serde_json::to_value(operations.plan(&targets, &order)?)
         }
-        Request::Confirm { machine, card, confirmation } => {
-            serde_json::to_value(operations.confirm(&machine, card, confirmation)?)
+        Request::Confirm { order, agreed } => {
+            serde_json::to_value(operations.confirm(&order, agreed)?)
         }
+        Request::PlanConfirm { order } => serde_json::to_value(operations.plan_confirm(&order)?),
         Request::Order { give } => serde_json::to_value(operations.order(&give)?),
         Request::Events { after, who, most, wait: _ } => {
             serde_json::to_value(operations.events(after, who.as_deref(), most)?)

@@ -83,6 +83,38 @@ pub struct Database {
     path: PathBuf,
 }
 
+/// The files of an open one, as they were opened.
+#[derive(Debug, Default)]
+pub struct OpenFiles(Vec<(PathBuf, Option<(u64, u64)>)>);
+
+/// A file that is not at its place any more.
+#[derive(Debug)]
+pub struct Displaced {
+    /// Which, and what became of it.
+    pub what: String,
+    /// Whether it is the database itself, and not what SQLite has beside it.
+    pub is_main: bool,
+}
+
+impl OpenFiles {
+    /// Which of them is missing at its place, or is another one.
+    pub fn displaced(&self) -> Option<Displaced> {
+        self.0.iter().enumerate().find_map(|(at, (path, identity))| {
+            let found = self::identity(path).ok()?;
+            if found == *identity {
+                return None;
+            }
+            let what = if found.is_some() { "was replaced" } else { "was deleted" };
+            Some(Displaced { what: format!("{} {what}", path.display()), is_main: at == 0 })
+        })
+    }
+
+    /// The main file.
+    pub fn main(&self) -> Option<&Path> {
+        self.0.first().map(|(path, _)| path.as_path())
+    }
+}
+
 impl Database {
     /// Opens that of a state folder; a new one where there is none.
     ///
@@ -106,11 +138,23 @@ impl Database {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) {
             return Err(DatabaseError::Damaged { path, reason: "it is empty".to_owned() });
         }
+        let is_new = matches!(identity(&path), Ok(None));
         let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
         let database = Self { connection, path };
-        let prepared = database.prepare(form);
-        prepared.map_err(|error| database.explain(&error))??;
-        Ok(database)
+        let prepared = database.prepare(form).map_err(|error| database.explain(&error)).flatten();
+        match prepared {
+            Ok(()) => Ok(database),
+            Err(error) => {
+                drop(database);
+                // What was begun on a full disk would count as damaged.
+                if is_new {
+                    for end in ["", "-wal", "-shm"] {
+                        fs::remove_file(place(state, form, end)).ok();
+                    }
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Opens that of a state folder to be read only, while somebody else may write it.
@@ -233,7 +277,7 @@ impl Database {
     }
 
     /// The files that are open by now, as they are found at their places.
-    pub fn files(&self) -> Vec<(PathBuf, Option<(u64, u64)>)> {
+    pub fn files(&self) -> OpenFiles {
         let at = |end: &str| {
             let mut path = self.path.clone().into_os_string();
             path.push(end);
@@ -241,7 +285,7 @@ impl Database {
             let identity = identity(&path).ok().flatten();
             (path, identity)
         };
-        ["", "-wal", "-shm"].map(at).to_vec()
+        OpenFiles(["", "-wal", "-shm"].map(at).to_vec())
     }
 
     /// Closes it.
@@ -392,6 +436,11 @@ fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {
         _ => {}
     }
     match error.sqlite_error_code() {
+        // SQLite has no code of its own for a full disk if it cannot enlarge the index of its log.
+        Some(ErrorCode::SystemIoFailure) if is_index_size_error(error) && is_full(&path) => {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            unusable(path, unwritable(&full))
+        }
         // That it has no such table is no matter of permissions.
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => {
             DatabaseError::Damaged { path, reason: error.to_string() }
@@ -411,6 +460,18 @@ fn explain(path: &Path, error: &rusqlite::Error) -> DatabaseError {
         }
         _ => unusable(path, error.to_string()),
     }
+}
+
+/// Whether the index of the write-ahead log could not be enlarged.
+fn is_index_size_error(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// Whether the file system of a file has no free block.
+fn is_full(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    rustix::fs::statvfs(folder).is_ok_and(|stat| stat.f_bavail == 0)
 }
 
 #[cfg(test)]

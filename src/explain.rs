@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::boot::admission::{UnconfirmedCard, is_for_its_machine_alone};
 use crate::boot::catalog::{Catalog, Unknown, swapped};
 use crate::boot::decide::{Kind, Script};
 use crate::boot::evidence::Neighbour;
@@ -71,6 +72,13 @@ pub fn explain(
     {
         let advice: Vec<String> = advice.iter().map(ToString::to_string).collect();
         why.push(("advice", advice.join("; ")));
+    }
+    if let Some(named) = &selection.who.machine
+        && named.macs.is_empty()
+        && is_for_its_machine_alone(&selection, config.server.release)
+    {
+        let card = UnconfirmedCard { machine: named.name.clone(), card: None, is_another: false };
+        why.push(("card", card.to_string()));
     }
     let says = said(&selection, config.server.release);
     if !says.is_empty() {

@@ -53,7 +53,7 @@ pub struct Journal {
     known: Mutex<Budget>,
     strangers: Mutex<Budget>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
-    ring: Mutex<Ring>,
+    ring: Arc<Mutex<Ring>>,
     /// None where nothing is kept after the end.
     writer: Option<Arc<Writer>>,
     /// The number of what was told last.
@@ -70,7 +70,7 @@ impl Default for Journal {
             known,
             strangers,
             counts: Mutex::default(),
-            ring: Mutex::default(),
+            ring: Arc::default(),
             writer: None,
             last: watch::Sender::default(),
             early: Mutex::default(),
@@ -97,10 +97,11 @@ impl Journal {
                 }
             }
         };
-        let writer = Writer::start(store, state.to_owned());
-        let writer = writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
         let last = watch::Sender::new(ring.last());
-        Self { ring: Mutex::new(ring), writer: writer.ok(), last, ..Self::default() }
+        let ring = Arc::new(Mutex::new(ring));
+        let writer = Writer::start(store, state.to_owned(), Arc::clone(&ring));
+        let writer = writer.map_err(|error| warn!("journal: cannot start a thread: {error}"));
+        Self { ring, writer: writer.ok(), last, ..Self::default() }
     }
 
     /// Writes what waits to be written; nothing is kept after that.

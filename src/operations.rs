@@ -10,7 +10,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use crate::boot::Mac;
 use crate::boot::catalog::Image;
 use crate::boot::shelf::{Lack, Standing};
 use crate::config::event::Reload;
@@ -28,12 +27,13 @@ use crate::journal::ring::Told;
 use crate::registry::Registry;
 use crate::roster::targets::Targets;
 use crate::roster::{self, Machine};
+use crate::sum::Sha256;
 
 pub mod lost;
 pub mod machines;
 
 use lost::LostState;
-use machines::{Confirmation, Events, Give, Given, Order, Plan, Story};
+use machines::{CardOrder, Events, Give, Given, Order, Plan, Story};
 
 /// How the daemon is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct Status {
     /// The machines that boot nothing until the operator decides, a line each; of many the first.
     #[serde(default)]
     pub held: Vec<String>,
+    /// The machines whose cards have to be confirmed before their next boots, a line each; of many the first.
+    #[serde(default)]
+    pub unconfirmed: Vec<String>,
     /// The state folder.
     pub state: String,
     /// What was lost of the registry, unless the operator has accepted it.
@@ -240,6 +243,7 @@ impl Operations {
             not_kept: self.registry.trouble(),
             alarms: machines::alarms(&known),
             held: machines::held(&config, &known),
+            unconfirmed: machines::unconfirmed(&config, &known),
             state: config.server.state.display().to_string(),
             lost: LostState::of(&self.registry, &config),
             counts: self.counts(&config),
@@ -377,17 +381,20 @@ impl Operations {
         machines::order(&self.running_config(), &self.registry, give)
     }
 
+    /// What a confirmation would do.
+    ///
+    /// # Errors
+    /// As [`machines::plan_confirm`].
+    pub fn plan_confirm(&self, order: &CardOrder) -> Result<Plan, String> {
+        machines::plan_confirm(&self.running_config(), &self.registry, order)
+    }
+
     /// Confirms that a card is a machine's, or withdraws that.
     ///
     /// # Errors
-    /// There is no such machine, the card is another's, the machine has other cards, or it cannot be written down.
-    pub fn confirm(
-        &self,
-        machine: &str,
-        card: Mac,
-        confirmation: Confirmation,
-    ) -> Result<String, String> {
-        machines::confirm(&self.running_config(), &self.registry, (machine, card), confirmation)
+    /// As [`machines::confirm`].
+    pub fn confirm(&self, order: &CardOrder, agreed: Option<Sha256>) -> Result<Given, String> {
+        machines::confirm(&self.running_config(), &self.registry, (order, agreed))
     }
 
     /// What was told after this number, of a machine or of all: the last so many.

@@ -635,6 +635,25 @@ impl Registry {
         Arc::new(known.cloned().unwrap_or_default())
     }
 
+    /// The state of the machine that this event is about once it is recorded, without a fault of the registry.
+    pub fn state_after(&self, event: &Event) -> MachineState {
+        let Subject { mac, name, .. } = &event.subject;
+        let by_mac = Subject { mac: *mac, ..Subject::default() };
+        let by_name = Subject { name: name.clone(), ..Subject::default() };
+        let remembered = locked(&self.remembered);
+        let mut machines = Machines::default();
+        for entry in
+            [by_mac, by_name].iter().filter_map(|subject| remembered.machines.find(subject))
+        {
+            let Entry { id, name, macs, state } = entry.clone();
+            machines.load(id, name, macs, Arc::unwrap_or_clone(state));
+        }
+        let entry = machines.of(&event.subject, &mut Others::default());
+        let mut state = entry.map(|entry| MachineState::clone(&entry.state)).unwrap_or_default();
+        state.apply(event, None, self.now());
+        state
+    }
+
     /// The machine that has this card: as the config says, or as the operator has confirmed. That a client
     /// claims the UUID or the serial number of a machine makes its card none of the machine's.
     pub fn whose(&self, mac: Mac, catalog: &Catalog) -> Subject {

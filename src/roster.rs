@@ -8,12 +8,13 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot::admission::{UnconfirmedCard, is_for_its_machine_alone};
 use crate::boot::catalog::Catalog;
 use crate::boot::event::Step;
 use crate::boot::event::Subject;
 use crate::boot::names::nearest;
 use crate::boot::release::{is_withheld, needs_order};
-use crate::boot::select::Boots;
+use crate::boot::select::{Boots, Selection};
 use crate::boot::settings::{BootPolicy, NbpLadder};
 use crate::boot::state::Alarm;
 use crate::boot::state::journey::Reached;
@@ -103,6 +104,9 @@ pub struct Next {
     /// Whether `release: armed` withholds its script, which holds a secret.
     #[serde(default)]
     pub is_withheld: bool,
+    /// The card that has to be confirmed before its machine receives that.
+    #[serde(default)]
+    pub unconfirmed: Option<UnconfirmedCard>,
 }
 
 /// What a machine can boot.
@@ -148,7 +152,11 @@ impl fmt::Display for Next {
                 "; its script holds a secret, and `release: armed` withholds it until `reveille arm`"
             }
             false => "",
-        })
+        })?;
+        match &self.unconfirmed {
+            Some(card) => write!(f, "; {card}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -335,7 +343,14 @@ impl Found<'_> {
             Boots::Hold(_) | Boots::Local(_) | Boots::Menu | Boots::Ignore => false,
         };
         let is_withheld = is_withheld(&selection, config.server.release);
-        let next = Next { boots, profile, because: selection.because, wipes: erases, is_withheld };
+        let next = Next {
+            boots,
+            profile,
+            because: selection.because,
+            wipes: erases,
+            is_withheld,
+            unconfirmed: self.unconfirmed(&selection, config),
+        };
         let nbp = client.arch.and_then(|arch| {
             let pinned = selection.first(|said| said.nbp.get(&arch).cloned());
             let is_off = selection.first(|said| said.nbp_ladder) == Some(NbpLadder::Off);
@@ -393,6 +408,21 @@ impl Found<'_> {
             has_stopped: self.state.failures > 0 && journey.is_some_and(|journey| journey.is_told),
             nbp,
         }
+    }
+
+    /// The card that has to be confirmed before this boot, if that is for its machine alone.
+    fn unconfirmed(&self, selection: &Selection, config: &Config) -> Option<UnconfirmedCard> {
+        let machine = selection.who.machine.as_ref()?;
+        let is_its = self.subject.name.as_ref() == Some(&machine.name)
+            && !(machine.macs.is_empty() && self.state.confirmed.is_empty());
+        if is_its || !is_for_its_machine_alone(selection, config.server.release) {
+            return None;
+        }
+        Some(UnconfirmedCard {
+            machine: machine.name.clone(),
+            card: self.subject.mac,
+            is_another: !machine.macs.is_empty(),
+        })
     }
 
     /// Its name, or its MAC where it has none: what a command names it by.

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what is not there")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write, pipe};
+use std::io::{self, BufRead, BufReader, Write, pipe};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -74,11 +76,21 @@ struct Said {
 }
 
 fn reveille(folder: &Path, arguments: &[&str]) -> Said {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+    output_of(Command::new(env!("CARGO_BIN_EXE_reveille")), folder, arguments)
+}
+
+fn output_of(mut command: Command, folder: &Path, arguments: &[&str]) -> Said {
     for name in ["REVEILLE_CONFIG", "STATE_DIRECTORY", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
         command.env_remove(name);
     }
-    let output = command.current_dir(folder).args(arguments).output().unwrap();
+    command.current_dir(folder).args(arguments);
+    let output = loop {
+        match command.output() {
+            // Another test forked while this program was being copied, and has not called exec yet.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            output => break output.unwrap(),
+        }
+    };
     let text =
         |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(folder.to_str().unwrap(), "…");
     Said { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
@@ -591,4 +603,87 @@ machines:
     assert!(anew.stderr.contains("is kept as …/state/db/registry.db.previous.old-"), "{anew:?}");
     assert_eq!(run(&["machines", "--json"]).code, Some(0));
     assert!(next("oden").contains("it has not completed a boot yet"), "{}", next("oden"));
+}
+
+#[test]
+fn a_config_that_does_not_parse_leaves_the_state_folder_unknown() {
+    let folder = folder();
+    let run = |arguments: &[&str]| reveille(folder.path(), arguments);
+    for (text, why) in [
+        (
+            "server:\n  state: ./state\nprofiles:\n  x: [1\n",
+            "./config.yaml:4:6: unclosed bracket '['",
+        ),
+        ("server: { state: [a] }\n", "./config.yaml:1:18: server.state: "),
+        ("server: [./state]\n", "./config.yaml:1:9: server: "),
+    ] {
+        fs::write(folder.path().join("config.yaml"), text).unwrap();
+        for arguments in [&["state"][..], &["state", "new"], &["state", "accept"]] {
+            let said = run(arguments);
+            let told = format!("reveille: cannot determine the state folder: {why}");
+            assert!(said.stderr.starts_with(&told), "{arguments:?}: {said:?}");
+            assert!(said.stderr.contains("`reveille check --config ./config.yaml`"), "{said:?}");
+            assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)), "{arguments:?}");
+        }
+    }
+    assert_eq!(below(folder.path().join("state")), Vec::<String>::new());
+
+    // An error elsewhere hides nothing.
+    let text = "server: { state: ./state, http: { port: x } }\n";
+    fs::write(folder.path().join("config.yaml"), text).unwrap();
+    let said = run(&["state"]);
+    assert!(said.stdout.starts_with("state folder  …/state (`server.state` in the config)\n"));
+}
+
+#[test]
+fn a_registry_that_this_user_may_not_read_is_not_taken_for_a_missing_one() {
+    let folder = folder();
+    assert_eq!(reveille(folder.path(), &["state", "new"]).code, Some(0));
+    let set_mode = |path: PathBuf, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(folder.path().to_owned(), 0o755);
+    let (db, program) = (folder.path().join("state/db"), folder.path().join("reveille"));
+    fs::create_dir(&db).unwrap();
+    fs::write(db.join("registry.db"), "x").unwrap();
+    set_mode(db.clone(), 0o000);
+    // Root may read everything.
+    fs::copy(env!("CARGO_BIN_EXE_reveille"), &program).unwrap();
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        output_of(command, folder.path(), arguments)
+    };
+    for arguments in [&["state"][..], &["state", "new"], &["state", "accept"]] {
+        let said = as_user(arguments);
+        let told = "reveille: cannot read the registry …/state/db/registry.db: user ";
+        assert!(said.stderr.starts_with(told), "{arguments:?}: {said:?}");
+        assert!(said.stderr.contains("may not; run this as root (sudo)"), "{said:?}");
+        assert_eq!((said.stdout.as_str(), said.code), ("", Some(1)), "{arguments:?}");
+    }
+    set_mode(folder.path().join("config.yaml"), 0o000);
+    let said = as_user(&["state"]);
+    let told = "reveille: cannot determine the state folder: cannot read the config file ./config.yaml: user ";
+    assert!(said.stderr.starts_with(told), "{said:?}");
+    set_mode(db, 0o700);
+}
+
+#[test]
+fn a_registry_of_a_later_version_is_not_reported_as_sound() {
+    let folder = folder();
+    assert_eq!(reveille(folder.path(), &["state", "new"]).code, Some(0));
+    let config = "server: { state: state, nbps: [] }
+profiles: { disk: { script: local-disk } }
+machines: { oden: { mac: '52:54:00:00:00:01', profile: disk } }
+";
+    fs::write(folder.path().join("config.yaml"), config).unwrap();
+    assert_eq!(reveille(folder.path(), &["disk", "oden"]).code, Some(0));
+    let registry = rusqlite::Connection::open(folder.path().join("state/db/registry.db")).unwrap();
+    registry.execute_batch("PRAGMA user_version = 1000").unwrap();
+    drop(registry);
+    let said = reveille(folder.path(), &["state"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("\nlost          unknown, because "), "{said:?}");
 }

@@ -240,3 +240,30 @@ fn on_a_terminal_what_erases_a_disk_is_ordered_by_name_or_number() {
         assert!(!shown.contains(" to order that"), "{shown}");
     }
 }
+
+#[test]
+fn an_order_for_a_machine_without_a_confirmed_card_says_that_it_has_to_be_confirmed_first() {
+    let folder = folder();
+    let folder = folder.path();
+    let ymer = "  ymer: { serial: CZ1, profile: talos }\n";
+    fs::write(folder.join("config.yaml"), format!("{CONFIG}{ymer}")).unwrap();
+    let first =
+        "; it erases a disk; its card has to be confirmed first: `reveille confirm ymer MAC`";
+    for arguments in [&["arm", "ymer"][..], &["boot", "ymer", "--profile", "talos"]] {
+        let (said, why, _) = reveille(folder, arguments);
+        assert!(
+            said.ends_with(&format!("next boot: profile talos: it is armed{first}\n")),
+            "{said}{why}"
+        );
+    }
+    let (said, why, _) = reveille(folder, &["machine", "ymer"]);
+    assert!(
+        said.contains(&format!("boots next  profile talos: it is armed{first}\n")),
+        "{said}{why}"
+    );
+    let (said, why, _) = reveille(folder, &["machines"]);
+    assert!(
+        said.contains("profile talos, withheld until `reveille confirm ymer MAC`\n"),
+        "{said}{why}"
+    );
+}

@@ -362,3 +362,14 @@ fn each_firmware_has_the_first_word_for_its_own_nbp() {
     let offered = said["offers"]["its firmware"].as_str().unwrap();
     assert!(offered.starts_with("undionly.kpxe on "), "{offered}");
 }
+
+#[test]
+fn a_machine_that_only_a_uuid_names_has_the_command_that_confirms_its_card() {
+    let folder = folder(CONFIG);
+    for name in ["loke", "ymer"] {
+        let card = &json(folder.path(), &[name])["why"]["card"];
+        let told = format!("its card has to be confirmed first: `reveille confirm {name} MAC`");
+        assert_eq!(card, &Value::from(told), "{name}");
+    }
+    assert_eq!(json(folder.path(), &["oden"])["why"]["card"], Value::Null);
+}

@@ -22,7 +22,7 @@ fn every_test_that_the_security_chapter_names_exists() {
     let mut code = String::new();
     sources(&root.join("src"), &mut code);
     sources(&root.join("tests"), &mut code);
-    let chapter = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let chapter = fs::read_to_string(root.join("docs/src/operations/security.md")).unwrap();
     let is_test = |name: &&str| {
         name.len() > 20
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

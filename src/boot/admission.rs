@@ -4,12 +4,20 @@
 //! is the same for everybody on the served networks.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Mac;
+use super::catalog::Profile;
 use super::decide::{Kind, Script};
 use super::evidence::Doubt;
-use super::release::release;
+use super::release::{release, secrets};
+use super::select::{Boots, Selection, Who};
 use super::settings::{BootPolicy, Release};
 use super::state::OpenBoot;
 use super::state::open_boot::MOST_SECRETS;
+use super::state::orders::Because;
 use super::wipes::wipes;
 
 /// What becomes of a script.
@@ -85,8 +93,57 @@ pub fn handle(request: Request<'_>) -> Handling {
 /// Whether the boot must be counted: a boot that is not counted as completed would start once more.
 fn is_counted(script: &Script) -> bool {
     match &script.kind {
+        Kind::Profile(profile) => counts((profile, &script.who), script.policy, script.is_armed),
+        Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => {
+            false
+        }
+    }
+}
+
+fn counts((profile, who): (&Profile, &Who), policy: BootPolicy, is_armed: bool) -> bool {
+    wipes(profile, who) || policy != BootPolicy::Always || is_armed
+}
+
+/// A card that is known to be a machine's only by a UUID or a serial number, and has to be confirmed before it
+/// receives what the machine boots next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnconfirmedCard {
+    /// The machine's name in the config.
+    pub machine: String,
+    /// The card, if one was seen.
+    pub card: Option<Mac>,
+    /// Whether the machine's entry has other cards.
+    pub is_another: bool,
+}
+
+impl UnconfirmedCard {
+    /// The command that confirms the card.
+    pub fn command(&self) -> String {
+        let Self { machine, card, is_another } = self;
+        let card = card.map_or("MAC".to_owned(), |card| card.to_string());
+        let another = if *is_another { " --another" } else { "" };
+        format!("reveille confirm {machine} {card}{another}")
+    }
+}
+
+impl fmt::Display for UnconfirmedCard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its card has to be confirmed first: `{}`", self.command())
+    }
+}
+
+/// Whether only the machine itself receives this boot: it has a secret, or is counted.
+pub fn is_for_its_machine_alone(selection: &Selection, server_default: Release) -> bool {
+    let Boots::Profile(profile) = &selection.boots else {
+        return false;
+    };
+    let who = &selection.who;
+    match Kind::of(profile, who) {
         Kind::Profile(profile) => {
-            wipes(profile, &script.who) || script.policy != BootPolicy::Always || script.is_armed
+            let has_secret = secrets(&profile, who).is_some()
+                && release(&profile, who, server_default) != Release::Anyone;
+            let is_armed = selection.because == Some(Because::Armed);
+            has_secret || counts((&profile, who), selection.policy, is_armed)
         }
         Kind::Waiting(..) | Kind::Menu(_) | Kind::LocalDisk(_) | Kind::Hold(_) | Kind::AskFacts => {
             false

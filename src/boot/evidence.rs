@@ -411,6 +411,25 @@ mod tests {
     }
 
     #[test]
+    fn eight_forged_relays_push_the_true_one_out_until_the_machine_asks_again() {
+        let mut sightings = Sightings::default();
+        let is_located = |sightings: &Sightings| {
+            let address = Ipv4Addr::new(10, 78, 0, 50);
+            located((address, Neighbour::OffLink), &[], (sightings, second(20))).is_ok()
+        };
+        sightings.request(Some(RELAY), second(0));
+        let forge = |sightings: &mut Sightings, count: u8| {
+            (0..count).for_each(|n| sightings.request(Some([10, 79, n, 1].into()), second(1)));
+        };
+        forge(&mut sightings, 7);
+        assert!(is_located(&sightings));
+        forge(&mut sightings, 8);
+        assert!(!is_located(&sightings));
+        sightings.request(Some(RELAY), second(2));
+        assert!(is_located(&sightings));
+    }
+
+    #[test]
     fn a_machine_is_booting_for_ten_minutes_after_it_was_seen_to() {
         let mut sightings = Sightings::default();
         assert!(!sightings.is_booting(ADDRESS, second(0)));

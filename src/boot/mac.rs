@@ -29,6 +29,11 @@ impl Mac {
         self.0
     }
 
+    /// Whether one card can have it: it is neither a group's (IEEE 802, the lowest bit of the first byte) nor all zero.
+    pub const fn is_of_one_card(self) -> bool {
+        self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
+
     /// `5c-f3-fc-00-00-01`: the spelling that is safe in a path, and the one that iPXE's
     /// `${mac:hexhyp}` makes.
     pub fn hyphenated(self) -> String {

@@ -29,6 +29,8 @@ pub(super) struct Asked {
     pub(super) has_terminal: bool,
     /// Whether one machine is named, and no pattern or group.
     pub(super) is_one_by_name: bool,
+    /// What the command does, as `order`: a regular verb.
+    pub(super) verb: &'static str,
 }
 
 impl Asked {
@@ -55,8 +57,8 @@ impl Asked {
             }),
             [one] => Question::Typed {
                 question: format!(
-                    "{} boots {}. Type its name to order that",
-                    one.machine, one.next
+                    "{} boots {}. Type its name to {} that",
+                    one.machine, one.next, self.verb
                 ),
                 text: one.machine.clone(),
             },
@@ -76,24 +78,25 @@ impl Asked {
     /// It is not, or nobody can be asked.
     pub(super) fn ask(self, Plan { machines, left_out, id: _ }: &Plan) -> Result<()> {
         let question = self.question(machines);
+        let nothing = format!("nothing was {}ed", self.verb);
         let is_of_several = machines.len() > 1 || !left_out.is_empty();
         if is_of_several && question != Question::None {
             tell(listed(machines, left_out).trim_end());
         }
         match question {
             Question::None => Ok(()),
-            Question::Flag(why) => bail!("nothing was ordered: {why}"),
+            Question::Flag(why) => bail!("{nothing}: {why}"),
             Question::Yes(question) => {
-                let answer = answer(&format!("{question} [y/N]"))?;
+                let answer = answer(&format!("{question} [y/N]"), &nothing)?;
                 if !["y", "yes"].contains(&answer.to_ascii_lowercase().as_str()) {
-                    bail!("nothing was ordered");
+                    bail!("{nothing}");
                 }
                 Ok(())
             }
             Question::Typed { question, text } => {
-                let answer = answer(&question)?;
+                let answer = answer(&question, &nothing)?;
                 if !is_same(&answer, &text) {
-                    bail!("nothing was ordered: that is not {text}");
+                    bail!("{nothing}: that is not {text}");
                 }
                 Ok(())
             }
@@ -129,12 +132,12 @@ fn is_same(answer: &str, text: &str) -> bool {
     answer == text || macs.is_some_and(|(answer, text)| answer == text)
 }
 
-fn answer(question: &str) -> Result<String> {
+fn answer(question: &str, nothing: &str) -> Result<String> {
     prompt(question);
     let mut line = String::new();
     if io::stdin().read_line(&mut line).context("cannot read the terminal")? == 0 {
         tell("");
-        bail!("nothing was ordered");
+        bail!("{nothing}");
     }
     Ok(line.trim().to_owned())
 }
@@ -152,6 +155,7 @@ mod tests {
             because: Some(Because::Armed),
             wipes,
             is_withheld: false,
+            unconfirmed: None,
         };
         Planned { machine: machine.to_owned(), next, erases: wipes }
     }
@@ -200,7 +204,7 @@ mod tests {
                 ),
             ),
         ] {
-            let asked = Asked { has_terminal, is_one_by_name };
+            let asked = Asked { has_terminal, is_one_by_name, verb: "order" };
             assert_eq!(asked.question(machines), question);
         }
     }

@@ -17,7 +17,7 @@ use crate::boot::time::Time;
 use crate::config::load::Source;
 use crate::control::Request;
 use crate::operations::machines::{self, Story};
-use crate::roster::Machine;
+use crate::roster::{Machine, Next};
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -124,9 +124,14 @@ fn table(machines: &[Machine], now: u64) -> String {
             or(machine.product.clone()),
             or(machine.last_seen.map(|at| format!("{} ago", duration(now.saturating_sub(at))))),
             last,
-            match machine.next.is_withheld {
-                true => format!("{}, withheld until `reveille arm`", machine.next.what()),
-                false => machine.next.what(),
+            match &machine.next {
+                Next { unconfirmed: Some(card), .. } => {
+                    format!("{}, withheld until `{}`", machine.next.what(), card.command())
+                }
+                Next { is_withheld: true, .. } => {
+                    format!("{}, withheld until `reveille arm`", machine.next.what())
+                }
+                Next { .. } => machine.next.what(),
             },
         ]);
     }

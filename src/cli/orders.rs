@@ -90,7 +90,7 @@ impl Machines {
         let source = Source::find(self.file.config)?;
         let targets = Targets { names: self.machines, all: self.all };
         let is_one_by_name = targets.is_one_by_name();
-        let asked = Asked { has_terminal: has_terminal(), is_one_by_name };
+        let asked = Asked { has_terminal: has_terminal(), is_one_by_name, verb: "order" };
         let mut agreed = None;
         if !self.yes && !asked.is_agreed() {
             let plan = plan(&source, &targets, &order)?;
@@ -156,7 +156,7 @@ fn give(source: &Source, give: Give) -> Result<Given> {
     Ok(given)
 }
 
-fn told(
+pub(super) fn told(
     Given { done, machines, left_out, not_kept }: &Given,
     is_one_by_name: bool,
 ) -> Result<ExitCode> {

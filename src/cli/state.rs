@@ -1,6 +1,8 @@
 //! `reveille state`, `reveille state new` and `reveille state accept`
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::boot::{Event, Step};
 use crate::config::load::Source;
 use crate::config::places::{Places, word};
 use crate::control::Request;
+use crate::database::DatabaseError;
 use crate::operations::Status;
 use crate::operations::lost::LostState;
 use crate::registry::loss::{self, Loss};
@@ -64,11 +67,15 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Exits with 1 if something was lost, or cannot be written.
+/// Exits with 1 if something was lost, or cannot be read or written.
 fn show(source: &Source) -> Result<ExitCode> {
     let places = source.places();
     let running = state_of_daemon(&places)?;
-    let state = running.as_deref().unwrap_or(&places.chosen.folder);
+    let state = match &running {
+        Some(state) => state,
+        None => only(&places)?,
+    };
+    require_readable(state)?;
     let status = match &running {
         Some(_) => ask_running::<Status>(source, &Request::Status {})?.map(|(status, _)| status),
         None => None,
@@ -81,38 +88,77 @@ fn show(source: &Source) -> Result<ExitCode> {
     let found = places.all().find(|place| place.folder == state);
     row("state folder", found.map_or(state.display().to_string(), ToString::to_string));
     row("daemon", if running.is_some() { "runs" } else { "does not run" }.to_owned());
-    row("registry", registry(state));
+    let (found, unreadable) = registry(state);
+    row("registry", found);
     row("copy", copy(state));
-    let (loss, not_kept) = match status {
-        Some(Status { lost, not_kept, .. }) => (lost.map(|lost| lost.loss), not_kept),
-        None => (peek(state).ok().and_then(|content| content.loss), None),
+    let (lost, not_kept) = match status {
+        Some(Status { lost, not_kept, .. }) => (Ok(lost.map(|lost| lost.loss)), not_kept),
+        None => (peek(state).map(|content| content.loss), None),
     };
-    row("lost", loss.as_ref().map_or("nothing".to_owned(), |loss| loss.what.clone()));
-    if let Some(loss) = &loss {
-        row("next", next_step(source, (state, running.is_some()), loss));
+    row(
+        "lost",
+        match &lost {
+            Ok(Some(loss)) => loss.what.clone(),
+            Ok(None) => "nothing".to_owned(),
+            Err(_) => "unknown, because the registry cannot be read".to_owned(),
+        },
+    );
+    match (&lost, &unreadable) {
+        (Ok(Some(loss)), _) => row("next", next_step(source, (state, running.is_some()), loss)),
+        (Ok(None), Some(DatabaseError::Damaged { path, .. })) if running.is_some() => {
+            row("next", rewritten_from_memory(path));
+        }
+        (Ok(None) | Err(_), _) => {}
     }
     if let Some(reason) = &not_kept {
         row("not written", format!("{reason}; the daemon retries every 5 s"));
     }
     print(&text)?;
-    for warning in places.warnings.iter().chain(&places.conflict) {
+    for warning in &places.warnings {
         tell(format_args!("reveille: state folder: {warning}"));
     }
-    let is_sound = loss.is_none() && not_kept.is_none();
+    if let Some(conflict) = &places.conflict {
+        tell(format_args!("reveille: {conflict}"));
+    }
+    let is_sound = matches!(lost, Ok(None)) && unreadable.is_none() && not_kept.is_none();
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the registry of a state folder is.
-fn registry(state: &Path) -> String {
+/// That this user may read the registry of a state folder: otherwise it looks as if there were none.
+///
+/// # Errors
+/// This user may not.
+fn require_readable(state: &Path) -> Result<()> {
+    let path = Store::path(state);
+    match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+            "cannot read the registry {}: user {} may not; run this as root (sudo), or as the daemon's user",
+            path.display(),
+            nix::unistd::geteuid()
+        ),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// What the registry of a state folder is, and why it cannot be read if it exists.
+fn registry(state: &Path) -> (String, Option<DatabaseError>) {
     let path = Store::path(state);
     match Store::inspect(state) {
-        Ok(Content { machines, .. }) => format!("{}, {}", path.display(), count(&machines)),
+        Ok(Content { machines, .. }) => (format!("{}, {}", path.display(), count(&machines)), None),
         Err(_) if !path.exists() && loss::marker(state).exists() => {
-            "none yet; the next start begins one".to_owned()
+            ("none yet; the next start begins one".to_owned(), None)
         }
-        Err(_) if !path.exists() => "none".to_owned(),
-        Err(error) => format!("cannot be read: {error}"),
+        Err(_) if !path.exists() => ("none".to_owned(), None),
+        Err(error) => (format!("cannot be read: {error}"), Some(error)),
     }
+}
+
+/// What the operator does about a file that was damaged under the running daemon.
+fn rewritten_from_memory(path: &Path) -> String {
+    let [from, to] = ["", ".damaged"].map(|end| word(&format!("{}{end}", path.display())));
+    format!(
+        "the daemon holds all machines in memory: `mv {from} {to}` makes it write a new registry within seconds; do not stop it before"
+    )
 }
 
 /// What its verified copy is.
@@ -172,6 +218,7 @@ fn new(source: &Source, New { forget_machines }: New) -> Result<ExitCode> {
         );
     }
     let state = only(&places)?;
+    require_readable(state)?;
     let path = Store::path(state);
     if !forget_machines {
         may_be_new(source, state)?;
@@ -229,6 +276,7 @@ fn accept(source: &Source) -> Result<ExitCode> {
         None => {
             let places = source.places();
             let state = only(&places)?;
+            require_readable(state)?;
             let is_there = Store::path(state).exists() || Store::previous(state).exists();
             match is_there {
                 true => accept_without_daemon(state)?,

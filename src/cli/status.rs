@@ -131,6 +131,9 @@ fn told(status: &Status, now: u64) -> String {
     if !status.held.is_empty() {
         rows.push(("held", status.held.join("\n")));
     }
+    if !status.unconfirmed.is_empty() {
+        rows.push(("unconfirmed", status.unconfirmed.join("\n")));
+    }
     rows.push(("state", status.state.clone()));
     if let Some(lost) = &status.lost {
         rows.push(("lost", lost.line("")));
@@ -271,6 +274,7 @@ mod tests {
             not_kept: Some("state/registry.db: the disk is full".into()),
             alarms: Vec::new(),
             held: vec!["oden: its disk does not boot".into()],
+            unconfirmed: vec!["ymer: profile talos; its card has to be confirmed first".into()],
             state: "/var/lib/reveille".into(),
             lost: None,
             counts: Counts {
@@ -299,6 +303,7 @@ knows         16 machines, 2 groups, 1 profile, 2 images, 4 NBPs
 waits for     talos: 43 % of 99 MiB are here
 not kept      what is remembered of machines holds until this daemon ends: state/registry.db: the disk is full
 held          oden: its disk does not boot
+unconfirmed   ymer: profile talos; its card has to be confirmed first
 state         /var/lib/reveille
 sends         0 files over TFTP
 since then    offered 12, refused 1

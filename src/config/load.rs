@@ -124,20 +124,38 @@ impl Source {
         (resolve(file, found, problems).map_err(LoadError::Invalid), followed)
     }
 
-    /// Where the state folder is, and where else a daemon may have its own: also if the file has errors.
+    /// Where the state folder is, and where else a daemon may have its own: also if the file has errors. If an error
+    /// hides `server.state`, that is the conflict.
     pub fn places(&self) -> Places {
-        if let Ok((file, base, problems)) = self.read() {
-            let is_yaml = problems.sorted().iter().all(|problem| !problem.key.is_empty());
-            if is_yaml || file.server.state.is_some() {
-                return places::find(&self.said(&file, &base));
+        let advised = |problem: Option<&Problem>| {
+            let problem = problem.map(Problem::to_string).unwrap_or_default();
+            let with = self.arguments();
+            format!("{problem}; correct the config: `reveille check{with}` lists its errors")
+        };
+        let (said, why) = match self.read() {
+            Ok((file, base, problems)) => {
+                let said = self.said(&file, &base);
+                let problems = problems.sorted();
+                let hiding = problems.iter().find(|problem| hides_state(problem));
+                if hiding.is_none() || said.named.is_some() {
+                    return places::find(&said);
+                }
+                (said, advised(hiding))
             }
-        }
-        let Self::File(path) = self else { return places::find(&Said::default()) };
-        let Ok(base) = base(path) else { return places::find(&Said::default()) };
-        // What is no YAML may still mention it.
+            Err(LoadError::Invalid(problems)) => (self.said_unparsed(), advised(problems.first())),
+            Err(error @ LoadError::Unreadable { .. }) => (self.said_unparsed(), error.to_string()),
+        };
+        let conflict = Some(format!("cannot determine the state folder: {why}"));
+        Places { conflict, ..places::find(&said) }
+    }
+
+    /// What a file that cannot be parsed seems to name.
+    fn said_unparsed(&self) -> Said {
+        let Self::File(path) = self else { return Said::default() };
+        let Ok(base) = base(path) else { return Said::default() };
         let text = read_text(path, Bound::CONFIG).unwrap_or_default();
         let mentioned = mentioned_states(&text).map(|state| within(&base, state)).collect();
-        places::find(&Said { base: Some(base), named: None, mentioned })
+        Said { base: Some(base), named: None, mentioned }
     }
 
     fn said(&self, file: &File, base: &Path) -> Said {
@@ -196,6 +214,12 @@ impl Source {
 fn base(path: &Path) -> io::Result<PathBuf> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     std::path::absolute(folder.unwrap_or(Path::new(".")))
+}
+
+/// Whether it is an error that hides `server.state`.
+fn hides_state(problem: &Problem) -> bool {
+    problem.severity == Severity::Error
+        && matches!(problem.key.as_str(), "" | "server" | "server.state")
 }
 
 /// Whether it may be an error in what says where NBPs are, or in what cannot be read at all.

@@ -80,7 +80,8 @@ pub struct Places {
     pub chosen: Place,
     /// Other places of a running daemon's socket, the likeliest first.
     pub others: Vec<Place>,
-    /// Several old places hold a registry, and none says which one counts.
+    /// Why the state folder is unknown, and only a running daemon tells it: several old places hold a registry, or an
+    /// error in the config hides `server.state`.
     pub conflict: Option<String>,
     /// What the operator should know of this choice, a line each.
     pub warnings: Vec<String>,

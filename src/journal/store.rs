@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::ring::{Put, Ring, Told};
 use crate::boot::time::Time;
-use crate::database::{self, Database, DatabaseError, Form};
+use crate::database::{self, Database, DatabaseError, Displaced, Form, OpenFiles};
 
 const FORM: Form = Form {
     name: "journal.db",
@@ -26,7 +26,10 @@ const FORM: Form = Form {
 
 /// The file, open.
 #[derive(Debug)]
-pub struct Store(Database);
+pub struct Store {
+    database: Database,
+    files: OpenFiles,
+}
 
 impl Store {
     /// Where that of a state folder is.
@@ -40,13 +43,15 @@ impl Store {
     /// It cannot be used.
     pub fn open(state: &Path) -> Result<(Self, Ring), DatabaseError> {
         let open = || {
-            let mut store = Self(Database::open(state, FORM)?);
+            let mut store =
+                Self { database: Database::open(state, FORM)?, files: OpenFiles::default() };
             let (ring, gone) = store.load()?;
             // What had to go while the disk could not be written, or an earlier version kept.
             if !gone.is_empty() {
                 store.write(std::iter::empty(), &gone)?;
             }
-            store.0.shrink();
+            store.database.shrink();
+            store.files = store.database.files();
             Ok((store, ring))
         };
         match open() {
@@ -64,7 +69,21 @@ impl Store {
     /// # Errors
     /// There is none, or it cannot be read.
     pub fn read(state: &Path) -> Result<Ring, DatabaseError> {
-        Ok(Self(Database::read(state, FORM)?).load()?.0)
+        let database = Database::read(state, FORM)?;
+        Ok(Self { database, files: OpenFiles::default() }.load()?.0)
+    }
+
+    /// Which of its files is missing at its place, or is another one.
+    pub fn displaced(&self) -> Option<Displaced> {
+        self.files.displaced()
+    }
+
+    /// Moves what is found in its place out of the way; where it is now.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn move_aside(state: &Path) -> Result<PathBuf, DatabaseError> {
+        Database::move_aside(state, FORM, "replaced")
     }
 
     fn load(&self) -> Result<(Ring, Vec<u64>), DatabaseError> {
@@ -72,7 +91,7 @@ impl Store {
             let (mut ring, mut gone) = (Ring::default(), Vec::new());
             let all =
                 "SELECT id, at, mac, name, address, kind, level, text FROM events ORDER BY id";
-            let mut statement = self.0.connection.prepare(all)?;
+            let mut statement = self.database.connection.prepare(all)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| row.get::<_, Option<String>>(column);
@@ -90,7 +109,7 @@ impl Store {
             }
             Ok((ring, gone))
         };
-        read().map_err(|error| self.0.explain(&error))
+        read().map_err(|error| self.database.explain(&error))
     }
 
     /// Writes these, and removes those.
@@ -102,7 +121,7 @@ impl Store {
         new: impl Iterator<Item = &'a Told>,
         gone: &[u64],
     ) -> Result<(), DatabaseError> {
-        let connection = &mut self.0.connection;
+        let connection = &mut self.database.connection;
         let write = || -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             {
@@ -124,7 +143,7 @@ impl Store {
             }
             transaction.commit()
         };
-        write().map_err(|error| self.0.explain(&error))
+        write().map_err(|error| self.database.explain(&error))
     }
 }
 
@@ -180,7 +199,7 @@ mod tests {
         let fill = "INSERT INTO events (at, kind, level, text, mac)
             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 4000)
             SELECT 0, 'refused', 'warn', printf('%.*c', 10000, 'x'), printf('02:00:00:01:%02x:%02x', n / 256, n % 256) FROM n";
-        assert_eq!(store.0.connection.execute(fill, []).unwrap(), 4000);
+        assert_eq!(store.database.connection.execute(fill, []).unwrap(), 4000);
         drop(store);
         assert!(on_disk(state) > 40_000_000);
         let (_store, ring) = Store::open(state).unwrap();

@@ -8,7 +8,7 @@ use crate::boot::event::Subject;
 use crate::boot::names::nearest;
 use crate::boot::state::Alarm;
 use crate::boot::state::orders::Because;
-use crate::boot::{Event, Mac, Step};
+use crate::boot::{Event, Mac, MachineState, Step};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::journal::ring::Told;
@@ -142,62 +142,130 @@ pub enum Confirmation {
     Withdrawn,
 }
 
+/// A card, of which machine it is, and what the operator says of that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CardOrder {
+    /// The machine's name.
+    pub machine: String,
+    /// The card.
+    pub card: Mac,
+    /// What is said of it.
+    pub confirmation: Confirmation,
+}
+
+/// What a [`CardOrder`] would do.
+///
+/// # Errors
+/// There is no such machine, the card is another's, or the machine has other cards.
+pub fn plan_confirm(
+    config: &Config,
+    registry: &Registry,
+    order: &CardOrder,
+) -> Result<Plan, String> {
+    let (event, _) = order.event(config, registry)?;
+    Plan::of_machines(vec![order.planned(config, registry, &event)], Vec::new())
+}
+
 /// Confirms that a card is a machine's, or withdraws that, and waits until that is on the disk.
 ///
 /// # Errors
-/// There is no such machine, the card is another's, the machine has other cards, or it cannot be written down.
+/// As [`plan_confirm`], or it would do something else than was agreed.
 pub fn confirm(
     config: &Config,
     registry: &Registry,
-    (machine, card): (&str, Mac),
-    confirmation: Confirmation,
-) -> Result<String, String> {
-    let catalog = &config.catalog;
-    let Some(known) = catalog.machines().get(machine) else {
-        let near = nearest(machine, catalog.machines().keys().map(String::as_str));
-        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        return Err(format!("the config has no machine `{machine}`{hint}"));
-    };
-    if let Some(owner) = catalog.machine(card) {
-        return match owner.name == known.name {
-            true => Err(format!("{card} stands under `mac` of {machine} already")),
-            false => Err(format!("{card} stands under `mac` of {}, another machine", owner.name)),
-        };
+    (order, agreed): (&CardOrder, Option<Sha256>),
+) -> Result<Given, String> {
+    let (event, done) = order.event(config, registry)?;
+    let planned = order.planned(config, registry, &event);
+    let Plan { machines, left_out, id } = Plan::of_machines(vec![planned], Vec::new())?;
+    if agreed.is_some_and(|agreed| agreed != id) {
+        return Err("nothing was confirmed: the config or the machine has changed since you were asked, and it would boot something else now; confirm it again".to_owned());
     }
-    let subject = Subject { name: Some(machine.to_owned()), ..Subject::default() };
-    let confirmed = registry.state(&subject).confirmed.clone();
-    let is_its = confirmed.contains(&card);
-    let (event, done) = match confirmation {
-        Confirmation::Withdrawn if !is_its => {
-            return Err(format!("{card} was not confirmed as a card of {machine}"));
-        }
-        Confirmation::Withdrawn => (
-            Event { subject, step: Step::ConfirmationWithdrawn { card } },
-            format!("{machine}: {card} is no card of it any more"),
-        ),
-        Confirmation::First | Confirmation::Another => {
-            if let Some(owner) = registry.whose(card, catalog).name.filter(|name| name != machine) {
-                return Err(format!(
-                    "{card} is confirmed as a card of {owner}; `reveille confirm --withdraw {owner} {card}` takes that back"
-                ));
-            }
-            let mut others = known.macs.iter().chain(&confirmed).filter(|own| **own != card);
-            if let (Confirmation::First, Some(other)) = (confirmation, others.next()) {
-                return Err(format!(
-                    "{machine} has the card {other} already; with `--another`, {card} is one more card of it"
-                ));
-            }
-            let subject = Subject { mac: Some(card), ..subject };
-            (
-                Event { subject, step: Step::Confirmed { card } },
-                format!("{machine}: {card} is its card from now on; it boots at its next try"),
-            )
-        }
-    };
+    let subject = event.subject.clone();
     registry.record(event);
-    let kept = registry.flush();
-    kept.map_err(|reason| format!("{done}, but only until the daemon ends: {reason}"))?;
-    Ok(done)
+    let not_kept = registry.flush().err();
+    let state = registry.state_at_boot(&subject, &config.server);
+    let next = order.found(subject, &state).told(config).next;
+    let machines =
+        machines.into_iter().map(|planned| Planned { next: next.clone(), ..planned }).collect();
+    Ok(Given { done, machines, left_out, not_kept })
+}
+
+impl CardOrder {
+    /// As it is recorded, and in words.
+    fn event(&self, config: &Config, registry: &Registry) -> Result<(Event, String), String> {
+        let Self { machine, card, confirmation } = self;
+        let card = *card;
+        let catalog = &config.catalog;
+        let Some(known) = catalog.machines().get(machine) else {
+            let near = nearest(machine, catalog.machines().keys().map(String::as_str));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(format!("the config has no machine `{machine}`{hint}"));
+        };
+        if let Some(owner) = catalog.machine(card) {
+            return match owner.name == known.name {
+                true => Err(format!("{card} stands under `mac` of {machine} already")),
+                false => {
+                    Err(format!("{card} stands under `mac` of {}, another machine", owner.name))
+                }
+            };
+        }
+        let subject = Subject { name: Some(machine.clone()), ..Subject::default() };
+        let confirmed = registry.state(&subject).confirmed.clone();
+        match confirmation {
+            Confirmation::Withdrawn if !confirmed.contains(&card) => {
+                Err(format!("{card} was not confirmed as a card of {machine}"))
+            }
+            Confirmation::Withdrawn => Ok((
+                Event { subject, step: Step::ConfirmationWithdrawn { card } },
+                format!("{card} is no card of it any more"),
+            )),
+            Confirmation::First | Confirmation::Another => {
+                if !card.is_of_one_card() {
+                    return Err(format!(
+                        "cannot confirm {card} as a card of {machine}: it is a multicast address or all zero, which no card has; give the MAC address that the machine boots from"
+                    ));
+                }
+                if let Some(owner) =
+                    registry.whose(card, catalog).name.filter(|name| name != machine)
+                {
+                    return Err(format!(
+                        "{card} is confirmed as a card of {owner}; `reveille confirm --withdraw {owner} {card}` takes that back"
+                    ));
+                }
+                let mut others = known.macs.iter().chain(&confirmed).filter(|own| **own != card);
+                if let (Confirmation::First, Some(other)) = (confirmation, others.next()) {
+                    return Err(format!(
+                        "{machine} has the card {other} already; with `--another`, {card} is one more card of it"
+                    ));
+                }
+                Ok((
+                    Event {
+                        subject: Subject { mac: Some(card), ..subject },
+                        step: Step::Confirmed { card },
+                    },
+                    format!("{card} is its card from now on"),
+                ))
+            }
+        }
+    }
+
+    fn found<'a>(&self, subject: Subject, state: &'a MachineState) -> Found<'a> {
+        Found { subject, state, macs: vec![self.card] }
+    }
+
+    fn planned(&self, config: &Config, registry: &Registry, event: &Event) -> Planned {
+        let is_its = registry.state(&event.subject).confirmed.contains(&self.card);
+        // As for an order, a fault of the registry hides nothing that the machine erases after it.
+        let after = registry.state_after(event);
+        let next = self.found(event.subject.clone(), &after).told(config).next;
+        let is_new = match self.confirmation {
+            Confirmation::First | Confirmation::Another => !is_its,
+            Confirmation::Withdrawn => false,
+        };
+        Planned { machine: self.machine.clone(), erases: next.wipes && is_new, next }
+    }
 }
 
 /// Where the id of a boot came from a card that is not the machine's.
@@ -220,6 +288,19 @@ pub fn held(config: &Config, known: &KnownMachines) -> Vec<String> {
         is_held.then(|| format!("{name}: {}", because.of(&name)))
     });
     bounded(held.collect())
+}
+
+/// The machines of the config whose cards have to be confirmed before their next boots, a line each.
+pub fn unconfirmed(config: &Config, known: &KnownMachines) -> Vec<String> {
+    let machines = config.catalog.machines();
+    let all = roster::list(config, known);
+    let unconfirmed = all.iter().filter_map(|found| {
+        machines.get(found.subject.name.as_ref()?).filter(|entry| entry.macs.is_empty())?;
+        let next = found.told(config).next;
+        next.unconfirmed.as_ref()?;
+        Some(format!("{}: {next}", found.label()))
+    });
+    bounded(unconfirmed.collect())
 }
 
 /// What an order would do.
@@ -315,8 +396,13 @@ impl Plan {
         (found, left_out): (&[Found<'_>], Vec<String>),
         order: &Order,
     ) -> Result<Self, String> {
-        let machines: Vec<Planned> =
-            found.iter().map(|found| found.planned(config, order)).collect();
+        Self::of_machines(
+            found.iter().map(|found| found.planned(config, order)).collect(),
+            left_out,
+        )
+    }
+
+    fn of_machines(machines: Vec<Planned>, left_out: Vec<String>) -> Result<Self, String> {
         let text = serde_json::to_vec(&machines).map_err(|error| error.to_string())?;
         Ok(Self { machines, left_out, id: Sha256::of(&text) })
     }
@@ -490,5 +576,76 @@ mod tests {
             assert!(held[0].starts_with("blade01: ") && held[0].contains(command), "{held:?}");
         }
         assert!(super::held(&config, &KnownMachines::default()).is_empty());
+    }
+
+    const BY_SERIAL: &str = "  ymer: { serial: CZ1, profile: talos }\n";
+
+    #[test]
+    fn a_confirmation_erases_where_it_brings_about_a_boot_that_wipes() {
+        let config = config(&format!("{CONFIG}{BY_SERIAL}"));
+        let registry = Registry::default();
+        let card: Mac = "52:54:00:77:00:09".parse().unwrap();
+        let of = |card, confirmation| CardOrder { machine: "ymer".into(), card, confirmation };
+        let planned = |order: &CardOrder| {
+            let mut plan = plan_confirm(&config, &registry, order).unwrap();
+            (plan.machines.remove(0), plan.id)
+        };
+        let first = of(card, Confirmation::First);
+        let (ymer, agreed) = planned(&first);
+        let told = "profile talos: it has not completed a boot yet; it erases a disk";
+        assert_eq!((ymer.next.to_string().as_str(), ymer.erases), (told, true));
+        assert_eq!(unconfirmed(&config, &registry.machines_at_boot(&config.server)).len(), 1);
+        let given = confirm(&config, &registry, (&first, Some(agreed))).unwrap();
+        assert_eq!(given.done, "52:54:00:77:00:09 is its card from now on");
+        assert_eq!(given.machines[0].next.to_string(), told);
+        let known = registry.machines_at_boot(&config.server);
+        assert_eq!(unconfirmed(&config, &known), [""; 0]);
+        assert!(!planned(&first).0.erases, "it is its card already");
+        let another = of("52:54:00:77:00:0a".parse().unwrap(), Confirmation::Another);
+        assert!(planned(&another).0.erases, "another card may be another machine's");
+        let (withdrawn, _) = planned(&of(card, Confirmation::Withdrawn));
+        assert!(!withdrawn.erases && withdrawn.next.unconfirmed.is_some());
+
+        // What has changed since is asked again.
+        order(&config, &registry, &give(&["ymer"], Order::Disk {})).unwrap();
+        let rejected = confirm(&config, &registry, (&another, Some(agreed))).unwrap_err();
+        assert!(rejected.starts_with("nothing was confirmed: "), "{rejected}");
+        assert!(!planned(&another).0.erases, "it is kept on its disk");
+    }
+
+    /// The card may bring an installed disk with it.
+    #[test]
+    fn a_confirmation_counts_what_was_completed_by_the_card() {
+        let config = config(&format!("{CONFIG}{BY_SERIAL}"));
+        let registry = Registry::default();
+        let card: Mac = "52:54:00:77:00:09".parse().unwrap();
+        let subject = Subject { mac: Some(card), ..Subject::default() };
+        registry.record(Event { subject, step: Step::KeptOnDisk {} });
+        // Its entry exists already.
+        order(&config, &registry, &give(&["ymer"], Order::Disarm {})).unwrap();
+        let first = CardOrder { machine: "ymer".into(), card, confirmation: Confirmation::First };
+        let planned = plan_confirm(&config, &registry, &first).unwrap().machines.remove(0);
+        assert_eq!((planned.next.boots, planned.erases), (What::Disk, false));
+        let given = confirm(&config, &registry, (&first, None)).unwrap();
+        assert_eq!(given.machines[0].next, planned.next);
+    }
+
+    #[test]
+    fn an_address_that_no_card_has_is_not_confirmed() {
+        let config = config(&format!("{CONFIG}{BY_SERIAL}"));
+        let registry = Registry::default();
+        for card in ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"] {
+            let order = CardOrder {
+                machine: "ymer".into(),
+                card: card.parse().unwrap(),
+                confirmation: Confirmation::First,
+            };
+            let rejected = confirm(&config, &registry, (&order, None)).unwrap_err();
+            assert!(
+                rejected.starts_with(&format!("cannot confirm {card} as a card of ymer: ")),
+                "{rejected}"
+            );
+        }
+        assert!(registry.machines().is_empty());
     }
 }

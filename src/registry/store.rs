@@ -15,7 +15,7 @@ use tracing::warn;
 use super::loss::{self, Loss};
 use super::machines::{Entry, Id, Machines};
 use crate::boot::Mac;
-use crate::database::{self, Database, DatabaseError, Form};
+use crate::database::{self, Database, DatabaseError, Displaced, Form, OpenFiles};
 use crate::files::{reason, unwritable};
 
 const FORM: Form = Form {
@@ -46,19 +46,9 @@ const UNVERIFIED: &str = ".previous-new";
 #[derive(Debug)]
 pub struct Store {
     database: Database,
-    /// Its files as they were opened.
-    files: Vec<(PathBuf, Option<(u64, u64)>)>,
+    files: OpenFiles,
     /// When the main file was written last, and its length: only this writes to it.
     stamp: Option<(SystemTime, u64)>,
-}
-
-/// A file that is not at its place any more.
-#[derive(Debug)]
-pub struct Displaced {
-    /// Which, and what became of it.
-    pub what: String,
-    /// Whether it is the registry itself, and not what SQLite has beside it.
-    pub is_main: bool,
 }
 
 /// What a registry holds.
@@ -104,8 +94,11 @@ impl Store {
     pub fn open(state: &Path) -> Result<(Self, Content), DatabaseError> {
         let before = Before::of(state);
         let without = (!before.has_file).then(|| Loss::of_all(state));
-        let mut store =
-            Self { database: Database::open(state, FORM)?, files: Vec::new(), stamp: None };
+        let mut store = Self {
+            database: Database::open(state, FORM)?,
+            files: OpenFiles::default(),
+            stamp: None,
+        };
         let (machines, unreadable) = store.load()?;
         let is_empty = machines.iter().next().is_none() && unreadable.is_empty();
         let mut lost = match without {
@@ -161,7 +154,7 @@ impl Store {
     pub fn inspect(state: &Path) -> Result<Content, DatabaseError> {
         let before = Before::of(state);
         let database = Database::read(state, FORM)?;
-        let store = Self { database, files: Vec::new(), stamp: None };
+        let store = Self { database, files: OpenFiles::default(), stamp: None };
         let (machines, _) = store.load()?;
         Ok(Content { machines, loss: store.lost(before)? })
     }
@@ -207,7 +200,7 @@ impl Store {
         }
         let store = Self {
             database: Database::read_at(&copy, path, FORM)?,
-            files: Vec::new(),
+            files: OpenFiles::default(),
             stamp: None,
         };
         store.database.verify()?;
@@ -267,23 +260,14 @@ impl Store {
 
     /// Which of its files is missing at its place, or is another one.
     pub fn displaced(&self) -> Option<Displaced> {
-        let moved = self.files.iter().enumerate().find_map(|(at, (path, identity))| {
-            let found = database::identity(path).ok()?;
-            if found == *identity {
-                return None;
-            }
-            let what = if found.is_some() { "was replaced" } else { "was deleted" };
-            Some(Displaced { what: format!("{} {what}", path.display()), is_main: at == 0 })
-        });
-        moved.or_else(|| {
-            let (path, _) = self.files.first().filter(|_| self.stamp != self.stamped())?;
+        self.files.displaced().or_else(|| {
+            let path = self.files.main().filter(|_| self.stamp != self.stamped())?;
             Some(Displaced { what: format!("{} was overwritten", path.display()), is_main: true })
         })
     }
 
     fn stamped(&self) -> Option<(SystemTime, u64)> {
-        let (path, _) = self.files.first()?;
-        let metadata = path.metadata().ok()?;
+        let metadata = self.files.main()?.metadata().ok()?;
         Some((metadata.modified().ok()?, metadata.len()))
     }
 

@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 use super::loss::{self, Standing};
 use super::machines::{Entry, Id};
 use super::queue::{Batch, Change, Queue};
-use super::store::{Content, Displaced, Store};
+use super::store::{Content, Store};
 use super::{Remembered, STOPPING, locked};
-use crate::database::{self, DatabaseError};
+use crate::database::{self, DatabaseError, Displaced};
 use crate::files::unwritable;
 use crate::journal::Journal;
 

@@ -303,3 +303,54 @@ fn after_a_loss_a_machine_that_was_forgotten_holds_in_every_list() {
     let harmless = find(&config, &lost, "blade02").unwrap().told(&config).next;
     assert_eq!(harmless.boots, What::Profile);
 }
+
+#[test]
+fn a_machine_without_a_confirmed_card_reports_the_command_that_confirms_it_before_its_next_boot() {
+    let more = "  kept: { script: linux, image: linux, files: { a: /a }, wipes: false }
+  shown: { script: linux, image: linux, files: { a: /a }, wipes: false, release: anyone }
+groups:";
+    let machines = "  ymer: { serial: CZ1, profile: talos }
+  loke: { uuid: 00112233-4455-6677-8899-aabbccddeeff, profile: kept }
+  brage: { serial: CZ2, profile: rescue }
+  idun: { serial: CZ3, profile: shown }
+";
+    let config = config(&format!("{}{machines}", CONFIG.replacen("groups:", more, 1)));
+    let card: Mac = "52:54:00:77:00:09".parse().unwrap();
+    let mut confirmed = MachineState::default();
+    confirmed.confirmed.push(card);
+    let facts = Facts { serial: Some("CZ1".into()), ..Facts::default() };
+    let mut claims = MachineState::default();
+    claims.client = Some(Box::new(Client { facts: Some(facts), ..Client::at(Stage::Ipxe) }));
+    let next = |entries: &KnownMachines, who: &str| {
+        find(&config, entries, who).unwrap().told(&config).next.to_string()
+    };
+    let unseen = KnownMachines::default();
+    assert_eq!(
+        next(&unseen, "ymer"),
+        "profile talos: it has not completed a boot yet; it erases a disk; its card has to be confirmed first: `reveille confirm ymer MAC`"
+    );
+    assert_eq!(
+        next(&unseen, "loke"),
+        "profile kept: it boots by the network whenever it asks; its card has to be confirmed first: `reveille confirm loke MAC`"
+    );
+    for (who, why) in [
+        ("brage", "no secret, and nothing is erased"),
+        ("idun", "anyone receives it"),
+        ("blade01", "its entry has a `mac`"),
+    ] {
+        assert!(!next(&unseen, who).contains("confirm"), "{why}");
+    }
+    let mut ordered = MachineState::default();
+    let step = Step::Armed { profile: None, times: 1 };
+    ordered.apply(&Event { subject: Subject::default(), step }, None, SystemTime::UNIX_EPOCH);
+    let armed = known([entry(1, Some("ymer"), "52:54:00:77:00:08", ordered)]);
+    assert!(next(&armed, "ymer").contains("; its card has to be confirmed first"));
+    let claimed = known([entry(1, None, "52:54:00:77:00:09", claims)]);
+    let told = next(&claimed, "52:54:00:77:00:09");
+    assert!(told.ends_with("`reveille confirm ymer 52:54:00:77:00:09`"), "{told}");
+    let its = known([entry(1, Some("ymer"), "52:54:00:77:00:09", confirmed)]);
+    assert!(!next(&its, "ymer").contains("confirm"));
+    let at_its_disk =
+        known([entry(1, Some("ymer"), "52:54:00:77:00:09", installed("talos", BootPolicy::Once))]);
+    assert!(!next(&at_its_disk, "ymer").contains("confirm"), "its disk needs no card");
+}

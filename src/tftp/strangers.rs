@@ -1,4 +1,7 @@
-//! The requests of strangers, which wait until those of the machines of the config are answered.
+//! The requests of unknown machines, which wait until those of the machines of the config are answered.
+//!
+//! Addresses take turns, and if the queue is full, the address with the most requests in it loses one: one
+//! host cannot keep the others out, and a burst from one address (machines behind NAT) waits like any other.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{HashMap, VecDeque};
@@ -7,49 +10,64 @@ use std::net::Ipv4Addr;
 use super::packet::Packet;
 use crate::udp::Received;
 
-/// How many requests wait at most: some 10 ms of work.
-const MOST: usize = 1024;
-/// How many of one address: one host cannot keep all others out.
-const MOST_OF_AN_ADDRESS: usize = 8;
+/// Limit of waiting requests: some 10 ms of work.
+const LIMIT: usize = 1024;
 
-/// Those that wait, the first first.
+/// The waiting requests, by address.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
-    waiting: VecDeque<(Packet, Received)>,
-    by_address: HashMap<Ipv4Addr, usize>,
+    /// No queue in it is empty.
+    by_address: HashMap<Ipv4Addr, VecDeque<(Packet, Received)>>,
+    /// Each address that has a queue, once, in the order of their turns.
+    turns: VecDeque<Ipv4Addr>,
+    waiting: usize,
 }
 
 impl Strangers {
-    /// Whether none waits.
+    /// Whether no request waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting == 0
     }
 
-    /// Lets one wait; whether there is room for it.
+    /// Queues a request. Returns false if this one or another had to be dropped for it.
     pub(super) fn push(&mut self, packet: Packet, received: Received) -> bool {
-        if self.waiting.len() >= MOST {
-            return false;
-        }
-        let count = self.by_address.entry(*received.from.ip()).or_default();
-        if *count >= MOST_OF_AN_ADDRESS {
-            return false;
-        }
-        *count += 1;
-        self.waiting.push_back((packet, received));
-        true
-    }
-
-    /// The next one.
-    pub(super) fn pop(&mut self) -> Option<(Packet, Received)> {
-        let (packet, received) = self.waiting.pop_front()?;
         let address = *received.from.ip();
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
+        let is_full = self.waiting >= LIMIT;
+        if is_full {
+            let own = self.by_address.get(&address).map_or(0, VecDeque::len);
+            let longest = self.by_address.iter().max_by_key(|(_, queue)| queue.len());
+            match longest.map(|(address, queue)| (*address, queue.len())) {
+                Some((longest, len)) if len > own + 1 => self.drop_newest(longest),
+                _ => return false,
             }
         }
-        Some((packet, received))
+        let queue = self.by_address.entry(address).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(address);
+        }
+        queue.push_back((packet, received));
+        self.waiting += 1;
+        !is_full
+    }
+
+    /// The next request of the address whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<(Packet, Received)> {
+        let address = self.turns.pop_front()?;
+        let queue = self.by_address.get_mut(&address)?;
+        let next = queue.pop_front();
+        if queue.is_empty() {
+            self.by_address.remove(&address);
+        } else {
+            self.turns.push_back(address);
+        }
+        self.waiting -= usize::from(next.is_some());
+        next
+    }
+
+    /// Drops the newest request of an address that has several.
+    fn drop_newest(&mut self, address: Ipv4Addr) {
+        let dropped = self.by_address.get_mut(&address).and_then(VecDeque::pop_back);
+        self.waiting -= usize::from(dropped.is_some());
     }
 }
 
@@ -64,24 +82,47 @@ mod tests {
         Received { len: 2, from, interface: 1, local: Ipv4Addr::new(10, 77, 0, 2) }
     }
 
-    #[test]
-    fn strangers_are_served_in_turn_and_no_more_wait_than_there_is_room_for() {
-        let mut strangers = Strangers::default();
-        let accepted = (0..5000).filter(|n| strangers.push(Packet::Wrq, received(*n, 1))).count();
-        assert_eq!(accepted, MOST);
-        let order = std::iter::from_fn(|| strangers.pop()).map(|(_, received)| received.from);
-        assert!(order.eq((0..1024).map(|n| received(n, 1).from)));
-        assert!(strangers.is_empty() && strangers.by_address.is_empty());
+    fn order(queue: &mut Strangers) -> Vec<SocketAddrV4> {
+        std::iter::from_fn(|| queue.pop()).map(|(_, received)| received.from).collect()
     }
 
     #[test]
-    fn a_host_that_floods_leaves_room_for_others() {
-        let mut strangers = Strangers::default();
-        let accepted = (0..5000).filter(|n| strangers.push(Packet::Wrq, received(7, *n))).count();
-        assert_eq!(accepted, MOST_OF_AN_ADDRESS);
-        assert!(strangers.push(Packet::Wrq, received(8, 1)));
-        strangers.pop();
-        assert!(strangers.push(Packet::Wrq, received(7, 9)), "one of its own was served");
-        assert!(!strangers.push(Packet::Wrq, received(7, 10)));
+    fn a_burst_from_one_address_waits_as_a_whole() {
+        let mut queue = Strangers::default();
+        assert!((0..1000).all(|port| queue.push(Packet::Wrq, received(7, port))));
+        assert!(order(&mut queue).into_iter().eq((0..1000).map(|port| received(7, port).from)));
+        assert!(queue.is_empty() && queue.by_address.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let mut queue = Strangers::default();
+        for (address, port) in [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (3, 2)] {
+            assert!(queue.push(Packet::Wrq, received(address, port)));
+        }
+        let expected = [(1, 1), (2, 1), (3, 1), (1, 2), (3, 2), (1, 3)];
+        assert_eq!(order(&mut queue), expected.map(|(address, port)| received(address, port).from));
+    }
+
+    #[test]
+    fn a_full_queue_drops_requests_of_the_address_that_has_the_most() {
+        let mut queue = Strangers::default();
+        let accepted = (0..5000).filter(|port| queue.push(Packet::Wrq, received(7, *port))).count();
+        assert_eq!(accepted, LIMIT);
+        assert!(!queue.push(Packet::Wrq, received(8, 1)), "one of the first address was dropped");
+        assert!(!queue.push(Packet::Wrq, received(7, 1)), "this one was dropped");
+        let order = order(&mut queue);
+        assert_eq!(order.len(), LIMIT);
+        assert_eq!(order[1], received(8, 1).from);
+    }
+
+    #[test]
+    fn a_full_queue_of_many_addresses_keeps_one_request_of_each() {
+        let mut queue = Strangers::default();
+        let accepted = (0..5000).filter(|n| queue.push(Packet::Wrq, received(*n, 1))).count();
+        assert_eq!(accepted, LIMIT);
+        let order = order(&mut queue);
+        assert!(order.into_iter().eq((0..LIMIT as u32).map(|n| received(n, 1).from)));
+        assert!(queue.is_empty() && queue.by_address.is_empty());
     }
 }

@@ -5,11 +5,13 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Command;
 
 use crate::in_lab;
 use crate::support::appliance::Folder;
 use crate::support::firmware::Firmware;
-use crate::support::{Appliance, Lan, inside};
+use crate::support::{Appliance, InFolder, Lan, inside};
+use crate::terminal::Session;
 
 const MACHINE: [u8; 6] = [0x52, 0x54, 0, 0x77, 0, 0x10];
 const TOKEN: &str = "hush-hush-a-join-token-of-43-letters-or-more";
@@ -161,9 +163,35 @@ fn a_serial_number_that_a_neighbour_claims_makes_him_no_machine_of_the_config() 
             evil.fetch(&format!("http://10.77.0.2:8080/images/linux/{part}?mac={own}"));
         }
         assert_eq!(folder.next("ymer"), "first");
+        let status = folder.reveille(&["status"]);
+        let first = "unconfirmed   ymer: profile install: it has not completed a boot yet; it erases a disk; its card has to be confirmed first: `reveille confirm ymer MAC`";
+        assert!(status.contains(first), "{status}");
+        for address in ["00:00:00:00:00:00", "01:00:5e:00:00:01"] {
+            assert!(folder.refused(&["confirm", "ymer", address]).contains("which no card has"));
+        }
 
-        // The operator knows better.
-        folder.reveille(&["confirm", "ymer", "02:00:00:00:00:66"]);
+        // The operator knows better. At a terminal he types the name of a machine whose disk that erases.
+        let confirm = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+            command.args(["confirm", "ymer", "02:00:00:00:00:66"]).args(more);
+            command.in_folder(folder.path());
+            command
+        };
+        let mut session = Session::start(confirm(&[]));
+        session.answer("it erases a disk. Type its name to confirm that: ", "y\n");
+        let (shown, code) = session.ended();
+        assert!(shown.contains("nothing was confirmed: that is not ymer"), "{shown}");
+        assert_eq!(code, Some(1));
+        let told = "ymer: 02:00:00:00:00:66 is its card from now on\nnext boot: profile install: it has not completed a boot yet; it erases a disk\n";
+        let withdraw = ["confirm", "ymer", "02:00:00:00:00:66", "--withdraw"];
+        let mut session = Session::start(confirm(&[]));
+        session.answer("Type its name to confirm that: ", "ymer\n");
+        assert!(session.ended().0.ends_with(told));
+        folder.reveille(&withdraw);
+        let (shown, code) = Session::start(confirm(&["--yes"])).ended();
+        assert_eq!((shown.as_str(), code), (told, Some(0)));
+        folder.reveille(&withdraw);
+        assert_eq!(folder.reveille(&["confirm", "ymer", "02:00:00:00:00:66"]), told);
         evil.loads_ipxe();
         let (_, script) = evil.fetch_as_ipxe(&url);
         evil.fetch_all_of(&script);

@@ -8,6 +8,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 
 mod answers;
 mod attacks;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -146,20 +146,49 @@ fn a_state_folder_that_is_deleted_under_the_daemon_comes_back_with_its_socket() 
         let mut daemon = Appliance::start(&folder);
         assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
         fs::remove_dir_all(folder.state()).unwrap();
-        let line = daemon.wait_for("all of it was written again from memory");
+        let line = daemon.wait_for("registry.db was deleted while the daemon runs: all of it was");
         assert!(line.contains("ERROR registry: "), "{line}");
         let made_again = "control.sock was deleted, and is made again";
         if !daemon.log().contains(made_again) {
             daemon.wait_for(made_again);
+        }
+        let journal = "journal.db was deleted while the daemon runs: all of it was written again";
+        if !daemon.log().contains(journal) {
+            daemon.wait_for(journal);
         }
         assert_eq!(reveille(&folder, &["status"]).0, Some(0));
         daemon.signal("KILL");
         daemon.ended();
         let mut daemon = Appliance::start(&folder);
         let (_, told) = reveille(&folder, &["machine", "m1", "--json"]);
-        assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["machine"]["armed"], 1);
+        let story: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(story["machine"]["armed"], 1);
+        assert_eq!(story["events"].as_array().map(Vec::len), Some(1), "the order: {told}");
         let log = daemon.log();
         assert!(!log.contains(" is lost"), "{log}");
+    });
+}
+
+#[test]
+fn a_registry_that_is_damaged_under_the_daemon_is_reported_and_written_again_from_memory() {
+    in_lab!(|_lan| {
+        let folder = folder();
+        let mut daemon = Appliance::start(&folder);
+        assert_eq!(reveille(&folder, &["arm", "m1"]).0, Some(0));
+        assert_eq!(reveille(&folder, &["state"]).0, Some(0));
+        // As a bad sector does it: the file looks as it did.
+        let path = folder.state().join("db/registry.db");
+        let file = File::options().write(true).open(&path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_at(&[0x5a; 4096], 0).unwrap();
+        file.set_modified(modified).unwrap();
+        let (code, told) = reveille(&folder, &["state"]);
+        assert!(code == Some(1) && told.contains("registry.db is damaged: "), "{told}");
+        let command = told.split('`').nth(1).unwrap();
+        run("sh", &["-c", command]);
+        daemon.wait_for("registry.db was deleted while the daemon runs");
+        let (code, told) = reveille(&folder, &["state"]);
+        assert!(code == Some(0) && told.contains("registry.db, 1 machine\n"), "{told}");
     });
 }
 
@@ -263,6 +292,51 @@ fn machines(lan: &Lan) -> [Firmware; 3] {
 fn fill(folder: &Folder) {
     let mut filling = File::create(folder.state().join("filling")).unwrap();
     while filling.write_all(&[0; 4096]).is_ok() {}
+}
+
+#[test]
+fn a_start_on_a_full_disk_serves_and_writes_its_registry_once_there_is_room() {
+    in_lab!(|lan| {
+        let folder = rack_on_a_small_disk();
+        let [m1, m2, m3] = machines(&lan);
+        // The first start, and a later one.
+        for (installer, is_first) in [(m1, true), (m2, false)] {
+            fill(&folder);
+            let mut daemon = Appliance::start(&folder);
+            let log = daemon.log();
+            let line = log.lines().find(|line| line.contains("ERROR registry: ")).unwrap();
+            assert!(line.contains("the disk is full"), "{line}");
+            assert!(!log.contains(" is lost"), "{log}");
+            let (code, told) = reveille(&folder, &["status"]);
+            assert!(code == Some(1) && told.contains("\nnot kept      "), "{told}");
+            let (code, told) = reveille(&folder, &["state"]);
+            assert!(code == Some(1) && told.contains("\nnot written   "), "{told}");
+
+            let script = asks_for_its_script(&m3);
+            assert!(script.contains("boots rescue"), "{script}");
+            m3.fetch_all_of(&script);
+            let script = asks_for_its_script(&installer);
+            assert!(script.contains("reveille holds m"), "{script}");
+            assert!(script.contains("the registry cannot be written"), "{script}");
+
+            make_room(&folder);
+            // An order does not wait for the next attempt, which comes by itself.
+            if !is_first {
+                assert_eq!(reveille(&folder, &["arm", "m2"]).0, Some(0));
+            }
+            daemon.wait_for("registry: what is remembered is written again");
+            let script = asks_for_its_script(&installer);
+            assert!(script.contains("boots install"), "{script}");
+            assert_eq!(reveille(&folder, &["status"]).0, Some(0));
+            assert_eq!(reveille(&folder, &["state"]).0, Some(0));
+            daemon.signal("TERM");
+            daemon.ended();
+        }
+        let mut daemon = Appliance::start(&folder);
+        assert!(!daemon.log().contains(" is lost"), "all was written");
+        let (_, told) = reveille(&folder, &["machine", "m3", "--json"]);
+        assert_eq!(told.matches("fetched linux/initrd").count(), 2, "{told}");
+    });
 }
 
 fn make_room(folder: &Folder) {

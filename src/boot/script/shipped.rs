@@ -313,3 +313,55 @@ fn a_kernel_line_that_its_template_makes_too_long_is_refused_without_its_value()
         "{refused}"
     );
 }
+
+/// Over TFTP nothing follows a file's name: the script is only asked for again.
+#[test]
+fn a_kernel_that_does_not_start_is_reported_over_http_and_cannot_be_over_tftp() {
+    let client = Client { mac: Some(MAC), ..Client::at(Stage::Ipxe) };
+    for (base, expected) in [(BASE, true), ("tftp://192.168.1.2:69", false)] {
+        let catalog = Catalog::default();
+        let shelf = Shelf::default();
+        let scene = Scene {
+            client: &client,
+            mac: MAC,
+            base,
+            http: BASE,
+            id: None,
+            file_id: None,
+            shelf: &shelf,
+        };
+        let profile = Arc::new(bare("linux"));
+        let script = Script::new(Kind::of(&profile, &Who::default()), Who::default());
+        let text = render(&Templates::default(), &script, &catalog, scene).unwrap().text;
+        let failed = text.split_once(":boot_failed").unwrap().1;
+        assert!(failed.contains(&format!("chain --replace --autofree {base}/")), "{failed}");
+        assert_eq!(failed.contains("boot=failed"), expected, "{failed}");
+    }
+}
+
+/// The question is part of the built-in template.
+#[test]
+fn a_menu_of_the_operators_own_asks_nothing_that_it_does_not_write_itself() {
+    let own = "{% for profile in menu.profiles %}\nchain {{ profile.url }}\n{% endfor %}";
+    let own = Templates::new([("menu".to_owned(), Ok(own.to_owned()))].into(), BTreeMap::new());
+    let wiping = Arc::new(bare("debian"));
+    let mut catalog = Catalog::default();
+    catalog.menu.profiles = vec![Arc::clone(&wiping)];
+    let menu = Script::new(Kind::Menu(LocalBoot::Exit), Who::default());
+    let client = Client { mac: Some(MAC), ..Client::at(Stage::Ipxe) };
+    let shelf = Shelf::default();
+    let scene = Scene {
+        client: &client,
+        mac: MAC,
+        base: BASE,
+        http: BASE,
+        id: None,
+        file_id: None,
+        shelf: &shelf,
+    };
+    for (templates, asks) in [(&Templates::default(), true), (&own, false)] {
+        let text = render(templates, &menu, &catalog, scene).unwrap().text;
+        assert_eq!(text.contains("yes, erase the disk"), asks, "{text}");
+        assert!(text.contains(&format!("profile={}", wiping.name)), "{text}");
+    }
+}

@@ -27,6 +27,10 @@ impl Plan {
             steps.push(format!("`reveille pull{named}` fetches Talos now; otherwise `serve` does so at its start, and machines wait for it."));
         }
         steps.push(format!("`sudo reveille serve{named}` serves: as root, for ports 67 and 69."));
+        if self.needs_orders() {
+            let name = self.system.name();
+            steps.push(format!("No machine of the config joins Omni yet: start one from its network card, find its MAC address in\n   `reveille machines{named}`, and order its boot: `reveille boot MAC --profile {name}{named}`. Once the machines\n   have entries with their `mac`, remove `release: armed`, and {name} from `menu.profiles`."));
+        }
         steps.push(format!("On OPNsense set nothing, and remove what tells machines another boot server: \"Network booting\" of ISC\n   DHCP, \"Next server\" and \"TFTP\" fields of Kea, \"DHCP boot\" of Dnsmasq. `sudo reveille doctor --dhcp{named}`\n   asks the LAN, and says what else is in the way."));
         let mut text = "\nNext:\n".to_owned();
         for (at, step) in steps.iter().enumerate() {
@@ -46,7 +50,10 @@ mod tests {
     fn the_next_steps_name_what_is_missing_and_the_config_where_it_is_elsewhere() {
         insta::assert_snapshot!("next", plan().next(&[]));
         insta::assert_snapshot!("next_elsewhere", bare().next(&["null"]));
+        let without = Plan { machines: Vec::new(), ..plan() }.next(&[]);
+        assert!(without.contains("`reveille boot MAC --profile talos`"), "{without}");
         let there = plan().next(&[]);
+        assert!(!there.contains("reveille boot"), "{there}");
         assert!(there.starts_with("\nNext:\n1. `reveille nbps`"), "{there}");
         let same = Plan { config: "config.yaml".into(), ..plan() }.next(&[]);
         assert_eq!(same, there);

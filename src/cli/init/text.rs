@@ -39,6 +39,11 @@ impl Plan {
         text.0
     }
 
+    /// Whether a machine receives the join token only once it is ordered: it would have to choose its profile from the menu.
+    pub(super) fn needs_orders(&self) -> bool {
+        self.omni.is_some() && !self.boots_usual()
+    }
+
     /// Whether a machine boots the usual system: without one, only the menu does.
     fn boots_usual(&self) -> bool {
         let usual = self.system.name();
@@ -145,10 +150,10 @@ impl Plan {
         text.add(&format!("    image: {name}"));
         if let Some((omni, _)) = &self.omni {
             text.add(&format!("    omni: {omni}"));
-            if !self.boots_usual() {
+            if self.needs_orders() {
                 text.told(
-                    "    release: seen",
-                    "every machine may choose it from the menu and receives the join token, so `check` warns; armed: only once ordered",
+                    "    release: armed",
+                    "a machine receives the join token only after `reveille boot MAC --profile talos`",
                 );
             }
         }
@@ -234,15 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn the_join_token_is_for_the_machines_of_the_config_or_the_release_is_written() {
+    fn the_join_token_is_for_the_machines_of_the_config_or_needs_an_order() {
         assert!(plan().yaml().contains("profiles: [] }"), "{}", plan().yaml());
         let without = Plan { machines: Vec::new(), ..plan() };
-        assert!(without.yaml().contains("\n    release: seen "), "{}", without.yaml());
-        let told = complaints(&without);
-        assert!(
-            told.len() == 1 && told[0].contains(" from the menu receives the join"),
-            "{told:?}"
-        );
+        assert!(without.yaml().contains("\n    release: armed "), "{}", without.yaml());
+        assert!(without.yaml().contains("profiles: [talos] }"), "{}", without.yaml());
+        assert_eq!(complaints(&without), Vec::<String>::new());
     }
 
     #[test]

@@ -256,3 +256,14 @@ fn a_bad_lan_is_got_over_at_the_price_of_packets() {
         assert!(sent < most, "window {window}, seed {seed}: {sent} packets in {now} ms");
     }
 }
+
+/// Nothing in RFC 1350 shows that an ACK was sent by whoever received the data: a neighbour with the client's address
+/// and both ports can send each block's number without having seen one. No ACK gets ahead of what has gone out.
+#[test]
+fn acks_that_are_sent_without_sight_of_the_data_complete_a_transfer() {
+    let mut trace = Trace::new(&rrq(&[]), 512 * 4 + 1);
+    assert_eq!(trace.sends(), ["DATA 1: 512"]);
+    assert_eq!(trace.hears(&ack(5)), [""; 0], "it has not gone out");
+    (1..=5).for_each(|block| drop(trace.hears(&ack(block))));
+    assert_eq!(trace.outcome(), &Outcome::Complete);
+}
