@@ -2,25 +2,31 @@
 
 use std::process::Command;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{PATH, run};
 
 /// Set inside the namespaces, to the number of guests that the test may run at once.
 const INSIDE: &str = "REVEILLE_LAB";
 
-/// Units of load that labs may use together. A lab with simulated firmware mostly waits and costs
-/// one unit; QEMU interprets each guest on a core, so a guest costs [`GUEST_COST`].
-const CAPACITY: usize = 6;
-const GUEST_COST: usize = 3;
+/// Guests that run at once: QEMU interprets each on a core.
+const GUESTS: usize = 3;
+/// Labs with simulated firmware that run at once, beside the guests: they mostly wait.
+const SIMULATED: usize = 4;
 
-/// The load of a lab.
+static GUEST_SLOTS: Slots = Slots::new(GUESTS);
+static SIMULATED_SLOTS: Slots = Slots::new(SIMULATED);
+
+/// What a lab takes of the cores.
 #[derive(Clone, Copy, Debug)]
 pub enum Cost {
     /// Simulated firmware only.
     Simulated,
     /// At most this many guests at once.
     Guests(usize),
-    /// All that this host can do.
+    /// All cores.
     Alone,
 }
 
@@ -29,46 +35,53 @@ impl Cost {
         if let Self::Guests(guests) = self { guests } else { 0 }
     }
 
-    fn units(self) -> usize {
+    /// Waits until the lab may run. It may until the result is dropped.
+    fn wait(self) -> Vec<Share> {
         match self {
-            Self::Simulated => 1,
-            Self::Guests(guests) => (guests * GUEST_COST).min(CAPACITY),
-            Self::Alone => CAPACITY,
+            Self::Simulated => vec![SIMULATED_SLOTS.take(1)],
+            Self::Guests(guests) => vec![GUEST_SLOTS.take(guests.min(GUESTS))],
+            Self::Alone => vec![GUEST_SLOTS.take(GUESTS), SIMULATED_SLOTS.take(SIMULATED)],
         }
     }
 }
 
-static LOAD: Load = Load { queue: Mutex::new(()), used: Mutex::new(0), released: Condvar::new() };
-
 /// Limits the labs that run side by side.
-struct Load {
+struct Slots {
+    limit: usize,
     /// Held while a lab waits: the next one does not overtake it, so large labs start, too.
     queue: Mutex<()>,
     used: Mutex<usize>,
     released: Condvar,
 }
 
-/// A lab's part of the load.
-struct Share(usize);
+/// Slots that a lab has.
+struct Share {
+    of: &'static Slots,
+    count: usize,
+}
 
-impl Load {
-    /// Waits until `cost` units are free.
-    fn take(&self, cost: usize) -> Share {
+impl Slots {
+    const fn new(limit: usize) -> Self {
+        Self { limit, queue: Mutex::new(()), used: Mutex::new(0), released: Condvar::new() }
+    }
+
+    /// Waits until `count` slots are free.
+    fn take(&'static self, count: usize) -> Share {
         let _turn = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut used = self
             .released
-            .wait_while(used, |used| *used + cost > CAPACITY)
+            .wait_while(used, |used| *used + count > self.limit)
             .unwrap_or_else(PoisonError::into_inner);
-        *used += cost;
-        Share(cost)
+        *used += count;
+        Share { of: self, count }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        *LOAD.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
-        LOAD.released.notify_all();
+        *self.of.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.count;
+        self.of.released.notify_all();
     }
 }
 
@@ -97,9 +110,11 @@ macro_rules! in_lab {
 /// test, as `lab::boots::a_test::here`.
 pub fn in_lab(name: &str, cost: Cost, body: impl FnOnce(Lan)) {
     if is_inside() {
-        return body(Lan::new());
+        body(Lan::new());
+        return println!("{CPU_TIME}{:.1}", cpu_seconds());
     }
-    let _share = LOAD.take(cost.units());
+    let _share = cost.wait();
+    let started = Instant::now();
     let test = name.trim_start_matches("lab::").trim_end_matches("::here");
     let output = again_inside()
         .env(INSIDE, cost.guests().to_string())
@@ -108,8 +123,25 @@ pub fn in_lab(name: &str, cost: Cost, body: impl FnOnce(Lan)) {
         .expect("unshare (package util-linux) runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     println!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    let cpu = stdout.lines().find_map(|line| line.strip_prefix(CPU_TIME)).unwrap_or("?");
+    println!("lab: {test}: {:.1} s, {cpu} s of CPU time", started.elapsed().as_secs_f64());
     assert!(output.status.success(), "the test failed inside its namespaces, see above");
     assert!(stdout.contains("1 passed"), "the test `{test}` did not run inside its namespaces");
+}
+
+/// What a lab prints in front of the CPU time that it took. `--show-output` shows it for each lab.
+const CPU_TIME: &str = "LAB-CPU-SECONDS ";
+
+/// CPU time of this process and of all processes that it started and that have ended.
+fn cpu_seconds() -> f64 {
+    let of = |who| {
+        let usage = getrusage(who).expect("a process knows its own usage");
+        [usage.user_time(), usage.system_time()]
+            .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
+            .iter()
+            .sum::<f64>()
+    };
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
 }
 
 /// Guests that the test may run at once.
