@@ -42,7 +42,7 @@ test:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo test --locked --doc
-	cargo test --locked --lib --tests
+	cargo test --locked --lib --tests -- --test-threads=8
 	cd fuzz && cargo fmt --check
 	dev/fuzz
 

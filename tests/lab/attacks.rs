@@ -558,7 +558,7 @@ fn a_second_daemon_on_the_same_state_folder_does_not_start_and_the_first_serves_
 /// Whoever knows a machine's MAC can send as if he were in the config.
 #[test]
 fn a_flood_in_the_name_of_a_machine_keeps_neither_it_nor_another_from_its_boot() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         let folder = folder(CONFIG);
         let mut appliance = Appliance::start(&folder);
         let (oden, loke, evil) = (oden(&lan), loke(&lan), neighbour(&lan).in_the_name_of(ODEN));

@@ -234,7 +234,7 @@ fn no_datagram_stops_the_daemon() {
 
 #[test]
 fn a_thousand_idle_connections_do_not_keep_machines_out() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         let folder = folder();
         let _appliance = Appliance::start(&folder);
         let firmware = machine(&lan);
@@ -336,7 +336,7 @@ fn a_pipe_in_the_place_of_a_file_holds_up_nothing_else() {
 
 #[test]
 fn a_flood_of_machines_gets_one_offer_each() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         let folder = folder();
         let mut appliance = Appliance::start(&folder);
         let firmware = machine(&lan);

@@ -51,7 +51,7 @@ fn a_dhcp_server_on_the_same_host_keeps_its_renewals() {
 
 #[test]
 fn bios_and_uefi_boot_with_a_dhcp_server_on_the_same_host() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let _router = Router::on_the_appliance(Dhcp::Dnsmasq);
         let (_folder, _appliance) = appliance();
         let bios = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
@@ -82,22 +82,22 @@ fn router_alone(lan: &Lan, dhcp: Dhcp) {
 
 #[test]
 fn bios_and_uefi_boot_by_what_dnsmasq_alone_names() {
-    in_lab!(|lan| { router_alone(&lan, Dhcp::DnsmasqNamingUs) });
+    in_lab!(guests: 2, |lan| { router_alone(&lan, Dhcp::DnsmasqNamingUs) });
 }
 
 #[test]
 fn bios_and_uefi_boot_by_what_kea_alone_names() {
-    in_lab!(|lan| { router_alone(&lan, Dhcp::KeaNamingUs) });
+    in_lab!(guests: 2, |lan| { router_alone(&lan, Dhcp::KeaNamingUs) });
 }
 
 #[test]
 fn bios_and_uefi_boot_by_what_isc_alone_names() {
-    in_lab!(|lan| { router_alone(&lan, Dhcp::IscNamingUs) });
+    in_lab!(guests: 2, |lan| { router_alone(&lan, Dhcp::IscNamingUs) });
 }
 
 #[test]
 fn an_ipxe_that_the_router_keeps_from_us_is_told_of_in_the_log() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         // no-pxedhcp: sub-option 176 of iPXE's option 175.
         let _router = Router::dnsmasq(&["--dhcp-option-force=175,b0:01:01"], Ipv6::Announced);
         let (_folder, mut appliance) = appliance();

@@ -82,7 +82,7 @@ pub fn appliance_with(config: &str) -> (Folder, Appliance) {
 /// What the operator does while a rack boots: an edit counts for the next boot, a mistake for none.
 #[test]
 fn a_machine_that_boots_again_has_the_line_as_it_was_edited_and_after_a_broken_edit_the_old_one() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let (folder, mut appliance) = appliance();
         let boot = || Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01").command_line();
@@ -165,27 +165,27 @@ fn journey_without_token(log: &str) {
 
 #[test]
 fn bios_uefi_and_http_boot_beside_dnsmasq() {
-    in_lab!(|lan| { three_boot(&lan, Dhcp::Dnsmasq) });
+    in_lab!(guests: 3, |lan| { three_boot(&lan, Dhcp::Dnsmasq) });
 }
 
 #[test]
 fn bios_uefi_and_http_boot_beside_kea() {
-    in_lab!(|lan| { three_boot(&lan, Dhcp::Kea) });
+    in_lab!(guests: 3, |lan| { three_boot(&lan, Dhcp::Kea) });
 }
 
 #[test]
 fn bios_uefi_and_http_boot_beside_isc() {
-    in_lab!(|lan| { three_boot(&lan, Dhcp::Isc) });
+    in_lab!(guests: 3, |lan| { three_boot(&lan, Dhcp::Isc) });
 }
 
 #[test]
 fn a_boot_file_that_the_router_names_too_does_not_win() {
-    in_lab!(|lan| { three_boot(&lan, Dhcp::DnsmasqWithBootFile) });
+    in_lab!(guests: 3, |lan| { three_boot(&lan, Dhcp::DnsmasqWithBootFile) });
 }
 
 #[test]
 fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let (_folder, mut appliance) = appliance();
         let guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:04");
@@ -202,7 +202,7 @@ fn an_ipxe_in_the_rom_is_replaced_by_ours_once_and_does_not_loop() {
 
 #[test]
 fn what_a_machine_of_long_ago_needs_is_told_and_it_boots_all_the_same() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let config = CONFIG.replace("version: v1.11.2", "version: v1.12.0");
         let (_folder, mut appliance) = appliance_with(&config);
@@ -238,7 +238,7 @@ fn what_a_machine_of_long_ago_needs_is_told_and_it_boots_all_the_same() {
 
 #[test]
 fn an_ipxe_that_is_led_to_its_script_over_tftp_boots_without_http() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let named = "--dhcp-boot=52-54-00-77-00-01.ipxe,,10.77.0.2";
         let _router = Router::dnsmasq(&[named], Ipv6::Announced);
         let config = CONFIG.replacen("server:", "server:\n  dhcp: off", 1);
@@ -260,7 +260,7 @@ fn an_ipxe_that_is_led_to_its_script_over_tftp_boots_without_http() {
 
 #[test]
 fn bios_and_uefi_boot_from_another_lan_through_a_relay_agent() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);
         let far = lan.behind_a_relay();
         let _relay = Relay::start();
@@ -275,7 +275,7 @@ fn bios_and_uefi_boot_from_another_lan_through_a_relay_agent() {
 
 #[test]
 fn a_lan_without_ipv6_only_takes_longer() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Kea, Ipv6::Silent);
         let (_folder, _appliance) = appliance();
         let guest = Guest::power_on(&lan, Machine::Bios, "52:54:00:77:00:01");
@@ -285,7 +285,7 @@ fn a_lan_without_ipv6_only_takes_longer() {
 
 #[test]
 fn a_stranger_shows_the_menu_and_goes_to_its_disk_when_nobody_presses_a_key() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = Folder::new();
         folder.write("config.yaml", "menu: { timeout: 2s }\nserver: { nbps: [/usr/lib/ipxe] }\n");
@@ -300,7 +300,7 @@ fn a_stranger_shows_the_menu_and_goes_to_its_disk_when_nobody_presses_a_key() {
 
 #[test]
 fn a_machine_whose_boot_is_refused_says_why_on_its_console() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = Folder::new();
         folder.write("config.yaml", CONFIG);

@@ -90,7 +90,7 @@ fn is_open(stream: &TcpStream) -> bool {
 
 #[test]
 fn thousands_of_connections_of_a_neighbour_keep_no_machine_from_its_script_or_its_download() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         let folder = folder();
         let mut appliance = start_small(&folder);
         let firmware = machine(&lan);

@@ -120,7 +120,7 @@ fn get(firmware: &Firmware, url: &str) -> (u16, Vec<u8>) {
 #[test]
 fn bios_and_uefi_wait_for_an_image_that_is_named_by_version_and_boot_it_with_its_factory_gone_too()
 {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let tls = Tls::new("127.0.0.1");
         let factory = factory(offers(), Some(&tls));

@@ -59,7 +59,7 @@ pub fn machine(folder: &Folder, who: &str) -> Value {
 
 #[test]
 fn a_machine_installs_once_lands_on_its_disk_and_boots_the_network_again_when_it_is_armed() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let (folder, mut appliance) = appliance_with(ONCE);
         let (bios, uefi) = (bios_disk(&folder), uefi_disk(&folder));
@@ -103,7 +103,7 @@ fn a_machine_installs_once_lands_on_its_disk_and_boots_the_network_again_when_it
 
 #[test]
 fn a_machine_whose_disk_does_not_boot_is_booted_by_the_network_again_and_that_is_told() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let (folder, mut appliance) = appliance_with(ONCE);
         let empty = folder.write("empty.img", vec![0; 1 << 20]);
@@ -133,7 +133,7 @@ fn a_machine_whose_disk_does_not_boot_is_booted_by_the_network_again_and_that_is
 /// failed.
 #[test]
 fn a_machine_with_two_cards_boots_once_and_then_its_disk_behind_both() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let both = ONCE
             .replace("52:54:00:77:00:01,", "[52:54:00:77:00:01, 52:54:00:77:01:01],")
@@ -166,7 +166,7 @@ fn a_machine_with_two_cards_boots_once_and_then_its_disk_behind_both() {
 
 #[test]
 fn a_uefi_machine_whose_nbp_is_damaged_reaches_its_script_by_the_next_one() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Silent);
         let config = ONCE.replace("nbps: [/usr/lib/ipxe]", "nbps: [./own]");
         let folder = Folder::new();
@@ -238,7 +238,7 @@ pub struct Seen {
 
 #[test]
 fn a_daemon_that_is_killed_again_and_again_forgets_no_boot_that_it_has_told_and_no_order() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         let machines: Vec<Firmware> = (0..MACHINES).map(|n| of_the_rack(&lan, n)).collect();
         let folder = rack(200_000, 500_000);
         let seen = Arc::new(Mutex::new(BTreeMap::<u8, Seen>::new()));
@@ -508,7 +508,7 @@ fn a_registry_that_is_damaged_is_put_aside_and_the_daemon_serves_on() {
 
 #[test]
 fn a_hundred_thousand_invented_machines_take_little_memory_and_push_out_no_machine_of_the_config() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         lan.attach("rack", "10.77.0.50/24");
         let folder = rack(1000, 1000);
         let mut appliance = Appliance::start(&folder);

@@ -26,7 +26,7 @@ machines:
 /// with it for the PXE 1.0 kind, which just downloads. An iPXE gets none whatever the config says.
 #[test]
 fn firmware_boots_with_every_option_43_and_uefi_asks_port_4011_only_without_one() {
-    in_lab!(|lan| {
+    in_lab!(guests: 4, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = Folder::new();
         folder.write("config.yaml", CONFIG);

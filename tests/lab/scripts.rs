@@ -45,7 +45,7 @@ fn both(lan: &Lan) -> [Guest; 2] {
 
 #[test]
 fn debians_installer_fetches_its_preseed_and_runs_its_early_command() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let config = "
 images: { debian: { kernel: ./images/linux, initrd: ./images/installer.gz } }
 profiles:
@@ -76,7 +76,7 @@ machines:
 
 #[test]
 fn debians_installer_has_the_address_that_the_config_gives_its_machine() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let config = "
 images: { debian: { kernel: ./images/linux, initrd: ./images/installer.gz } }
 profiles:
@@ -111,7 +111,7 @@ machines:
 
 #[test]
 fn memtest_shows_its_screen_on_bios_and_uefi() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         packaged("/boot/memtest86+x64.efi", "memtest86+");
         let config = "
 images: { memtest: { kernel: /boot/memtest86+x64.bin, initrd: /boot/memtest86+x64.efi } }
@@ -130,7 +130,7 @@ unknown: memtest
 
 #[test]
 fn coreos_and_flatcar_are_told_where_their_ignition_is() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let config = "
 images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
@@ -169,7 +169,7 @@ machines:
 
 #[test]
 fn kickstart_and_autoinstall_are_told_where_their_answers_are() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let config = "
 images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
@@ -208,7 +208,7 @@ machines:
 
 #[test]
 fn netboot_xyz_is_chained_to_and_its_end_leads_back() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         // What stands in for it comes as an image.
         let config = "
 images: { mirror: { kernel: ./menu.ipxe } }
@@ -280,7 +280,7 @@ machines:
 
 #[test]
 fn a_bios_machine_reaches_its_disk_in_each_of_the_four_ways() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let (folder, _router, mut appliance) = serving(LOCAL);
         let disk = bios_disk(&folder);
         for (name, mac, at) in [
@@ -309,7 +309,7 @@ fn a_bios_machine_reaches_its_disk_in_each_of_the_four_ways() {
 
 #[test]
 fn a_uefi_machine_goes_on_to_its_disk_after_exit_and_after_a_404() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let (folder, _router, _appliance) = serving(LOCAL);
         let disk = uefi_disk(&folder);
         for mac in [UEFI, "52:54:00:77:00:06"] {
@@ -325,7 +325,7 @@ fn a_uefi_machine_goes_on_to_its_disk_after_exit_and_after_a_404() {
 
 #[test]
 fn the_menu_takes_its_default_when_the_time_is_over() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let config = "
 images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
@@ -349,7 +349,7 @@ menu: { default: rescue, timeout: 2s, profiles: [disk, rescue] }
 
 #[test]
 fn the_menu_asks_before_it_starts_what_wipes_and_no_leads_back() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let config = "
 images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
@@ -388,7 +388,7 @@ menu: { default: local, timeout: 0s, profiles: [install] }
 
 #[test]
 fn a_disk_that_is_silent_elsewhere_is_reached_from_the_menu_too() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let config = "
 profiles: { disk: { script: local-disk, local_boot: silent } }
 menu: { default: disk, timeout: 2s, profiles: [disk] }
@@ -404,7 +404,7 @@ menu: { default: disk, timeout: 2s, profiles: [disk] }
 
 #[test]
 fn inspect_shows_what_smbios_says_and_a_group_by_product_is_found_once_it_was_asked() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let config = "
 images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:
@@ -448,7 +448,7 @@ unknown: inspect
 
 #[test]
 fn a_serial_number_of_whatever_characters_is_told_as_it_is_and_boots_its_machine() {
-    in_lab!(|lan| {
+    in_lab!(guests: 2, |lan| {
         let config = "
 images: { linux: { kernel: ./images/linux, initrd: ./images/initramfs.gz } }
 profiles:

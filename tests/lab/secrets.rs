@@ -85,7 +85,7 @@ fn each_file(folder: &Path, look: &mut impl FnMut(&Path)) {
 
 #[test]
 fn a_boot_that_joins_omni_tells_the_token_to_its_machine_and_to_nobody_else() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = Folder::new();
         folder.write("config.yaml", CONFIG);

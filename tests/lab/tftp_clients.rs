@@ -158,7 +158,7 @@ fn the_tftpd_crate_fetches_nbps_whole_with_windows() {
 /// GRUB takes blocks of 1024 bytes and the size, and no window. It then says what it got.
 #[test]
 fn grubs_own_client_fetches_an_nbp_and_a_kernel_whole() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = folder();
         folder.write("nbps/undionly.kpxe", content(1024 * 300));
@@ -201,7 +201,7 @@ fn grubs_own_client_fetches_an_nbp_and_a_kernel_whole() {
 /// kernel and an initrd by the names that images have. Linux says whether they came whole.
 #[test]
 fn pxelinuxs_own_client_fetches_its_module_and_its_configuration_and_boots_an_image() {
-    in_lab!(|lan| {
+    in_lab!(guests: 1, |lan| {
         let _router = Router::start(Dhcp::Dnsmasq, Ipv6::Announced);
         let folder = folder();
         let program = fs::read(packaged("/usr/lib/PXELINUX/pxelinux.0", "pxelinux")).unwrap();

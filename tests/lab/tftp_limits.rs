@@ -337,7 +337,7 @@ fn a_large_file_that_is_replaced_or_written_ends_its_transfers_with_an_error() {
 /// Anybody can invent addresses, and need not answer at any of them.
 #[test]
 fn a_machine_of_the_config_is_served_in_a_flood_of_strangers() {
-    in_lab!(|lan| {
+    in_lab!(alone, |lan| {
         let folder = folder();
         let config = fs::read_to_string(folder.path().join("config.yaml")).unwrap();
         let limits = "nbps: [./nbps], tftp: { max_transfers: 8 }";

@@ -5,12 +5,17 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::lan::permitted_guests;
 use super::{Lan, PATH, packaged, run};
 
 /// How long a boot may take, in seconds: it takes 8 to 35 here, alone.
 const PATIENCE: &str = "240";
+
+/// Guests that run now.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 /// The kinds of machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +120,8 @@ impl Guest {
             }
         }
         hardware.plug_into(&mut qemu);
+        let running = RUNNING.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(running <= permitted_guests(), "declare {running} guests: in_lab!(guests: …)");
         let qemu = qemu.stdin(Stdio::null()).spawn().expect("timeout (package coreutils) starts");
         Self { qemu, console, folder }
     }
@@ -205,6 +212,7 @@ impl Drop for Guest {
             run("kill", &["-TERM", &self.qemu.id().to_string()]);
         }
         self.qemu.wait().ok();
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

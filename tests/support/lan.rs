@@ -1,42 +1,153 @@
 //! A LAN of network namespaces: a bridge, a router (10.77.0.1) and our appliance (10.77.0.2) on it.
 
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{PATH, run};
 
-/// Set inside the namespaces.
+/// Set inside the namespaces, to the number of guests that the test may run at once.
 const INSIDE: &str = "REVEILLE_LAB";
 
-/// One lab at a time: each boots machines, which take all the CPU there is.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Guests that run at once: QEMU interprets each on a core.
+const GUESTS: usize = 3;
+/// Labs with simulated firmware that run at once, beside the guests: they mostly wait.
+const SIMULATED: usize = 4;
 
-/// Runs the calling test inside namespaces of its own: `in_lab!(|lan| { … })`.
+static GUEST_SLOTS: Slots = Slots::new(GUESTS);
+static SIMULATED_SLOTS: Slots = Slots::new(SIMULATED);
+
+/// What a lab takes of the cores.
+#[derive(Clone, Copy, Debug)]
+pub enum Cost {
+    /// Simulated firmware only.
+    Simulated,
+    /// At most this many guests at once.
+    Guests(usize),
+    /// All cores.
+    Alone,
+}
+
+impl Cost {
+    fn guests(self) -> usize {
+        if let Self::Guests(guests) = self { guests } else { 0 }
+    }
+
+    /// Waits until the lab may run. It may until the result is dropped.
+    fn wait(self) -> Vec<Share> {
+        match self {
+            Self::Simulated => vec![SIMULATED_SLOTS.take(1)],
+            Self::Guests(guests) => vec![GUEST_SLOTS.take(guests.min(GUESTS))],
+            Self::Alone => vec![GUEST_SLOTS.take(GUESTS), SIMULATED_SLOTS.take(SIMULATED)],
+        }
+    }
+}
+
+/// Limits the labs that run side by side.
+struct Slots {
+    limit: usize,
+    /// Held while a lab waits: the next one does not overtake it, so large labs start, too.
+    queue: Mutex<()>,
+    used: Mutex<usize>,
+    released: Condvar,
+}
+
+/// Slots that a lab has.
+struct Share {
+    of: &'static Slots,
+    count: usize,
+}
+
+impl Slots {
+    const fn new(limit: usize) -> Self {
+        Self { limit, queue: Mutex::new(()), used: Mutex::new(0), released: Condvar::new() }
+    }
+
+    /// Waits until `count` slots are free.
+    fn take(&'static self, count: usize) -> Share {
+        let _turn = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self
+            .released
+            .wait_while(used, |used| *used + count > self.limit)
+            .unwrap_or_else(PoisonError::into_inner);
+        *used += count;
+        Share { of: self, count }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.of.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.count;
+        self.of.released.notify_all();
+    }
+}
+
+/// Runs the calling test inside namespaces of its own: `in_lab!(|lan| { … })`, or
+/// `in_lab!(guests: 2, |lan| { … })` if it runs up to two machines in QEMU at once, or
+/// `in_lab!(alone, |lan| { … })` if it floods the daemon and needs the cores for itself.
 #[macro_export]
 macro_rules! in_lab {
-    (|$lan:ident| $body:block) => {{
+    (|$lan:ident| $body:block) => {
+        $crate::in_lab!(of $crate::support::lan::Cost::Simulated, |$lan| $body)
+    };
+    (guests: $guests:expr, |$lan:ident| $body:block) => {
+        $crate::in_lab!(of $crate::support::lan::Cost::Guests($guests), |$lan| $body)
+    };
+    (alone, |$lan:ident| $body:block) => {
+        $crate::in_lab!(of $crate::support::lan::Cost::Alone, |$lan| $body)
+    };
+    (of $cost:expr, |$lan:ident| $body:block) => {{
         fn here() {}
         let name = std::any::type_name_of_val(&here);
-        $crate::support::in_lab(name, |$lan: $crate::support::Lan| $body)
+        $crate::support::in_lab(name, $cost, |$lan: $crate::support::Lan| $body)
     }};
 }
 
 /// Runs `body` inside, or the whole test again from outside. `name` is the path of a function in the
 /// test, as `lab::boots::a_test::here`.
-pub fn in_lab(name: &str, body: impl FnOnce(Lan)) {
+pub fn in_lab(name: &str, cost: Cost, body: impl FnOnce(Lan)) {
     if is_inside() {
-        return body(Lan::new());
+        body(Lan::new());
+        return println!("{CPU_TIME}{:.1}", cpu_seconds());
     }
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _share = cost.wait();
+    let started = Instant::now();
     let test = name.trim_start_matches("lab::").trim_end_matches("::here");
     let output = again_inside()
+        .env(INSIDE, cost.guests().to_string())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .output()
         .expect("unshare (package util-linux) runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     println!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    let cpu = stdout.lines().find_map(|line| line.strip_prefix(CPU_TIME)).unwrap_or("?");
+    println!("lab: {test}: {:.1} s, {cpu} s of CPU time", started.elapsed().as_secs_f64());
     assert!(output.status.success(), "the test failed inside its namespaces, see above");
     assert!(stdout.contains("1 passed"), "the test `{test}` did not run inside its namespaces");
+}
+
+/// What a lab prints in front of the CPU time that it took. `--show-output` shows it for each lab.
+const CPU_TIME: &str = "LAB-CPU-SECONDS ";
+
+/// CPU time of this process and of all processes that it started and that have ended.
+fn cpu_seconds() -> f64 {
+    let of = |who| {
+        let usage = getrusage(who).expect("a process knows its own usage");
+        [usage.user_time(), usage.system_time()]
+            .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
+            .iter()
+            .sum::<f64>()
+    };
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// Guests that the test may run at once.
+pub fn permitted_guests() -> usize {
+    let permitted = std::env::var(INSIDE).ok().and_then(|guests| guests.parse().ok());
+    permitted.expect("guests run in a lab")
 }
 
 /// Whether this process runs in namespaces that [`again_inside`] made.
@@ -71,7 +182,7 @@ fn again(ways: &[&[&str]]) -> Command {
         .args(*way)
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(std::env::current_exe().expect("a program has a file"))
-        .env(INSIDE, "1")
+        .env(INSIDE, "3")
         .env("PATH", PATH);
     command
 }
