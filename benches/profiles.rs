@@ -110,7 +110,7 @@ fn scripts_a_second(config: &Config, machines: u32) -> f64 {
             let script = decide_script(
                 &client,
                 &config.catalog,
-                &config.templates,
+                config.templates.needs_facts(),
                 (&shelf, &Orders::default()),
             );
             let script = script.expect("every machine boots");

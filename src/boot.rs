@@ -31,6 +31,7 @@ pub mod links;
 pub mod mac;
 pub mod names;
 pub mod nbp;
+pub mod needs_facts;
 pub mod omni;
 pub mod pattern;
 pub mod pci;

@@ -45,28 +45,29 @@ pub fn explain(
     let catalog = &config.catalog;
     let untold = Client { facts: None, uuid: None, ..client.clone() };
     let orders = &Orders::default();
-    let first = decide_script(&untold, catalog, &config.templates, (shelf, orders));
+    let first = decide_script(&untold, catalog, config.templates.needs_facts(), (shelf, orders));
     let is_asked = matches!(first, Ok(Script { kind: Kind::AskFacts, .. }));
     let client = if is_asked { client } else { &untold };
     let selection = select(client, catalog).now(catalog, orders);
     let mut why = entries(&selection, client, catalog);
     let base = links::base(local, config.server.http_port);
-    let script = match decide_script(client, catalog, &config.templates, (shelf, orders)) {
-        Ok(mut script) => {
-            // What it will boot is what somebody wants to see, and how long that takes.
-            if let Kind::Waiting(profile, coming) = script.kind {
-                let until = "until it is here the machine gets a script that waits for it";
-                why.push(("image", format!("not here yet: {coming}; {until}")));
-                script.kind = Kind::Profile(profile);
+    let script =
+        match decide_script(client, catalog, config.templates.needs_facts(), (shelf, orders)) {
+            Ok(mut script) => {
+                // What it will boot is what somebody wants to see, and how long that takes.
+                if let Kind::Waiting(profile, coming) = script.kind {
+                    let until = "until it is here the machine gets a script that waits for it";
+                    why.push(("image", format!("not here yet: {coming}; {until}")));
+                    script.kind = Kind::Profile(profile);
+                }
+                why.push(("template", template(&script, config)));
+                let (base, mac) = (base.as_str(), machine.mac);
+                let scene = Scene { client, mac, base, http: base, id: None, file_id: None, shelf };
+                let rendered = script::render(&config.templates, &script, catalog, scene);
+                rendered.map_err(|refusal| refusal.to_string())
             }
-            why.push(("template", template(&script, config)));
-            let (base, mac) = (base.as_str(), machine.mac);
-            let scene = Scene { client, mac, base, http: base, id: None, file_id: None, shelf };
-            let rendered = script::render(&config.templates, &script, catalog, scene);
-            rendered.map_err(|refusal| refusal.to_string())
-        }
-        Err(reason) => Err(reason.to_string()),
-    };
+            Err(reason) => Err(reason.to_string()),
+        };
     if let Ok(Rendered { advice, .. }) = &script
         && !advice.is_empty()
     {

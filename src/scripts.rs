@@ -108,7 +108,7 @@ pub fn answer(
     let mut orders = registry.orders(&state, None);
     orders.registry_fault = registry.fault(&config.server);
     let templates = &config.templates;
-    let script = match decide_script(client, catalog, templates, (shelf, &orders)) {
+    let script = match decide_script(client, catalog, templates.needs_facts(), (shelf, &orders)) {
         Ok(script) => script,
         Err(reason) => return (subject, Answer::Nothing(reason, id)),
     };
@@ -332,7 +332,8 @@ pub fn render_file(
     // What is not known by now is not asked for any more.
     let facts = client.facts.clone().unwrap_or_default();
     let client = Client { facts: Some(facts), ..client.clone() };
-    let script = decide_script(&client, &config.catalog, &config.templates, (shelf, orders));
+    let needs_facts = config.templates.needs_facts();
+    let script = decide_script(&client, &config.catalog, needs_facts, (shelf, orders));
     let script = script.map_err(|reason| reason.to_string())?;
     let scene = Scene { client: &client, mac, base, http: base, id: None, file_id, shelf };
     script::render_file(&config.templates, (&script, name), scene).map_err(|why| why.to_string())

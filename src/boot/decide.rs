@@ -12,12 +12,12 @@ use super::catalog::{Catalog, Profile};
 use super::client::{Client, Stage};
 use super::event::{Boot, Starts, Step};
 use super::nbp::Nbp;
+use super::needs_facts::NeedsFacts;
 use super::select::{Boots, Selection, Who, select};
 use super::settings::{BootPolicy, LocalBoot, NbpLadder, OnDiskFailure, Option43};
 use super::shelf::{Coming, Lack, Shelf};
 use super::state::MachineState;
 use super::state::orders::{Because, Orders, RegistryFault};
-use super::templates::Templates;
 use super::wipes::{on_disk_failure, wipes};
 use super::{Arch, Mac};
 
@@ -260,7 +260,7 @@ pub fn option_43(selection: &Selection, state: &MachineState) -> Option43 {
 pub fn decide_script(
     client: &Client,
     catalog: &Catalog,
-    templates: &Templates,
+    needs_facts: &NeedsFacts,
     (shelf, orders): (&Shelf, &Orders),
 ) -> Result<Script, Ignored> {
     let selection = select(client, catalog).now(catalog, orders);
@@ -286,7 +286,7 @@ pub fn decide_script(
     let kind = choose(kind, &who, client, catalog);
     let kind = match kind {
         Kind::Profile(profile)
-            if tells_more && uses_facts(&profile, &who, templates)
+            if tells_more && uses_facts(&profile, &who, needs_facts)
                 || client.may_be_asked && tells_more && is_worth_advice(&profile) =>
         {
             Kind::AskFacts
@@ -327,9 +327,9 @@ fn is_worth_advice(profile: &Profile) -> bool {
 }
 
 /// Whether a profile's script, or a file that its machine will fetch, prints what only iPXE can tell.
-fn uses_facts(profile: &Profile, who: &Who, templates: &Templates) -> bool {
+fn uses_facts(profile: &Profile, who: &Who, needs_facts: &NeedsFacts) -> bool {
     let mut files = who.settings(Some(profile)).flat_map(|said| said.files.values());
-    templates.uses_facts(&profile.script) || files.any(|path| templates.answer_uses_facts(path))
+    needs_facts.script(&profile.script) || files.any(|path| needs_facts.answer(path))
 }
 
 /// Decides what a client gets that asks for an NBP by its name.
@@ -542,7 +542,7 @@ mod tests {
 
     fn kind_with(client: &Client, catalog: &Catalog, shelf: &Shelf) -> String {
         let script =
-            decide_script(client, catalog, &Templates::default(), (shelf, &Orders::default()));
+            decide_script(client, catalog, &NeedsFacts::default(), (shelf, &Orders::default()));
         match script.map(|script| script.kind) {
             Ok(Kind::Profile(profile)) => profile.name.clone(),
             Ok(Kind::Waiting(profile, coming)) => format!("{} once {coming}", profile.name),
@@ -677,7 +677,7 @@ mod tests {
         let known = |profile| Machine { macs: vec![MAC], ..machine(profile) };
         let due = |catalog: &Catalog, orders: &Orders| {
             let (client, shelf) = (client(Stage::Ipxe, Arch::Bios), Shelf::default());
-            let script = decide_script(&client, catalog, &Templates::default(), (&shelf, orders));
+            let script = decide_script(&client, catalog, &NeedsFacts::default(), (&shelf, orders));
             script.unwrap().is_ordered_or_due
         };
         let order = |profile: Option<&str>| Orders {

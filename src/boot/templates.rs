@@ -17,6 +17,7 @@ use self::facts::using_facts;
 use self::mistake::{innermost, shown};
 use self::print::{ANSWER, IPXE};
 use super::names::nearest;
+use super::needs_facts::NeedsFacts;
 
 mod facts;
 mod mistake;
@@ -63,10 +64,7 @@ pub struct Templates {
     answers: BTreeMap<PathBuf, Result<(), Mistake>>,
     /// Those that did not come with reveille.
     own: BTreeSet<String>,
-    /// The boot scripts that print what only iPXE can tell.
-    using_facts: BTreeSet<String>,
-    /// The answer files that do.
-    answers_using_facts: BTreeSet<PathBuf>,
+    needs_facts: NeedsFacts,
 }
 
 impl Default for Templates {
@@ -104,12 +102,10 @@ impl Templates {
             })
             .collect();
         let using = using_facts(&env);
-        let using_facts = using.iter().filter_map(|file| Some(file.strip_suffix(".ipxe")?.into()));
-        let answers_using_facts =
-            using.iter().filter_map(|file| Some(file.strip_prefix("//")?.into()));
+        let scripts = using.iter().filter_map(|file| Some(file.strip_suffix(".ipxe")?.into()));
+        let files = using.iter().filter_map(|file| Some(file.strip_prefix("//")?.into()));
         Self {
-            using_facts: using_facts.collect(),
-            answers_using_facts: answers_using_facts.collect(),
+            needs_facts: NeedsFacts::new(scripts.collect(), files.collect()),
             env,
             broken,
             answers,
@@ -158,14 +154,9 @@ impl Templates {
         self.own.contains(name)
     }
 
-    /// Whether a boot script prints what only iPXE can tell of its machine.
-    pub fn uses_facts(&self, name: &str) -> bool {
-        self.using_facts.contains(name)
-    }
-
-    /// Whether an answer file does.
-    pub fn answer_uses_facts(&self, path: &Path) -> bool {
-        self.answers_using_facts.contains(path)
+    /// Which of them print what only iPXE can tell.
+    pub fn needs_facts(&self) -> &NeedsFacts {
+        &self.needs_facts
     }
 
     /// Fills in a boot script.

@@ -190,11 +190,11 @@ fn who_prints_facts_is_known_also_through_what_it_includes() {
     ];
     let templates =
         templates(&own, &[("/x", "{{ client.product }}"), ("/y", "{{ machine.name }}")]);
-    let using = |name| templates.uses_facts(name);
+    let using = |name| templates.needs_facts().script(name);
     assert_eq!(["a", "b", "c", "d", "e"].map(using), [true, true, false, true, true]);
     assert_eq!(["f", "g", "h", "i", "j"].map(using), [true, true, true, true, false]);
     assert_eq!(["inspect", "linux", "talos", "menu"].map(using), [true, false, false, false]);
-    let using = |path| templates.answer_uses_facts(Path::new(path));
+    let using = |path| templates.needs_facts().answer(Path::new(path));
     assert_eq!(["/x", "/y", "/z"].map(using), [true, false, false]);
 }
 
