@@ -60,10 +60,24 @@ pub struct Config {
 }
 
 impl Config {
+    /// What a protocol answers from.
+    pub fn serving(&self) -> Serving<'_> {
+        Serving { server: &self.server, catalog: &self.catalog }
+    }
+
     /// What the operator wrote or keeps that cannot be used.
     pub fn faults(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|problem| problem.severity == Severity::Fault)
     }
+}
+
+/// What a protocol answers from.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving<'a> {
+    /// Where and how we serve.
+    pub server: &'a Server,
+    /// What there is to boot, and who boots it.
+    pub catalog: &'a Catalog,
 }
 
 /// What a request is answered from: taken once, at its start.

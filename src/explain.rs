@@ -270,7 +270,7 @@ fn offers(config: &Config, machine: &Machine, local: Ipv4Addr) -> Vec<(&'static 
         match Query::read(datagram) {
             Ok(query) => {
                 let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
-                in_words(&respond(&query, &arrival, config, state))
+                in_words(&respond(&query, &arrival, config.serving(), state))
             }
             Err(reason) => format!("no answer: {reason}"),
         }

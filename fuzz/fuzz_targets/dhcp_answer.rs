@@ -103,7 +103,7 @@ fuzz_target!(|datagram: &[u8]| {
     for config in SNAPSHOTS.iter() {
         for arrival in arrivals() {
             for state in states(now) {
-                match respond(&query, &arrival, config, (&state, now)) {
+                match respond(&query, &arrival, config.serving(), (&state, now)) {
                     Outcome::Reply { to, datagram: reply, event } => {
                         assert_ne!(to.port(), 0);
                         assert!(!told(&event).is_empty());

@@ -44,7 +44,7 @@ fn report(interface: &Interface, answers: &[Answer], config: &Config) -> Result<
     for answer in answers {
         print(&format!("  {}\n", described(answer, interface)))?;
     }
-    let us = Us::new(interface.own_addresses(), config);
+    let us = Us::new(interface.own_addresses(), config.serving());
     let mut found = findings(answers, &BTreeSet::new(), &us);
     found.extend(silence(answers, &us));
     for finding in &found {

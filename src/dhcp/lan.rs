@@ -195,7 +195,7 @@ impl Known {
     fn tell(&mut self, config: &Config) {
         let name = &self.interface.name;
         let chosen = self.chosen.keys().copied().collect();
-        let us = Us::new(self.interface.own_addresses(), config);
+        let us = Us::new(self.interface.own_addresses(), config.serving());
         let found = findings(&self.answers, &chosen, &us);
         for finding in found.difference(&self.told) {
             warn!("on {name}: {finding}");

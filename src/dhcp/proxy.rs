@@ -17,7 +17,7 @@ use crate::boot::settings::Option43;
 use crate::boot::{
     Answer, Arch, Client, Event, Mac, MachineState, Stage, Step, decide as decision, links, select,
 };
-use crate::config::Config;
+use crate::config::Serving;
 
 /// Which of our two ports a datagram came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,11 +170,11 @@ impl Query {
 pub fn respond(
     query: &Query,
     arrival: &Arrival,
-    config: &Config,
+    config: Serving<'_>,
     (state, now): (&MachineState, SystemTime),
 ) -> Outcome {
     let Query { request, .. } = query;
-    let catalog = &config.catalog;
+    let catalog = config.catalog;
     let client = &located(query, arrival);
     let is_start = (arrival.port, request.message_type) == (Port::Dhcp, MessageType::Discover);
     let start = client.mac.map(|mac| (mac, client.stage, request.xid));
@@ -305,7 +305,7 @@ fn step(
     kind: ReplyKind,
     Query { request, client, .. }: &Query,
     (what, boot_file, option_43): (Offer, String, Option43),
-    (arrival, config): (&Arrival, &Config),
+    (arrival, config): (&Arrival, Serving<'_>),
 ) -> Step {
     match kind {
         ReplyKind::Offer => Step::Offered {
@@ -353,7 +353,7 @@ fn relay(request: &Request) -> Option<Ipv4Addr> {
 }
 
 /// The same, unless the request comes from a host of the relay's network instead.
-fn seen_relay(request: &Request, arrival: &Arrival, config: &Config) -> Option<Ipv4Addr> {
+fn seen_relay(request: &Request, arrival: &Arrival, config: Serving<'_>) -> Option<Ipv4Addr> {
     let subnets = config.server.tftp.as_ref().map(|tftp| tftp.subnets.as_slice());
     let is_from =
         |relay: &Ipv4Addr| is_from_relay(*relay, *arrival.from.ip(), subnets.unwrap_or_default());
@@ -407,7 +407,7 @@ mod tests {
             let own: [(u8, &[u8]); 3] = [(60, b"PXEClient"), (93, &[0, 0]), (50, lease)];
             let query = Query::read(&request(3, &[&own, more].concat())).unwrap();
             let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
-            respond(&query, &broadcast(), &config, state)
+            respond(&query, &broadcast(), config.serving(), state)
         };
         let Outcome::Reply { event, .. } = outcome(&[]) else { panic!("{:?}", outcome(&[])) };
         assert_eq!(event.subject.address, Some(Ipv4Addr::new(10, 77, 0, 100)));
@@ -426,7 +426,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let mut state = MachineState::default();
         let file = |state: &MachineState, now| {
-            Reply::read(&respond(&query, &arrival, &config, (state, now))).file
+            Reply::read(&respond(&query, &arrival, config.serving(), (state, now))).file
         };
         let script = "http://10.77.0.2:8080/boot/52-54-00-00-00-01.ipxe";
         assert_eq!(file(&state, now), "undionly.kpxe");
@@ -441,7 +441,7 @@ mod tests {
             let query = Query::read(&datagram).unwrap();
             let from = SocketAddrV4::new(Ipv4Addr::new(10, 78, 0, 1), 67);
             let outcome =
-                respond(&query, &Arrival { from, ..broadcast() }, &config, (&unseen, now));
+                respond(&query, &Arrival { from, ..broadcast() }, config.serving(), (&unseen, now));
             if let Outcome::Reply { event, .. } = &outcome {
                 unseen.apply(event, None, now);
             }

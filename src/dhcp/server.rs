@@ -202,7 +202,7 @@ impl Server {
             }
         };
         let query = query.confirmed_as(known.name);
-        let outcome = respond(&query, &arrival, &config, (&state, now));
+        let outcome = respond(&query, &arrival, config.serving(), (&state, now));
         // Were it held while it changes, it would have to be copied.
         drop(state);
         let outcome = match (outcome, query.relay(self.port)) {

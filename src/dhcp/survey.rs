@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use super::packet::{MessageType, Request, option};
 use crate::boot::decide::Naming;
 use crate::boot::nbp::Nbps;
-use crate::config::Config;
+use crate::config::Serving;
 
 mod answer;
 mod finding;
@@ -45,7 +45,7 @@ pub struct Us<'a> {
 
 impl<'a> Us<'a> {
     /// Who has these addresses and this config.
-    pub fn new(addresses: impl Iterator<Item = Ipv4Addr>, config: &'a Config) -> Self {
+    pub fn new(addresses: impl Iterator<Item = Ipv4Addr>, config: Serving<'a>) -> Self {
         let nbps = &config.catalog.nbps;
         Self { addresses: addresses.collect(), naming: config.server.naming(), nbps }
     }

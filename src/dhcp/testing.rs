@@ -114,7 +114,7 @@ pub(crate) fn broadcast() -> Arrival {
 pub(crate) fn answer(datagram: &[u8], arrival: &Arrival, config: &Config) -> Outcome {
     let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
     match Query::read(datagram) {
-        Ok(query) => respond(&query, arrival, config, state),
+        Ok(query) => respond(&query, arrival, config.serving(), state),
         Err(reason) => Outcome::Ignored(reason),
     }
 }

@@ -265,7 +265,7 @@ impl Server {
         let known = known.unwrap_or_default();
         let state = self.registry.state_at_boot(&known, &config.server);
         let query = query.confirmed_as(known.name);
-        let outcome = respond(&query, &arrival, &config, (&state, self.registry.now()));
+        let outcome = respond(&query, &arrival, config.serving(), (&state, self.registry.now()));
         drop(state);
         match outcome {
             Outcome::Reply { to, datagram, event } => {

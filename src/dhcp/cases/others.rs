@@ -260,7 +260,7 @@ fn our_own_question_is_a_machines_and_is_known_for_a_probe() {
         let state = (&MachineState::default(), SystemTime::UNIX_EPOCH);
         let query = Query::new(request).unwrap();
         assert_eq!(query.mac(), Some(mac));
-        let reply = Reply::read(&respond(&query, &broadcast(), &config(""), state));
+        let reply = Reply::read(&respond(&query, &broadcast(), config("").serving(), state));
         assert_eq!((reply.xid, reply.file.as_str()), (7, file));
     }
     let machine = Request::decode(&request(1, &[PXE, (61, b"\x01\x02\0\0\0\0\x01")])).unwrap();
@@ -278,7 +278,7 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
         let subject = Subject { mac: Some(Mac::new([2; 6])), ..Subject::default() };
         // Each turn has a DISCOVER.
         let query = Query::read(&request(1, &[PXE, X64])).unwrap();
-        let outcome = respond(&query, &broadcast(), &config(""), (&state, at(3 * turn)));
+        let outcome = respond(&query, &broadcast(), config("").serving(), (&state, at(3 * turn)));
         let Outcome::Reply { event, .. } = outcome else { panic!("{outcome:?}") };
         state.apply(&event, None, at(3 * turn));
         state.apply(&Event { subject, step }, None, at(3 * turn));
@@ -286,7 +286,7 @@ fn who_loops_is_offered_no_nbp_but_still_its_script() {
     let config = config("");
     let answered = |options: &[(u8, &[u8])]| {
         let query = Query::read(&request(1, options)).unwrap();
-        respond(&query, &broadcast(), &config, (&state, at(9)))
+        respond(&query, &broadcast(), config.serving(), (&state, at(9)))
     };
     let reason = silence_of(answered(&[PXE, X64])).to_string();
     let told = "it fetched snponly.efi three times within a minute and never its script";
