@@ -24,6 +24,7 @@ use crate::boot::host::Host;
 use crate::boot::settings::Release;
 use crate::boot::templates::Templates;
 use crate::boot::{Catalog, Shelf};
+use crate::files::Served;
 
 pub mod adopt;
 pub mod changes;
@@ -87,6 +88,14 @@ pub struct Snapshot<'a> {
     pub config: &'a Config,
     /// Which of the images that are fetched are here.
     pub shelf: &'a Shelf,
+}
+
+impl<'a> Snapshot<'a> {
+    /// What files are served from.
+    pub fn served(self) -> Served<'a> {
+        let Self { config, shelf } = self;
+        Served { catalog: &config.catalog, naming: config.server.naming(), shelf }
+    }
 }
 
 /// Where and how we serve.

@@ -10,12 +10,11 @@ pub use self::shared::{Content, OpenFile, Shared, Version};
 use crate::boot::boot_id::BootId;
 use crate::boot::catalog::Files;
 use crate::boot::cmdline::{KERNEL_NAME, initrd_name};
-use crate::boot::decide::{Ignored, UnderItsName};
+use crate::boot::decide::{Ignored, Naming, UnderItsName};
 use crate::boot::nbp::Nbp;
 use crate::boot::printable::is_hidden;
 use crate::boot::shelf::Coming;
-use crate::boot::{Mac, MachineState, decide_by_name, links};
-use crate::config::Snapshot;
+use crate::boot::{Catalog, Mac, MachineState, Shelf, decide_by_name, links};
 use crate::config::wanted::{FILE, INITRAMFS, KERNEL};
 
 mod shared;
@@ -54,16 +53,26 @@ pub enum Asked {
     Autoexec(String),
 }
 
-/// What a name asks for, from the snapshot and from what is remembered of who asks.
+/// What files are served from.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    /// What there is to boot.
+    pub catalog: &'a Catalog,
+    /// Who tells machines their boot file.
+    pub naming: Naming,
+    /// Which of the images that are fetched are here.
+    pub shelf: &'a Shelf,
+}
+
+/// What a name asks for, from what is served and from what is remembered of who asks.
 ///
 /// # Errors
 /// It is no name, nothing is served under it, or not to this client.
 pub fn asked(
     name: &[u8],
-    snapshot: Snapshot<'_>,
+    served: Served<'_>,
     (state, now): (&MachineState, SystemTime),
 ) -> Result<Asked, Refusal> {
-    let config = snapshot.config;
     let cleaned = cleaned(name)?;
     let (_, cleaned) = links::of_boot(&cleaned);
     let cleaned = cleaned.to_owned();
@@ -75,19 +84,17 @@ pub fn asked(
             Err(_) => Err(Refusal::Unknown),
         };
     }
-    if let Some((name, path)) = config.catalog.nbps.companion(&cleaned) {
+    if let Some((name, path)) = served.catalog.nbps.companion(&cleaned) {
         return Ok(Asked::Companion(name.clone(), path.clone()));
     }
-    let Some(nbp) = config.catalog.nbps.named(&cleaned) else {
+    let Some(nbp) = served.catalog.nbps.named(&cleaned) else {
         let (image, part) = cleaned.rsplit_once('/').ok_or(Refusal::Unknown)?;
         // As over HTTP, or without its first folder.
         let image = image.strip_prefix("images/").unwrap_or(image);
-        let path = image_part(image, part, None, snapshot)?;
+        let path = image_part(image, part, None, served)?;
         return Ok(Asked::Image(format!("{image}/{part}"), path));
     };
-    match decide_by_name(&nbp.name, config.server.naming(), (state, now))
-        .map_err(Refusal::Decided)?
-    {
+    match decide_by_name(&nbp.name, served.naming, (state, now)).map_err(Refusal::Decided)? {
         UnderItsName::Nbp => Ok(Asked::Nbp(nbp.clone())),
         UnderItsName::Autoexec => Ok(Asked::Autoexec(nbp.name.clone())),
     }
@@ -107,14 +114,14 @@ pub fn image_part(
     image: &str,
     part: &str,
     mark: Option<&str>,
-    Snapshot { config, shelf }: Snapshot<'_>,
+    Served { catalog, naming: _, shelf }: Served<'_>,
 ) -> Result<PathBuf, Refusal> {
     // A boot that has begun with a set goes on with it.
     if let Some(set) = mark.and_then(|mark| shelf.marked(mark)) {
         let made = if part == KERNEL_NAME { KERNEL } else { INITRAMFS };
         return Ok(set.folder.join(if set.base.is_some() { made } else { FILE }));
     }
-    let image = config.catalog.images.get(image).ok_or(Refusal::Unknown)?;
+    let image = catalog.images.get(image).ok_or(Refusal::Unknown)?;
     let Files { kernel, initrds } = &image.files;
     let initrd = || {
         let mut initrds = initrds.iter().enumerate();
@@ -288,15 +295,28 @@ fn cleaned(name: &[u8]) -> Result<String, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::boot::Arch;
+    use crate::boot::catalog::{Image, Part};
     use crate::boot::nbp::{Nbp, Nbps};
     use crate::boot::shelf::{Set, SetId, Standing};
-    use crate::boot::{Arch, Shelf};
-    use crate::config;
-    use crate::config::problem::Problems;
-    use crate::config::resolve::{Surroundings, resolve};
 
-    const IMAGE: &str = "images: { talos: { kernel: /linux, initrd: [/first, /second] } }";
+    fn catalog(images: &[(&str, Part, &[Part])]) -> Catalog {
+        let mut catalog = Catalog::default();
+        for (name, kernel, initrds) in images {
+            let image = Image {
+                name: (*name).to_owned(),
+                files: Files { kernel: kernel.clone(), initrds: initrds.to_vec() },
+                missing: None,
+                cmdline: Vec::new(),
+                talos: None,
+            };
+            catalog.images.insert((*name).to_owned(), Arc::new(image));
+        }
+        catalog
+    }
 
     /// What a client gets that asks for this name where `undionly.kpxe`, `x86_64/snponly.efi` and an image
     /// are served.
@@ -305,12 +325,13 @@ mod tests {
         for (name, arch) in [("undionly.kpxe", Arch::Bios), ("x86_64/snponly.efi", Arch::UefiX64)] {
             nbps.add(Nbp { name: name.into(), path: name.into(), arch, folder: 0 });
         }
-        let mut problems = Problems::new(Path::new("config.yaml"), IMAGE);
-        let file = config::file::File::parse(IMAGE, &mut problems).unwrap();
-        let found = Surroundings { nbps, ..Surroundings::default() };
-        let config = resolve(file, found, problems).unwrap();
-        let now = Snapshot { config: &config, shelf: &Shelf::default() };
-        asked(name, now, (&MachineState::default(), SystemTime::UNIX_EPOCH))
+        let [kernel, first, second] =
+            ["/linux", "/first", "/second"].map(|path| Part::Own(path.into()));
+        let mut catalog = catalog(&[("talos", kernel, &[first, second])]);
+        catalog.nbps = nbps;
+        let (naming, shelf) = (Naming::ByUs, &Shelf::default());
+        let served = Served { catalog: &catalog, naming, shelf };
+        asked(name, served, (&MachineState::default(), SystemTime::UNIX_EPOCH))
     }
 
     fn nbp(name: &str) -> Result<Asked, Refusal> {
@@ -402,14 +423,17 @@ mod tests {
 
     #[test]
     fn a_boot_that_has_begun_with_a_set_has_the_rest_of_it_whatever_the_config_has_by_now() {
-        let yaml =
-            "images: { t: { talos: { version: v1.11.2 } }, u: { kernel: 'http://x/linux' } }";
-        let mut problems = Problems::new(Path::new("config.yaml"), yaml);
-        let file = config::file::File::parse(yaml, &mut problems).unwrap();
-        let config = resolve(file, Surroundings::default(), problems).unwrap();
+        let (made, web) = (SetId::new("made"), SetId::new("web"));
+        let part_of = |set: &SetId, file| Part::Fetched(set.clone(), file);
+        let catalog = catalog(&[
+            ("t", part_of(&made, KERNEL), &[part_of(&made, INITRAMFS)]),
+            ("u", part_of(&web, FILE), &[]),
+        ]);
+        let naming = Naming::ByUs;
         let mut shelf = Shelf::default();
         let coming = |part| {
-            image_part("t", part, None, Snapshot { config: &config, shelf: &Shelf::default() })
+            let shelf = &Shelf::default();
+            image_part("t", part, None, Served { catalog: &catalog, naming, shelf })
         };
         assert!(matches!(coming("kernel"), Err(Refusal::Coming(..))));
         let mut here = |set: &SetId, mark: &str, is_made: bool| {
@@ -417,11 +441,12 @@ mod tests {
             let set_here = Set { folder: mark.into(), mark: mark.into(), base, talos: None };
             shelf.sets.insert(set.clone(), Standing::Here(set_here));
         };
-        here(&config.wanted["t"][0].set, "now", true);
-        here(&config.wanted["u"][0].set, "web", false);
+        here(&made, "now", true);
+        here(&web, "web", false);
         here(&SetId::new("before"), "then", true);
         let part = |image, part, mark| {
-            let path = image_part(image, part, mark, Snapshot { config: &config, shelf: &shelf });
+            let served = Served { catalog: &catalog, naming, shelf: &shelf };
+            let path = image_part(image, part, mark, served);
             path.unwrap().display().to_string()
         };
         assert_eq!(part("t", "initrd", None), "now/initramfs.xz");

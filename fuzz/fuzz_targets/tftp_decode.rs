@@ -47,7 +47,7 @@ fuzz_target!(|datagram: &[u8]| {
     }
 
     let now = Snapshot { config: &SNAPSHOT, shelf: &Shelf::default() };
-    match asked(&rrq.file, now, (&MachineState::default(), SystemTime::UNIX_EPOCH)) {
+    match asked(&rrq.file, now.served(), (&MachineState::default(), SystemTime::UNIX_EPOCH)) {
         Ok(Asked::Nbp(Nbp { path, .. }) | Asked::Image(_, path) | Asked::Companion(_, path)) => {
             assert!(path.starts_with("/files") && path.components().count() <= 4, "{path:?}");
         }

@@ -208,7 +208,7 @@ pub async fn nbp(
     let subject = server.registry.subject_at(arrival.from, neighbour, &config.catalog);
     let state = server.registry.state(&subject);
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
-    match files::asked(name.as_bytes(), now, (&state, SystemTime::now())) {
+    match files::asked(name.as_bytes(), now.served(), (&state, SystemTime::now())) {
         Ok(Asked::Autoexec(file)) => {
             let Some(address) = server.advertised(arrival) else {
                 return not_found("nothing boots from here\n");
@@ -257,7 +257,7 @@ pub async fn image(
     let (subject, id) = scripts::image_fetch(&server.registry, &config, (mac, id), sender);
     let name = format!("{image}/{part}");
     let now = Snapshot { config: &config, shelf: &server.images.shelf() };
-    match files::image_part(&image, &part, whose.get("set").map(String::as_str), now) {
+    match files::image_part(&image, &part, whose.get("set").map(String::as_str), now.served()) {
         Ok(path) => {
             if let Err(reason) = server.images.serves(&path).await {
                 return server.refuse(subject, &name, &reason);

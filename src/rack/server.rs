@@ -410,7 +410,7 @@ impl Server {
         let subject = self.registry.subject_at(asks.from, asks.at, &config.catalog);
         let state = self.registry.state(&subject);
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        let asked = files::asked(name.as_bytes(), now, (&state, self.registry.now()));
+        let asked = files::asked(name.as_bytes(), now.served(), (&state, self.registry.now()));
         drop(state);
         match asked {
             Ok(Asked::Autoexec(file)) => self.autoexec(subject, file, Transport::Http),
@@ -460,7 +460,7 @@ impl Server {
         self.keep(&subject, false);
         let now = Snapshot { config: &config, shelf: &self.shelf };
         let name = format!("{image}/{part}");
-        match files::image_part(image, part, value("set"), now) {
+        match files::image_part(image, part, value("set"), now.served()) {
             Ok(_) => {
                 let step = Step::ImageSent { file: name, sent: sent(Transport::Http) };
                 let response = Response::with(Body::File, subject, vec![step]);
@@ -489,7 +489,7 @@ impl Server {
         }
         let state = self.registry.state(&subject);
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        let asked = files::asked(name.as_bytes(), now, (&state, self.registry.now()));
+        let asked = files::asked(name.as_bytes(), now.served(), (&state, self.registry.now()));
         drop(state);
         let over = Transport::Tftp(Tftp::default());
         let asked = match asked {

@@ -337,7 +337,7 @@ impl Server {
         let shelf = self.images.shelf();
         let snapshot = Snapshot { config: &config, shelf: &shelf };
         let state = self.registry.state(&subject);
-        let wanted = match files::asked(&rrq.file, snapshot, (&state, SystemTime::now())) {
+        let wanted = match files::asked(&rrq.file, snapshot.served(), (&state, SystemTime::now())) {
             Ok(found) => found,
             Err(refusal) => {
                 let text = refusal.to_string();
