@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::Problem;
-use super::load::{LoadError, Source};
+use super::load::LoadError;
 
 /// A config was read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Reload {
     /// It serves from now on.
     TakenUp {
         /// Where it comes from.
-        source: Source,
+        source: String,
         /// How many have been taken up since the start, this one included.
         generation: u64,
         /// What has changed for who is served, a line each.

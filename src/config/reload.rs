@@ -137,7 +137,7 @@ impl Reloader {
         standing.since = SystemTime::now();
         standing.refused = None;
         let reload = Reload::TakenUp {
-            source: standing.source.clone(),
+            source: standing.source.to_string(),
             generation: standing.generation,
             changes: changes(&old, &config, &touched),
             at_next_start: waiting.into_iter().filter(|line| !waited.contains(line)).collect(),
