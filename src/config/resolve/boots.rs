@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::lines::most_bytes;
 use crate::boot::catalog::{Catalog, Group, Machine, Network, Profile, Unknown};
 use crate::boot::client::{Client, Stage};
 use crate::boot::decide::Kind;
@@ -86,6 +85,22 @@ pub(super) fn spoilt<'a>(
 /// The key of a machine's entry.
 pub(super) fn of_machine(name: &str) -> String {
     format!("machines.{name}")
+}
+
+/// How many bytes a machine adds to any kernel line, at most. It may well add less, or take some away, where
+/// its arguments come in place of others.
+pub(super) fn most_bytes(machine: &Machine) -> usize {
+    let said = &machine.settings;
+    let arguments: usize = said.cmdline.iter().map(|argument| argument.len() + 1).sum();
+    // `ip=` has five addresses at most, and what separates them.
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let network = &machine.network;
+    let ip = network.ip.map_or(0, |_| 100 + text(&network.hostname) + text(&network.nic));
+    // In base64, where each label has blanks and quotes around it.
+    let labels: usize = said.labels.iter().map(|(name, label)| name.len() + label.len() + 12).sum();
+    let labels = if labels == 0 { 0 } else { 120 + labels * 4 / 3 };
+    let halts = if said.halt_if_installed.is_some() { 30 } else { 0 };
+    arguments + ip + labels + halts
 }
 
 /// What decides which profiles a machine may boot.

@@ -53,7 +53,7 @@ impl Linker<'_> {
             let group = Arc::new(group);
             if has_arguments {
                 let who = Who { machine: None, group: Some(Arc::clone(&group)) };
-                self.measure_kernel_line(&name, &profile, &who);
+                self.kernel_lines().measure(&name, &profile, &who);
             }
             self.advises(&name, &group);
             linked.push(group);

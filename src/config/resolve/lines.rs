@@ -6,31 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use super::boots::{Boot, Entry, Sure, of_machine, spoilt};
-use super::link::Linker;
+use super::boots::{Boot, Entry, Sure, most_bytes, of_machine, spoilt};
 use super::look::Trial;
 use super::whose::{Hit, named};
 use crate::boot::Shelf;
-use crate::boot::catalog::{Image, Machine, Profile};
+use crate::boot::catalog::{Image, Profile};
 use crate::boot::cmdline::{self, CmdlineError, KERNEL_NAME, MAX_LEN};
 use crate::boot::select::Who;
 use crate::config::fields::Located;
-
-/// How many bytes a machine adds to any kernel line, at most. It may well add less, or take some away, where
-/// its arguments come in place of others.
-pub(super) fn most_bytes(machine: &Machine) -> usize {
-    let said = &machine.settings;
-    let arguments: usize = said.cmdline.iter().map(|argument| argument.len() + 1).sum();
-    // `ip=` has five addresses at most, and what separates them.
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let network = &machine.network;
-    let ip = network.ip.map_or(0, |_| 100 + text(&network.hostname) + text(&network.nic));
-    // In base64, where each label has blanks and quotes around it.
-    let labels: usize = said.labels.iter().map(|(name, label)| name.len() + label.len() + 12).sum();
-    let labels = if labels == 0 { 0 } else { 120 + labels * 4 / 3 };
-    let halts = if said.halt_if_installed.is_some() { 30 } else { 0 };
-    arguments + ip + labels + halts
-}
+use crate::config::problem::Problems;
 
 /// What is to be said of a line that is too long, or has a base that cannot be one.
 fn too_long(profile: &Profile, image: &Image, who: &Who, shelf: &Shelf) -> Option<CmdlineError> {
@@ -76,25 +60,28 @@ struct Found<'a> {
     error: CmdlineError,
 }
 
-impl Linker<'_> {
+/// Measures kernel lines.
+pub(super) struct KernelLines<'a> {
+    pub(super) shelf: &'a Shelf,
+    pub(super) problems: &'a mut Problems,
+    /// The profiles and groups whose own kernel line is too long.
+    pub(super) too_long: &'a mut Vec<TooLong>,
+}
+
+impl KernelLines<'_> {
     /// Notes the kernel line of a profile or a group that is too long to be served, and tells of what shall
     /// take something off it that is not there.
-    pub(super) fn measure_kernel_line(
-        &mut self,
-        name: &Located<String>,
-        profile: &Profile,
-        who: &Who,
-    ) {
+    pub(super) fn measure(&mut self, name: &Located<String>, profile: &Profile, who: &Who) {
         let Some(image) = profile.image.as_ref() else {
             return;
         };
-        for idle in cmdline::idle_removals(profile, image, who, &self.found.shelf) {
+        for idle in cmdline::idle_removals(profile, image, who, self.shelf) {
             self.problems.warning(&name.key, name.place, of_idle(&idle));
         }
         if self.is_too_long(&profile.name) {
             return;
         }
-        if let Some(error) = too_long(profile, image, who, &self.found.shelf) {
+        if let Some(error) = too_long(profile, image, who, self.shelf) {
             let group = who.group.as_ref().map(|group| group.name.clone());
             let (name, profile) = (name.clone(), profile.name.clone());
             self.too_long.push(TooLong { profile, group, name, error });
@@ -108,8 +95,8 @@ impl Linker<'_> {
 
     /// Tells of the lines that were noted, and of those of all that may be booted: of the machines that one
     /// profile is too much for, once.
-    pub(super) fn tells_of_kernel_lines(&mut self, boots: &[Boot<'_>], trials: &[Trial]) {
-        for TooLong { profile, group, name, error } in &self.too_long {
+    pub(super) fn report(&mut self, boots: &[Boot<'_>], trials: &[Trial]) {
+        for TooLong { profile, group, name, error } in self.too_long.iter() {
             let is_its = |boot: &&Boot<'_>| {
                 let of_group = boot.group.map(|group| &group.name);
                 boot.sure == Sure::Yes
@@ -117,8 +104,7 @@ impl Linker<'_> {
                     && group.as_ref().is_none_or(|group| of_group == Some(group))
             };
             let its = boots.iter().filter(is_its);
-            let hits: Vec<Hit<'_>> =
-                its.filter_map(|boot| refused(boot, &self.found.shelf)).collect();
+            let hits: Vec<Hit<'_>> = its.filter_map(|boot| refused(boot, self.shelf)).collect();
             let mut spoils = spoilt(hits.iter().map(|hit| (hit.boot, hit.machines.as_deref())));
             spoils.push(match group {
                 Some(group) => format!("groups.{group}"),
@@ -152,7 +138,7 @@ impl Linker<'_> {
                     continue;
                 }
                 let who = boot.who(Some(machine));
-                for idle in cmdline::idle_removals(boot.profile, image, &who, &self.found.shelf) {
+                for idle in cmdline::idle_removals(boot.profile, image, &who, self.shelf) {
                     self.problems.warning(&of_machine(&machine.name), *place, of_idle(&idle));
                 }
             }
@@ -169,8 +155,7 @@ impl Linker<'_> {
             };
             let group = boot.group.map(|group| group.name.as_str());
             let length = *lengths.entry((&boot.profile.name, group)).or_insert_with(|| {
-                let line =
-                    cmdline::kernel_line(boot.profile, image, &boot.who(None), &self.found.shelf);
+                let line = cmdline::kernel_line(boot.profile, image, &boot.who(None), self.shelf);
                 if let Err(error @ CmdlineError::TooLong { .. }) = &line {
                     self.doubts_a_choice(boot, error, trials);
                 }
@@ -188,7 +173,7 @@ impl Linker<'_> {
                     continue;
                 }
                 let who = boot.who(Some(machine));
-                if let Some(error) = too_long(boot.profile, image, &who, &self.found.shelf) {
+                if let Some(error) = too_long(boot.profile, image, &who, self.shelf) {
                     let key = (boot.profile.name.as_str(), group, boot.sure);
                     let new = || Found { entries: Vec::new(), error };
                     found.entry(key).or_insert_with(new).entries.push(entry);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::boots::{self, Entry};
-use super::lines::TooLong;
+use super::lines::{KernelLines, TooLong};
 use super::places::Places;
 use super::{Surroundings, look, release, wipes};
 use crate::boot::catalog::{Catalog, Profile};
@@ -104,12 +104,17 @@ impl<'a> Linker<'a> {
         }
         let kin = boots::kin(&entries, &catalog);
         let boots = boots::boots(&kin, &catalog);
-        self.tells_of_kernel_lines(&boots, &trials);
+        self.kernel_lines().report(&boots, &trials);
         let from = (self.found, self.templates);
         look::at_scripts(&trials, &boots, &catalog, from, self.problems);
         wipes::check(&boots, (&catalog, self.templates), &places, self.problems);
         release::check(&boots, (&catalog, released), &places, self.problems);
         (catalog, self.wanted)
+    }
+
+    pub(super) fn kernel_lines(&mut self) -> KernelLines<'_> {
+        let Self { found, problems, too_long, .. } = self;
+        KernelLines { shelf: &found.shelf, problems, too_long }
     }
 
     pub(super) fn profile_named(

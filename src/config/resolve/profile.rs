@@ -73,7 +73,7 @@ impl Linker<'_> {
             let message = "a boot counts once the kernel and all initrds are fetched, and this profile has no `image`: the network boots its machines whenever they ask";
             self.problems.warning(&key, place, message);
         }
-        self.measure_kernel_line(name, &profile, &Who::default());
+        self.kernel_lines().measure(name, &profile, &Who::default());
         Some(profile)
     }
 
