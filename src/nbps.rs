@@ -360,6 +360,22 @@ mod tests {
         assert_eq!(names, [("own/snponly.efi", 0), ("snponly.efi", 1)]);
     }
 
+    /// The longest that fits DHCP: see [`MAX_NAME`].
+    #[test]
+    fn a_name_of_94_bytes_is_found_and_a_longer_one_is_told_and_not_offered() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = |len: usize| format!("{}.efi", "n".repeat(len - 4));
+        for len in [94, 95, 128] {
+            std::fs::write(folder.path().join(named(len)), super::testing::pe(0x8664)).unwrap();
+        }
+        let (found, mut bad) = find(&[(folder.path().to_owned(), Absence::IsAProblem)]);
+        bad.sort();
+        let reason = "its name is not offered: at most 94 letters, digits, `.`, `_`, `+`, `-` and `/` fit DHCP and a URL";
+        let refused = [95, 128].map(|len| (folder.path().join(named(len)), reason.to_owned()));
+        assert_eq!(bad, refused);
+        assert!(found.named(&named(94)).is_some());
+    }
+
     #[test]
     fn the_version_is_the_text_that_ipxe_prints() {
         for (content, version) in [

@@ -132,7 +132,6 @@ mod tests {
     use super::super::catalog::{Files, Group, Image, Machine, Network, Part};
     use super::super::pattern::Pattern;
     use super::super::settings::Settings;
-    use super::super::templates::BUILT_IN;
     use super::*;
 
     fn profile(script: &str, settings: Settings) -> Profile {
@@ -182,17 +181,6 @@ mod tests {
             })
         });
         Who { machine, group }
-    }
-
-    #[test]
-    fn every_script_wipes_unless_it_is_known_not_to() {
-        let harmless = ["memtest", "inspect", "menu", "local-disk", "talos", "linux"];
-        let own = ["my-installer", "Talos", "linux2", ""];
-        for script in BUILT_IN.iter().map(|(name, _)| *name).chain(own) {
-            let expected = !harmless.contains(&script);
-            let profile = profile(script, Settings::default());
-            assert_eq!(wipes(&profile, &Who::default()), expected, "{script}");
-        }
     }
 
     #[test]

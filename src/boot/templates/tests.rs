@@ -1,6 +1,10 @@
 use minijinja::context;
 
 use super::*;
+use crate::boot::catalog::Profile;
+use crate::boot::select::Who;
+use crate::boot::settings::Settings;
+use crate::boot::wipes::wipes;
 
 fn templates(own: &[(&str, &str)], answers: &[(&str, &str)]) -> Templates {
     let own = own.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).to_owned())));
@@ -236,4 +240,22 @@ fn two_values_side_by_side_make_nothing_that_neither_is() {
     assert_eq!(script("echo {{ a }}{{ b }}", &values).as_deref(), Ok("echo x$ya|b{c}"));
     let told = script("echo ${{ b }}", &values).unwrap_err();
     assert!(told.starts_with("template own.ipxe:1: a `$` stands right before"), "{told}");
+}
+
+#[test]
+fn every_script_wipes_unless_it_is_known_not_to() {
+    let harmless = ["memtest", "inspect", "menu", "local-disk", "talos", "linux"];
+    let own = ["my-installer", "Talos", "linux2", ""];
+    for script in BUILT_IN.iter().map(|(name, _)| *name).chain(own) {
+        let profile = Profile {
+            name: "p".into(),
+            script: script.into(),
+            has_own_script: false,
+            image: None,
+            omni: None,
+            settings: Settings::default(),
+        };
+        let expected = !harmless.contains(&script);
+        assert_eq!(wipes(&profile, &Who::default()), expected, "{script}");
+    }
 }
