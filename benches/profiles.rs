@@ -11,11 +11,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use reveille::boot::script::{self, Scene};
-use reveille::boot::state::orders::Orders;
-use reveille::boot::{Client, Mac, Shelf, Stage, decide_script};
-use reveille::config::Config;
-use reveille::config::load::Source;
+use reveille::config::loader::Source;
+use reveille::pure::boot::decide::decide_script;
+use reveille::pure::catalog::image_status::Shelf;
+use reveille::pure::client::{Client, Mac, Stage};
+use reveille::pure::config::snapshot::Config;
+use reveille::pure::machine::orders::Orders;
+use reveille::pure::script::render::{self, Scene};
 
 /// The sizes that are measured, the smaller one first: the peak of memory is that of the largest process so
 /// far. With each what it may take: seconds, and MiB.
@@ -124,7 +126,7 @@ fn scripts_a_second(config: &Config, machines: u32) -> f64 {
                 file_id: None,
                 shelf: &shelf,
             };
-            let text = script::render(&config.templates, &script, &config.catalog, scene);
+            let text = render::render(&config.templates, &script, &config.catalog, scene);
             black_box(text.expect("every script can be rendered"));
             rendered += 1;
         }

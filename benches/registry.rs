@@ -7,12 +7,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reveille::boot::client::Facts;
-use reveille::boot::event::{Boot, Sent, Starts, Subject, Transport};
-use reveille::boot::settings::BootPolicy;
-use reveille::boot::{Client, Event, Mac, Stage, Step};
-use reveille::journal::Journal;
-use reveille::registry::Registry;
+use reveille::pure::catalog::settings::BootPolicy;
+use reveille::pure::client::{Client, Facts, Mac, Stage};
+use reveille::pure::event::boot::{Boot, Event, Sent, Starts, Step, Subject, Transport};
+use reveille::state::journal::Journal;
+use reveille::state::registry::Registry;
 
 const MACHINES: u32 = 100_000;
 const ALONE: u32 = 300;

@@ -13,24 +13,27 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{error, info, warn};
 
-use crate::config::load::Source;
-use crate::config::reload::Reloader;
-use crate::config::{Config, Server, watch};
-use crate::control::{Claim, Control, ControlError};
-use crate::database;
-use crate::dhcp::{self, proxy::Port};
-use crate::http::{self, body::Pieces};
-use crate::images::Images;
-use crate::images::keeper::Keeper;
-use crate::interfaces::Watcher;
-use crate::journal::Journal;
-use crate::neighbours::Neighbours;
-use crate::operations::lost::{LostState, Urgency};
-use crate::operations::{Listener, Operations};
-use crate::ports::{Protocol, explain, holder};
-use crate::registry::Registry;
-use crate::tftp;
-use crate::udp::Udp;
+use crate::admin::control::{Claim, Control, ControlError};
+use crate::admin::operations::lost::{LostState, Urgency};
+use crate::admin::operations::{Listener, Operations};
+use crate::config::loader::Source;
+use crate::config::reloader::Reloader;
+use crate::config::watcher;
+use crate::pure::catalog::server::Server;
+use crate::pure::config::snapshot::Config;
+use crate::pure::dhcp::arrival::Port;
+use crate::server::dhcp::{lan, server};
+use crate::server::http;
+use crate::server::http::body::Pieces;
+use crate::state::images::Images;
+use crate::state::images::image_fetcher::Keeper;
+use crate::state::journal::Journal;
+use crate::state::registry::Registry;
+use crate::state::sqlite;
+use crate::sys::interfaces::Watcher;
+use crate::sys::neighbours::Neighbours;
+use crate::sys::port_owner::{Protocol, explain, holder};
+use crate::sys::udp::Udp;
 
 /// Serves until a signal comes.
 ///
@@ -80,7 +83,7 @@ pub async fn serve(source: Source) -> Result<()> {
         anyhow!(explain((Protocol::Tcp, http_port), ", or set `server.http.port`", &error))
     })?;
 
-    database::close_to_others(&server.state);
+    sqlite::close_to_others(&server.state);
     let journal = Arc::new(Journal::open(&server.state));
     let registry = Registry::open(&server.state, Arc::clone(&journal)).context(
         "registry: what is remembered of machines is there and cannot be read; mend that, or move the file away: \
@@ -95,17 +98,22 @@ pub async fn serve(source: Source) -> Result<()> {
     let views = || (reloader.subscribe(), interfaces.subscribe());
     let neighbours = Neighbours::new(interfaces.subscribe());
     let mut tasks = JoinSet::new();
-    let (lan, sightings) = dhcp::lan::Lan::new(views());
+    let (lan, sightings) = lan::Lan::new(views());
     tasks.spawn(lan.run());
     for bound in dhcp_sockets {
         let machines = (registry.clone(), neighbours.clone());
-        let server = dhcp::server::Server::new(bound, views(), machines, sightings.clone());
+        let server = server::Server::new(bound, views(), machines, sightings.clone());
         tasks.spawn(ended("dhcp", dhcp_thread.spawn(server.run())));
     }
     let mut transfers = Arc::default();
     if let Some((socket, limits)) = tftp_socket {
         let machines = (registry.clone(), neighbours.clone());
-        let server = tftp::server::Server::new(socket, limits, views(), (machines, images.clone()));
+        let server = crate::server::tftp::server::Server::new(
+            socket,
+            limits,
+            views(),
+            (machines, images.clone()),
+        );
         transfers = server.running();
         tasks.spawn(ended("tftp", tftp_thread.spawn(server.run())));
     }
@@ -139,7 +147,7 @@ pub async fn serve(source: Source) -> Result<()> {
     }
     let follower = operations.clone();
     let reload = move || drop(follower.reload());
-    watch::follow(reloader, reload).context("cannot start a thread")?;
+    watcher::follow(reloader, reload).context("cannot start a thread")?;
 
     let ended = until_the_end(&operations, &mut tasks).await;
     registry.close();

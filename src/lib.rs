@@ -44,39 +44,19 @@
 // They panic where whoever reads has gone: `cli::output` is there for it, and the log.
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
+pub mod admin;
 pub mod cli;
 pub mod daemon;
+pub mod factory;
+pub mod http_client;
+pub mod pure;
+pub mod server;
+pub mod state;
+pub mod sys;
 
-pub mod dhcp;
-pub mod http;
-pub mod tftp;
-
-pub mod address;
-pub mod budget;
-pub mod control;
-pub mod database;
-pub mod discreet;
-pub mod explain;
-pub mod files;
-pub mod images;
-pub mod interfaces;
-pub mod journal;
-pub mod log;
 pub mod nbps;
-pub mod neighbours;
-pub mod operations;
-pub mod ports;
 #[cfg(test)]
 mod rack;
-pub mod registry;
-pub mod roster;
-pub mod scripts;
 pub mod simulate;
-pub mod sum;
-pub mod talos;
-pub mod udp;
-pub mod web;
 
 pub mod config;
-
-pub mod boot;

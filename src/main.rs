@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::prctl;
 use reveille::cli::{Cli, tell};
-use reveille::discreet;
+use reveille::sys::hardening;
 
 /// musl's own allocator, in the static binary, is slow where several threads allocate.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    discreet::be();
+    hardening::be();
     // Where the kernel gives huge pages to who asks for them, as this allocator does, each of its arenas takes 2 MiB
     // for what would be a few KiB: up to twice the memory, and no more pace. Where there are none it changes nothing.
     let _ = prctl::set_thp_disable(true);

@@ -7,9 +7,9 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::boot::Arch;
-use crate::boot::nbp::{Nbp, Nbps};
-use crate::files::{open, reason};
+use crate::pure::catalog::nbp::{Nbp, Nbps};
+use crate::pure::client::Arch;
+use crate::sys::files::{open, reason};
 
 pub mod archive;
 pub mod fetch;

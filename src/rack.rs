@@ -16,7 +16,7 @@
 //! [`neighbour`] sends what anybody on a LAN can send. [`world`] has the queue of events and the faults: lost,
 //! doubled and late datagrams, broken connections, power cuts, stops and kills of the server, jumps of its
 //! clock. [`watch`] has what must hold after each step, and counts the effects of
-//! [`crate::boot::evidence::Effect`] that were seen.
+//! [`crate::pure::machine::evidence::Effect`] that were seen.
 //!
 //! **Not modelled.** Sockets, the blocks of a transfer and the limits of rate; a TFTP transfer is whole, or
 //! breaks off. The router's DHCP answers always. Images that are fetched by reveille, changes of the config, a

@@ -8,15 +8,18 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
-use reveille::boot::event::{Sent, Subject, Transport};
-use reveille::boot::evidence::Neighbour;
-use reveille::boot::nbp::{Nbp, Nbps};
-use reveille::boot::{Arch, Event, MachineState, Step};
-use reveille::config::Config;
-use reveille::config::file::File;
-use reveille::config::problem::Problems;
-use reveille::config::resolve::{Surroundings, resolve};
-use reveille::dhcp::proxy::{Arrival, Outcome, Port, Query, respond};
+use reveille::pure::catalog::nbp::{Nbp, Nbps};
+use reveille::pure::client::Arch;
+use reveille::pure::config::problem::Problems;
+use reveille::pure::config::resolve::resolve;
+use reveille::pure::config::schema::File;
+use reveille::pure::config::snapshot::Config;
+use reveille::pure::config::surroundings::Surroundings;
+use reveille::pure::dhcp::arrival::{Arrival, Port};
+use reveille::pure::dhcp::proxy::{Outcome, Query, respond};
+use reveille::pure::event::boot::{Event, Sent, Step, Subject, Transport};
+use reveille::pure::machine::evidence::Neighbour;
+use reveille::pure::machine::state::MachineState;
 
 /// The captured requests that it starts from come from 52:54:00:77:00:01.
 const CONFIGS: [&str; 4] = [

@@ -4,9 +4,9 @@
 use std::net::Ipv4Addr;
 
 use libfuzzer_sys::fuzz_target;
-use reveille::dhcp::packet::{Offer, Request, option};
-use reveille::dhcp::pxe;
-use reveille::dhcp::survey::{Answer, Asked};
+use reveille::pure::dhcp::packet::{Offer, Request, option};
+use reveille::pure::dhcp::pxe;
+use reveille::pure::dhcp::survey::{Answer, Asked};
 
 fuzz_target!(|datagram: &[u8]| {
     if let Ok(offer) = Offer::decode(datagram) {

@@ -6,15 +6,20 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use reveille::boot::nbp::{Nbp, Nbps};
-use reveille::boot::{Arch, MachineState, Shelf};
-use reveille::config::file::File;
-use reveille::config::problem::Problems;
-use reveille::config::resolve::{Surroundings, resolve};
-use reveille::config::{Config, Snapshot};
-use reveille::files::{Asked, asked};
-use reveille::tftp::options::{DEFAULT_BLKSIZE, MAX_BLKSIZE, MAX_WINDOWSIZE, Most, negotiate};
-use reveille::tftp::packet::{Packet, acknowledged, error, oack, on_the_wire};
+use reveille::pure::boot::served_names::{Asked, asked};
+use reveille::pure::catalog::image_status::Shelf;
+use reveille::pure::catalog::nbp::{Nbp, Nbps};
+use reveille::pure::client::Arch;
+use reveille::pure::config::problem::Problems;
+use reveille::pure::config::resolve::resolve;
+use reveille::pure::config::schema::File;
+use reveille::pure::config::snapshot::{Config, Snapshot};
+use reveille::pure::config::surroundings::Surroundings;
+use reveille::pure::machine::state::MachineState;
+use reveille::pure::tftp::options::{
+    DEFAULT_BLKSIZE, MAX_BLKSIZE, MAX_WINDOWSIZE, Most, negotiate,
+};
+use reveille::pure::tftp::packet::{Packet, acknowledged, error, oack, on_the_wire};
 
 static SNAPSHOT: LazyLock<Config> = LazyLock::new(|| {
     let images =
@@ -54,7 +59,8 @@ fuzz_target!(|datagram: &[u8]| {
         Ok(Asked::Autoexec(name)) => assert!(!name.contains("..") && !name.contains('\0')),
         Ok(Asked::Script(_)) => {}
         Err(refusal) => {
-            let packet = error(reveille::tftp::packet::ErrorCode::NotFound, &refusal.to_string());
+            let packet =
+                error(reveille::pure::tftp::packet::ErrorCode::NotFound, &refusal.to_string());
             assert!(packet.len() < 516);
         }
     }

@@ -7,9 +7,9 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use reveille::tftp::options::Granted;
-use reveille::tftp::packet::{Packet, on_the_wire};
-use reveille::tftp::transfer::{Action, Outcome, Transfer, extent};
+use reveille::pure::tftp::options::Granted;
+use reveille::pure::tftp::packet::{Packet, on_the_wire};
+use reveille::pure::tftp::transfer::{Action, Outcome, Transfer, extent};
 
 /// What is on the way to the client.
 #[derive(Clone, Copy)]

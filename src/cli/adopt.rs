@@ -11,14 +11,14 @@ use super::ConfigFile;
 use super::output::{print, tell};
 use super::put::{Existing, Piece, put};
 use super::running::{Remembered, ask_running, remembered};
-use crate::boot::Mac;
-use crate::config::adopt::{Entry, entry, with_machine};
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::files::{Bound, read_text};
-use crate::operations::Reloaded;
-use crate::operations::machines::{self, Story};
-use crate::roster::Machine;
+use crate::admin::control::Request;
+use crate::admin::machine_view::Machine;
+use crate::admin::operations::Reloaded;
+use crate::admin::operations::machines::{self, Story};
+use crate::config::loader::Source;
+use crate::pure::client::Mac;
+use crate::pure::config::edit::{Entry, entry, with_machine};
+use crate::sys::files::{Bound, read_text};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -89,7 +89,7 @@ fn seen(source: &Source, who: &str) -> Result<Option<Machine>> {
             machines::story(&config, &known, who, |_| Vec::new()).ok()
         }
         Err(error) => match error.downcast_ref() {
-            Some(crate::control::AskError::Refused(_)) => None,
+            Some(crate::admin::control::AskError::Refused(_)) => None,
             _ => return Err(error),
         },
     };

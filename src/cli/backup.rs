@@ -14,10 +14,10 @@ use super::output::{print, tell};
 use super::put::Existing;
 use super::running::{ask_running, claim, own_state, state_of_daemon};
 use super::status::{counted, duration, now};
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::registry::loss;
-use crate::registry::store::{Content, Store};
+use crate::admin::control::Request;
+use crate::config::loader::Source;
+use crate::state::registry::loss;
+use crate::state::registry::store::{Content, Store};
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {

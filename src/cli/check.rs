@@ -10,9 +10,10 @@ use serde_json::json;
 
 use super::ConfigFile;
 use super::output::{self, print};
-use crate::config::load::{LoadError, Source};
-use crate::config::problem::at_length;
-use crate::config::{Config, Problem, Severity};
+use crate::config::loader::Source;
+use crate::pure::config::problem::{Problem, Severity, at_length};
+use crate::pure::config::reload::LoadError;
+use crate::pure::config::snapshot::Config;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -10,10 +10,10 @@ use super::ConfigFile;
 use super::consent::{Asked, has_terminal};
 use super::orders::told;
 use super::running::{ask_running, none_runs};
-use crate::boot::Mac;
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::operations::machines::{CardOrder, Confirmation, Given, Plan};
+use crate::admin::control::Request;
+use crate::admin::operations::machines::{CardOrder, Confirmation, Given, Plan};
+use crate::config::loader::Source;
+use crate::pure::client::Mac;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

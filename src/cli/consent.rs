@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal};
 use anyhow::{Context, Result, bail};
 
 use super::output::{columns, prompt, tell};
-use crate::boot::Mac;
-use crate::operations::machines::{Plan, Planned};
+use crate::admin::operations::machines::{Plan, Planned};
+use crate::pure::client::Mac;
 
 /// What there is to ask.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,8 +145,8 @@ fn answer(question: &str, nothing: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::state::orders::Because;
-    use crate::roster::{Next, What};
+    use crate::admin::machine_view::{Next, What};
+    use crate::pure::machine::orders::Because;
 
     fn planned(machine: &str, wipes: bool) -> Planned {
         let next = Next {

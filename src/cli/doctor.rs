@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 
 use super::output::print;
-use crate::config::Config;
-use crate::config::load::Source;
-use crate::dhcp::probe::probe;
-use crate::dhcp::survey::{Answer, Prober, Us, findings, silence};
-use crate::interfaces::{self, Interface};
+use crate::config::loader::Source;
+use crate::pure::config::snapshot::Config;
+use crate::pure::dhcp::survey::{Answer, Prober, Us, findings, silence};
+use crate::server::dhcp::probe::probe;
+use crate::sys::interfaces::{self, Interface};
 
 /// Asks each LAN where machines boot who answers them there, and says what to change.
 pub(super) fn run(config: Option<PathBuf>) -> Result<ExitCode> {

@@ -10,14 +10,14 @@ use jiff::tz::TimeZone;
 use super::ConfigFile;
 use super::output::print_on;
 use super::running::{Remembered, ask_running, remembered};
-use crate::boot::printable;
-use crate::boot::time::Time;
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::journal::Level;
-use crate::journal::ring::Told;
-use crate::operations::machines::Events;
-use crate::roster;
+use crate::admin::control::Request;
+use crate::admin::machine_view;
+use crate::admin::operations::machines::Events;
+use crate::config::loader::Source;
+use crate::pure::machine::time::Time;
+use crate::pure::printable;
+use crate::state::journal::Level;
+use crate::state::journal::ring::Told;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         let Remembered { config, known, ring } = remembered(&source)?;
         let macs = match &machine {
-            Some(who) => Some(roster::find(&config, &known, who)?.macs),
+            Some(who) => Some(machine_view::find(&config, &known, who)?.macs),
             None => None,
         };
         let told = ring.after(0, macs.as_deref(), lines);

@@ -12,11 +12,11 @@ use super::ConfigFile;
 use super::output::{self, columns, print, tell};
 use super::running::ask_running;
 use super::status::{duration, now};
-use crate::config::Config;
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::images::inventory::{self, IsMeant, Pruned, Row, Standing};
-use crate::images::store::Store;
+use crate::admin::control::Request;
+use crate::config::loader::Source;
+use crate::pure::config::snapshot::Config;
+use crate::state::images::inventory::{self, IsMeant, Pruned, Row, Standing};
+use crate::state::images::store::Store;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

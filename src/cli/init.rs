@@ -7,25 +7,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::Ipv4Net;
 
+use self::ask::Terminal;
+use self::plan::{Extension, Name, NewMachine, Plan, Release, System};
 use super::output::{print, tell};
-use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Pasted, Token, pasted};
-use crate::boot::secret::SecretText;
-use crate::config::Problem;
-use crate::config::load::Source;
-use crate::config::resolve::within;
-use crate::files::{Bound, read_text, readable};
-use crate::interfaces::{self, Choice};
-use crate::registry::loss;
-use crate::registry::store::Store;
+use super::put::{Existing, Piece, put};
+use crate::config::loader::Source;
+use crate::pure::catalog::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG, Pasted, Token, pasted};
+use crate::pure::catalog::secret::SecretText;
+use crate::pure::config::problem::Problem;
+use crate::pure::config::resolve::within;
+use crate::state::registry::loss;
+use crate::state::registry::store::Store;
+use crate::sys::files::{Bound, read_text, readable};
+use crate::sys::interfaces::{self, Choice};
 
 mod ask;
 mod plan;
 mod steps;
 mod text;
-
-use super::put::{Existing, Piece, put};
-use ask::Terminal;
-use plan::{Extension, Name, NewMachine, Plan, Release, System};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -294,7 +293,7 @@ fn ask_machine(terminal: Terminal) -> Result<Option<NewMachine>> {
     };
     let question = format!("MAC address of {}", name.as_ref());
     let mac = terminal.ask_for(&question, "", |answer| {
-        answer.parse().map_err(|error: crate::boot::mac::MacError| error.to_string())
+        answer.parse().map_err(|error: crate::pure::client::mac::MacError| error.to_string())
     })?;
     Ok(Some(NewMachine { name, mac, profile: None }))
 }

@@ -12,12 +12,12 @@ use super::events::{line, moment};
 use super::output::{columns, json, print};
 use super::running::{Remembered, ask_running, remembered};
 use super::status::{duration, now};
-use crate::boot::printable;
-use crate::boot::time::Time;
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::operations::machines::{self, Story};
-use crate::roster::{Machine, Next};
+use crate::admin::control::Request;
+use crate::admin::machine_view::{Machine, Next};
+use crate::admin::operations::machines::{self, Story};
+use crate::config::loader::Source;
+use crate::pure::machine::time::Time;
+use crate::pure::printable;
 
 #[derive(Debug, Args)]
 pub(super) struct List {

@@ -10,13 +10,13 @@ use serde_json::json;
 use super::ConfigFile;
 use super::output::{self, columns, print, tell};
 use super::running::{own_state, state_of_daemon};
-use crate::boot::Arch;
-use crate::boot::nbp::{Nbp, Nbps};
-use crate::config::load::{Inventory, Source, own_nbps};
-use crate::config::{Problem, Severity};
+use crate::config::loader::{Inventory, Source, own_nbps};
 use crate::nbps::fetch::{NEWEST, Origin, Progress, fetch};
 use crate::nbps::{archive, facts, store};
-use crate::sum::Sha256;
+use crate::pure::catalog::nbp::{Nbp, Nbps};
+use crate::pure::checksum::Sha256;
+use crate::pure::client::Arch;
+use crate::pure::config::problem::{Problem, Severity};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

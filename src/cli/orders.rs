@@ -12,14 +12,14 @@ use super::ConfigFile;
 use super::consent::{Asked, has_terminal, listed};
 use super::output::{print, tell};
 use super::running::{Remembered, ask_running, claim, own_state, read_remembered};
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::journal::Journal;
-use crate::operations::machines::{self, Give, Given, Order, Plan};
-use crate::registry::store::Store;
-use crate::registry::{Registry, loss};
-use crate::roster::What;
-use crate::roster::targets::Targets;
+use crate::admin::control::Request;
+use crate::admin::machine_view::What;
+use crate::admin::machine_view::targets::Targets;
+use crate::admin::operations::machines::{self, Give, Given, Order, Plan};
+use crate::config::loader::Source;
+use crate::state::journal::Journal;
+use crate::state::registry::store::Store;
+use crate::state::registry::{Registry, loss};
 
 #[derive(Debug, Args)]
 struct Machines {

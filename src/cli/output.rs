@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::boot::printable;
+use crate::pure::printable;
 
 /// Prints a result. Whoever reads it may have enough of it: that is no error.
 pub(super) fn print(text: &str) -> Result<()> {

@@ -14,15 +14,15 @@ use self::bars::Bars;
 use super::ConfigFile;
 use super::output::{print, tell};
 use super::running::{ask_running, own_state};
-use crate::config::Config;
-use crate::config::load::Source;
-use crate::control::Request;
-use crate::images::job::{Job, State};
-use crate::images::keeper::{Errand, asked_for};
-use crate::images::pull::{Ask, pull};
-use crate::images::store::Store;
-use crate::operations::Jobs;
-use crate::web::download::{Patience, Progress};
+use crate::admin::control::Request;
+use crate::admin::operations::Jobs;
+use crate::config::loader::Source;
+use crate::http_client::download::{Patience, Progress};
+use crate::pure::config::snapshot::Config;
+use crate::state::images::image_fetcher::{Errand, asked_for};
+use crate::state::images::job::{Job, State};
+use crate::state::images::pull::{Ask, pull};
+use crate::state::images::store::Store;
 
 /// How often the daemon is asked how far it is.
 const LOOK: Duration = Duration::from_millis(250);

@@ -3,22 +3,24 @@
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
-use super::ConfigFile;
-use super::output::{json, print, print_file};
-use super::simulate::{Board, Kind};
-use crate::boot::client::{Cpu, Facts};
-use crate::boot::omni::hidden;
-use crate::boot::state::orders::Orders;
-use crate::boot::{Arch, Client, Mac, Stage, links};
-use crate::config::load::Source;
-use crate::config::{Config, Snapshot};
-use crate::explain::{Explanation, explain};
-use crate::images::store::Store;
-use crate::simulate::machine::{Machine, Smbios};
-use crate::{interfaces, scripts};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
+
+use super::ConfigFile;
+use super::output::{json, print, print_file};
+use super::simulate::{Board, Kind};
+use crate::admin::explanation::{Explanation, explain};
+use crate::config::loader::Source;
+use crate::pure::boot::urls;
+use crate::pure::catalog::omni::hidden;
+use crate::pure::client::{Arch, Client, Cpu, Facts, Mac, Stage};
+use crate::pure::config::snapshot::{Config, Snapshot};
+use crate::pure::machine::orders::Orders;
+use crate::server::machine_script;
+use crate::simulate::machine::{Machine, Smbios};
+use crate::state::images::store::Store;
+use crate::sys::interfaces;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -82,8 +84,8 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
     let shelf = Store::new(&config.server.state).shelf();
     let now = Snapshot { config: &config, shelf: &shelf };
     if let Some(name) = &arguments.file {
-        let base = links::base(local, config.server.http_port);
-        let text = scripts::render_file(
+        let base = urls::base(local, config.server.http_port);
+        let text = machine_script::render_file(
             (now, &Orders::default()),
             name,
             (machine.mac, &client),
@@ -126,7 +128,7 @@ fn machine(arguments: &Arguments, config: &Config) -> Result<Machine> {
             mac = Some(named);
         } else {
             let known = machines.keys().map(String::as_str);
-            bail!("{}", crate::config::fields::no_such("machine", name, known));
+            bail!("{}", crate::pure::config::fields::no_such("machine", name, known));
         }
     }
     if mac.is_none() && smbios.uuid.is_none() && smbios.serial.is_none() {

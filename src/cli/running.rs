@@ -7,17 +7,18 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::output::tell;
-use crate::boot::state::orders::RegistryFault;
-use crate::config::load::Source;
-use crate::config::places::{Places, word};
-use crate::config::{Config, OnLostState};
-use crate::control::{self, AskError, Claim, Request, ask, is_live};
-use crate::database::DatabaseError;
-use crate::journal;
-use crate::journal::ring::Ring;
-use crate::registry::machines::KnownMachines;
-use crate::registry::peek;
-use crate::registry::store::Store;
+use crate::admin::control::{self, AskError, Claim, Request, ask, is_live};
+use crate::config::loader::Source;
+use crate::config::state_folder::{Places, word};
+use crate::pure::catalog::server::OnLostState;
+use crate::pure::config::snapshot::Config;
+use crate::pure::machine::orders::RegistryFault;
+use crate::state::journal::ring::Ring;
+use crate::state::journal::store;
+use crate::state::registry::machines::KnownMachines;
+use crate::state::registry::peek;
+use crate::state::registry::store::Store;
+use crate::state::sqlite::DatabaseError;
 
 /// Asks the daemon of this config. None if there is none.
 ///
@@ -153,9 +154,9 @@ pub(super) fn read_remembered(source: &Source) -> Result<Remembered> {
     let fault = content.loss.map(|loss| RegistryFault::Lost(loss.noticed()));
     let fault = fault.filter(|_| config.server.on_lost_state == OnLostState::Hold);
     let known = KnownMachines::new(entries, fault.as_ref());
-    let ring = match journal::store::Store::read(state) {
+    let ring = match store::Store::read(state) {
         Ok(ring) => ring,
-        Err(DatabaseError::Unusable { .. }) if !journal::store::Store::path(state).exists() => {
+        Err(DatabaseError::Unusable { .. }) if !store::Store::path(state).exists() => {
             Ring::default()
         }
         // The machines are what matters.

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::ConfigFile;
 use super::output::{self, print, print_file};
-use crate::address::shown;
-use crate::config::fields::no_such;
-use crate::config::load::Source;
-use crate::config::wanted::Origin;
-use crate::images::store::Store;
+use crate::config::loader::Source;
+use crate::pure::config::fields::no_such;
+use crate::pure::image_source::Origin;
+use crate::pure::redact::shown;
+use crate::state::images::store::Store;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::load::Source;
+use crate::config::loader::Source;
 use crate::daemon;
-use crate::log::Log;
+use crate::sys::log_writer::Log;
 
 /// Runs the daemon in the foreground, its log on standard error.
 pub(super) fn run(config: Option<PathBuf>) -> Result<()> {

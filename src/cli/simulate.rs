@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use super::ConfigFile;
 use super::output::{self, print};
-use crate::boot::printable;
-use crate::boot::{Mac, PciId};
-use crate::config::Interfaces;
-use crate::config::load::Source;
-use crate::interfaces::{self, Interface};
+use crate::config::loader::Source;
+use crate::pure::catalog::server::Interfaces;
+use crate::pure::client::{Mac, PciId};
+use crate::pure::printable;
 use crate::simulate::journey::{Failure, Journey, Step};
 use crate::simulate::machine::{Firmware, Machine, Smbios};
 use crate::simulate::walk::{random, walk};
+use crate::sys::interfaces::{self, Interface};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -15,17 +15,17 @@ use super::ConfigFile;
 use super::output::{print, tell};
 use super::running::{ask_running, claim, none_runs, state_of_daemon};
 use super::status::{counted, duration, now};
-use crate::boot::{Event, Step};
-use crate::config::load::Source;
-use crate::config::places::{Places, word};
-use crate::control::Request;
-use crate::database::DatabaseError;
-use crate::operations::Status;
-use crate::operations::lost::LostState;
-use crate::registry::loss::{self, Loss};
-use crate::registry::machines::{Entry, Machines};
-use crate::registry::store::{Content, Store};
-use crate::registry::{open_store, peek};
+use crate::admin::control::Request;
+use crate::admin::operations::Status;
+use crate::admin::operations::lost::LostState;
+use crate::config::loader::Source;
+use crate::config::state_folder::{Places, word};
+use crate::pure::event::boot::{Event, Step};
+use crate::state::registry::loss::{self, Loss};
+use crate::state::registry::machines::{Entry, Machines};
+use crate::state::registry::store::{Content, Store};
+use crate::state::registry::{open_store, peek};
+use crate::state::sqlite::DatabaseError;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

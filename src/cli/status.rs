@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::ConfigFile;
 use super::output::{json, print, tell};
 use super::running::{ask_running, none_runs};
-use crate::config::load::Source;
-use crate::config::problem::{MOST_TOLD, more_told};
-use crate::control::Request;
-use crate::operations::lost::Effect;
-use crate::operations::{ConfigStatus, Listener, Reloaded, ServedInterface, Status};
+use crate::admin::control::Request;
+use crate::admin::operations::lost::Effect;
+use crate::admin::operations::{ConfigStatus, Listener, Reloaded, ServedInterface, Status};
+use crate::config::loader::Source;
+use crate::pure::config::problem::{MOST_TOLD, more_told};
 
 /// The exit code where no daemon runs.
 const NO_DAEMON: u8 = 3;
@@ -239,7 +239,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::operations::{Counts, Problem, Refused};
+    use crate::admin::operations::{Counts, Problem, Refused};
 
     fn status() -> Status {
         let listener = |name: &str, transport: &str, port| Listener {

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::nbps;
+use crate::pure::config::diff::Touch;
 
 /// What a path is to the config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,17 +118,6 @@ pub fn is_script(path: &Path) -> bool {
     !nbps::is_hidden(path) && path.extension().is_some_and(|extension| extension == "ipxe")
 }
 
-/// What happened to a file between two readings of the config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touch {
-    /// It was not there before.
-    Came,
-    /// It has other content.
-    Changed,
-    /// It is not there any more.
-    Went,
-}
-
 /// What happened to the files between two moments.
 pub fn touched(old: &Marks, new: &Marks) -> BTreeMap<PathBuf, Touch> {
     let mut touched = BTreeMap::new();
@@ -220,6 +210,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::pure::config::diff::Touch;
 
     #[test]
     fn what_comes_goes_and_changes_is_told_by_path() {

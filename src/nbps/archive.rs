@@ -16,7 +16,7 @@ use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
 use super::{GZIP, arch_of, is_plain, may_be_nbp};
-use crate::boot::printable;
+use crate::pure::printable;
 
 /// The NBPs of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,8 +193,8 @@ pub(super) mod tests {
     use flate2::write::GzEncoder;
     use tar::{Builder, Header};
 
-    use super::super::testing::pe;
     use super::*;
+    use crate::nbps::testing::pe;
 
     /// An entry: its path, its type, where a link leads, its content.
     pub(in super::super) type Item = (&'static str, EntryType, &'static str, Vec<u8>);

@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use reqwest::{Response, StatusCode, Url};
 
-use crate::address::shown;
-use crate::files::{open, reason};
-use crate::sum::Sha256;
-use crate::web::{self, cause};
+use crate::http_client::{self, cause};
+use crate::pure::checksum::Sha256;
+use crate::pure::redact::shown;
+use crate::sys::files::{open, reason};
 
 /// The newest release of iPXE.
 pub const NEWEST: &str = "https://github.com/ipxe/ipxe/releases/latest/download/ipxeboot.tar.gz";
@@ -157,7 +157,7 @@ async fn download(url: &Url, mut progress: impl FnMut(Progress)) -> Result<Vec<u
 }
 
 async fn request(url: &Url) -> Result<Response, Failure> {
-    let client = web::client(&[]).map_err(Failure::Tls)?;
+    let client = http_client::client(&[]).map_err(Failure::Tls)?;
     let response = client.get(url.clone()).send().await;
     let response = response.map_err(|error| {
         let failure = if error.is_redirect() { Failure::Redirect } else { Failure::Unreachable };

@@ -141,13 +141,13 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::archive::tests::{release, tar_gz};
-    use super::super::archive::unpack;
-    use super::super::testing::pe;
-    use super::super::{Absence, find};
     use super::*;
-    use crate::boot::Arch;
-    use crate::boot::nbp::Nbps;
+    use crate::nbps::archive::tests::{release, tar_gz};
+    use crate::nbps::archive::unpack;
+    use crate::nbps::testing::pe;
+    use crate::nbps::{Absence, find};
+    use crate::pure::catalog::nbp::Nbps;
+    use crate::pure::client::Arch;
 
     fn set(names: &[&str]) -> BTreeMap<String, Vec<u8>> {
         names.iter().map(|name| ((*name).to_owned(), pe(0x8664))).collect()

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::site::ROUTER;
-use crate::boot::Mac;
+use crate::pure::client::Mac;
 
 /// Which software of a machine speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::datagram::{Asker, DISCOVER, Message, REQUEST, Reply};
 use super::rng::Rng;
 use super::script;
 use super::site::{Firmware, Loader, RELAY, SECRET, SPECS, STATIC, Spec, US, card, lease};
-use crate::boot::Mac;
-use crate::dhcp::proxy::Port;
+use crate::pure::client::Mac;
+use crate::pure::dhcp::arrival::Port;
 use crate::simulate::script::{Deed, End};
 
 /// One second.

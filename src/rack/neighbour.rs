@@ -6,8 +6,8 @@ use super::datagram::{Asker, DISCOVER, Message, REQUEST};
 use super::machine::Packet;
 use super::rng::Rng;
 use super::site::{HIS_CARD, MACHINES, NEIGHBOUR, RELAY, SPECS, US, card, lease};
-use crate::boot::Mac;
-use crate::dhcp::proxy::Port;
+use crate::pure::client::Mac;
+use crate::pure::dhcp::arrival::Port;
 
 /// An id that he guesses.
 fn guess(rng: &mut Rng) -> String {

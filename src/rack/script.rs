@@ -2,7 +2,7 @@
 //! where it asks again after something has failed.
 
 use super::site::Firmware;
-use crate::boot::Mac;
+use crate::pure::client::Mac;
 use crate::simulate::machine::{Firmware as Played, Machine, Smbios};
 use crate::simulate::script::Run;
 

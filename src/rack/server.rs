@@ -9,20 +9,26 @@ use std::time::{Duration, Instant};
 use super::machine::SECOND;
 use super::rng::Rng;
 use super::site::{self, US};
-use crate::boot::boot_id::BootId;
-use crate::boot::event::{Break, Sent, Subject, Tftp, Transport};
-use crate::boot::evidence::Neighbour;
-use crate::boot::links::{NO_DISK, NOT_STARTED};
-use crate::boot::nbp::Nbp;
-use crate::boot::{Client, Event, Mac, MachineState, Shelf, Step, links, script};
-use crate::config::{Config, Snapshot};
-use crate::dhcp::proxy::{Arrival, Ignored, Outcome, Port, Query, respond};
-use crate::files::{self, Asked};
-use crate::http;
-use crate::journal::Journal;
-use crate::registry::machines::{Entry, Id};
-use crate::registry::{BootRequest, Registry, TestNature};
-use crate::scripts::{self, Answer, Does, FileRequest, Links, Report, ScriptRequest};
+use crate::pure::boot::served_names::{self, Asked};
+use crate::pure::boot::urls::{self, NO_DISK, NOT_STARTED};
+use crate::pure::catalog::image_status::Shelf;
+use crate::pure::catalog::nbp::Nbp;
+use crate::pure::client::boot_id::BootId;
+use crate::pure::client::{Client, Mac};
+use crate::pure::config::snapshot::{Config, Snapshot};
+use crate::pure::dhcp::arrival::{Arrival, Port};
+use crate::pure::dhcp::proxy::{Ignored, Outcome, Query, respond};
+use crate::pure::event::boot::{Break, Event, Sent, Step, Subject, Tftp, Transport};
+use crate::pure::machine::evidence::Neighbour;
+use crate::pure::machine::state::MachineState;
+use crate::pure::script::render;
+use crate::server::http::boot;
+use crate::server::machine_script::{
+    self, Answer, Does, FileRequest, Links, Report, ScriptRequest,
+};
+use crate::state::journal::Journal;
+use crate::state::registry::machines::{Entry, Id};
+use crate::state::registry::{BootRequest, Registry, TestNature};
 
 /// 2025, when the virtual time begins, in milliseconds since 1970.
 const EPOCH: u64 = 1_735_689_600_000;
@@ -332,9 +338,9 @@ impl Server {
             return Response::refused();
         };
         let config = Arc::clone(&self.config);
-        let told = links::told(query);
+        let told = urls::told(query);
         let known = self.state(mac);
-        let client = http::boot::client(mac, asks.from, &told, known.arch);
+        let client = boot::client(mac, asks.from, &told, known.arch);
         let client = Client { may_be_asked: is_ipxe, ..client };
         drop(known);
         let is_told =
@@ -344,7 +350,7 @@ impl Server {
         } else {
             is_told(NOT_STARTED).then_some(Report::KernelFailed)
         };
-        let id = told.get(links::ID).and_then(|digits| digits.parse().ok());
+        let id = told.get(urls::ID).and_then(|digits| digits.parse().ok());
         let sender = (asks.from, self.neighbour(asks.settled, mac));
         let request = ScriptRequest {
             boot: BootRequest { id: self.id(id, mac), ..BootRequest::new(mac, sender, &config) },
@@ -354,7 +360,7 @@ impl Server {
             links: Links::Http(SocketAddrV4::new(US, config.server.http_port)),
         };
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        let (subject, answer) = scripts::answer(&self.registry, now, &request);
+        let (subject, answer) = machine_script::answer(&self.registry, now, &request);
         self.keep(&subject, false);
         match answer {
             Answer::Given(text, does, id) => {
@@ -388,11 +394,11 @@ impl Server {
             boot: BootRequest::new(mac, sender, &config),
             file_id: file_id.and_then(|digits| digits.parse().ok()),
             name,
-            base: &links::base(US, config.server.http_port),
+            base: &urls::base(US, config.server.http_port),
         };
         let subject = Subject { address: Some(asks.from), ..known };
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        match scripts::answer_file(&self.registry, now, &request) {
+        match machine_script::answer_file(&self.registry, now, &request) {
             Ok(text) => {
                 let file = format!("files/{name}");
                 let step = Step::FileSent { file, sent: sent(Transport::Http) };
@@ -410,7 +416,8 @@ impl Server {
         let subject = self.registry.subject_at(asks.from, asks.at, &config.catalog);
         let state = self.registry.state(&subject);
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        let asked = files::asked(name.as_bytes(), now.served(), (&state, self.registry.now()));
+        let asked =
+            served_names::asked(name.as_bytes(), now.served(), (&state, self.registry.now()));
         drop(state);
         match asked {
             Ok(Asked::Autoexec(file)) => self.autoexec(subject, file, Transport::Http),
@@ -423,15 +430,15 @@ impl Server {
                 Response { breaks: true, ..Response::with(Body::File, subject, vec![step]) }
             }
             Ok(Asked::Image(..) | Asked::Script(..)) => {
-                self.refuse(subject, name, files::Refusal::Unknown.to_string(), rng)
+                self.refuse(subject, name, served_names::Refusal::Unknown.to_string(), rng)
             }
             Err(refusal) => self.refuse(subject, name, refusal.to_string(), rng),
         }
     }
 
     fn autoexec(&self, subject: Subject, file: String, over: Transport) -> Response {
-        let base = links::base(US, self.config.server.http_port);
-        let text = script::render_autoexec(&self.config.templates, &base).expect("it is built in");
+        let base = urls::base(US, self.config.server.http_port);
+        let text = render::render_autoexec(&self.config.templates, &base).expect("it is built in");
         let breaks = over != Transport::Http;
         let step = Step::AutoexecSent { file, sent: sent(over) };
         Response { breaks, ..Response::with(Body::Text(text), subject, vec![step]) }
@@ -450,17 +457,17 @@ impl Server {
             pairs.filter(|(own, _)| *own == name).map(|(_, value)| value).next()
         };
         let mac: Option<Mac> = value("mac").and_then(|mac| mac.parse().ok());
-        let mut id = value(links::ID).and_then(|digits| digits.parse().ok());
+        let mut id = value(urls::ID).and_then(|digits| digits.parse().ok());
         let mut at = asks.at;
         if let Some(mac) = mac {
             (id, at) = (self.id(id, mac), self.neighbour(at, mac));
         }
         let sender = (asks.from, at);
-        let (subject, id) = scripts::image_fetch(&self.registry, &config, (mac, id), sender);
+        let (subject, id) = machine_script::image_fetch(&self.registry, &config, (mac, id), sender);
         self.keep(&subject, false);
         let now = Snapshot { config: &config, shelf: &self.shelf };
         let name = format!("{image}/{part}");
-        match files::image_part(image, part, value("set"), now.served()) {
+        match served_names::image_part(image, part, value("set"), now.served()) {
             Ok(_) => {
                 let step = Step::ImageSent { file: name, sent: sent(Transport::Http) };
                 let response = Response::with(Body::File, subject, vec![step]);
@@ -489,14 +496,15 @@ impl Server {
         }
         let state = self.registry.state(&subject);
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        let asked = files::asked(name.as_bytes(), now.served(), (&state, self.registry.now()));
+        let asked =
+            served_names::asked(name.as_bytes(), now.served(), (&state, self.registry.now()));
         drop(state);
         let over = Transport::Tftp(Tftp::default());
         let asked = match asked {
             Ok(asked) => asked,
             Err(refusal) => return self.refuse(subject, name, refusal.to_string(), rng),
         };
-        let mut id = files::boot_of(name.as_bytes());
+        let mut id = served_names::boot_of(name.as_bytes());
         if let Asked::Image(..) = &asked {
             let mut at = asks.at;
             if let Some(mac) = subject.mac {
@@ -504,7 +512,7 @@ impl Server {
             }
             let sender = (asks.from, at);
             (subject, id) =
-                scripts::image_fetch(&self.registry, &config, (subject.mac, id), sender);
+                machine_script::image_fetch(&self.registry, &config, (subject.mac, id), sender);
             self.keep(&subject, false);
         }
         let response = match asked {
@@ -538,7 +546,7 @@ impl Server {
     ) -> Response {
         let config = Arc::clone(&self.config);
         let sender = (asks.from, self.neighbour(asks.settled, mac));
-        let client = scripts::client_without_http(mac, asks.from);
+        let client = machine_script::client_without_http(mac, asks.from);
         let request = ScriptRequest {
             boot: BootRequest {
                 id: self.id(id, mac),
@@ -551,7 +559,7 @@ impl Server {
             links: Links::Tftp(SocketAddrV4::new(US, 69)),
         };
         let now = Snapshot { config: &config, shelf: &self.shelf };
-        let (subject, answer) = scripts::answer(&self.registry, now, &request);
+        let (subject, answer) = machine_script::answer(&self.registry, now, &request);
         self.keep(&subject, false);
         let over = sent(Transport::Tftp(Tftp::default()));
         let (text, steps, id, does) = match answer {

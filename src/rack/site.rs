@@ -5,13 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::boot::evidence::Neighbour;
-use crate::boot::nbp::{Nbp, Nbps};
-use crate::boot::{Arch, Mac};
-use crate::config::Config;
-use crate::config::file::File;
-use crate::config::problem::Problems;
-use crate::config::resolve::{Secret, Surroundings, resolve};
+use crate::pure::catalog::nbp::{Nbp, Nbps};
+use crate::pure::client::{Arch, Mac};
+use crate::pure::config::problem::Problems;
+use crate::pure::config::resolve::resolve;
+use crate::pure::config::schema::File;
+use crate::pure::config::snapshot::Config;
+use crate::pure::config::surroundings::{Secret, Surroundings};
+use crate::pure::machine::evidence::Neighbour;
 
 /// The server.
 pub(super) const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::server::Bug;
 use super::watch::Mode;
 use super::world::{Outcome, Plan, run};
-use crate::boot::evidence::Effect;
+use crate::pure::machine::evidence::Effect;
 
 /// How many seeds `make test` runs.
 const SEEDS: u64 = 1000;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::server::Server;
 use super::site::{MACHINES, SECRET, SPECS, card, holder, is_of};
-use crate::boot::boot_id::BootId;
-use crate::boot::event::{Starts, Subject};
-use crate::boot::evidence::{Effect, Neighbour};
-use crate::boot::state::orders::{Arming, Orders};
-use crate::boot::{MachineState, Step};
-use crate::scripts::Does;
+use crate::pure::client::boot_id::BootId;
+use crate::pure::event::boot::{Starts, Step, Subject};
+use crate::pure::machine::evidence::{Effect, Neighbour};
+use crate::pure::machine::orders::{Arming, Orders};
+use crate::pure::machine::state::MachineState;
+use crate::server::machine_script::Does;
 
 /// Who has caused a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

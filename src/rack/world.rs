@@ -12,10 +12,10 @@ use super::server::{Asks, Body, Bug, Response, Server};
 use super::site::{self, HIS_CARD, MACHINES, NEIGHBOUR, SECRET, SPECS, US};
 use super::trace::Trace;
 use super::watch::{By, Did, Mode, Watch};
-use crate::boot::event::{Event as Recorded, Subject};
-use crate::boot::evidence::{Effect, Neighbour};
-use crate::boot::{Mac, Step};
-use crate::dhcp::proxy::Port;
+use crate::pure::client::Mac;
+use crate::pure::dhcp::arrival::Port;
+use crate::pure::event::boot::{Event as Recorded, Step, Subject};
+use crate::pure::machine::evidence::{Effect, Neighbour};
 
 const MINUTE: u64 = 60 * SECOND;
 /// How long after the last fault every machine is started once more.

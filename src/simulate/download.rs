@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::boot::printable;
-use crate::tftp::options::DEFAULT_BLKSIZE;
-use crate::tftp::packet::{ErrorCode, FromServer, Rrq, ack, error, on_the_wire};
+use crate::pure::printable;
+use crate::pure::tftp::options::DEFAULT_BLKSIZE;
+use crate::pure::tftp::packet::{ErrorCode, FromServer, Rrq, ack, error, on_the_wire};
 
 /// How long to wait before what was said last is said again; each time in vain doubles it.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -280,9 +280,9 @@ impl Download {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tftp::options::{Most, negotiate};
-    use crate::tftp::packet::{Packet, data_header, oack};
-    use crate::tftp::transfer::{self, Transfer, extent};
+    use crate::pure::tftp::options::{Most, negotiate};
+    use crate::pure::tftp::packet::{Packet, data_header, oack};
+    use crate::pure::tftp::transfer::{self, Transfer, extent};
 
     /// A download, packet by packet, on a clock that stands until it is moved.
     struct Trace {

@@ -4,14 +4,13 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use dhcproto::Encodable;
-use dhcproto::v4;
+use dhcproto::{Encodable, v4};
 use uuid::Uuid;
 
-use crate::boot::{Mac, PciId};
-use crate::dhcp::packet::{Offer, Options, option};
-use crate::dhcp::pxe::{HTTP_CLIENT, PXE_CLIENT};
-use crate::dhcp::survey::Prober;
+use crate::pure::client::{Mac, PciId};
+use crate::pure::dhcp::packet::{Offer, Options, option};
+use crate::pure::dhcp::pxe::{HTTP_CLIENT, PXE_CLIENT};
+use crate::pure::dhcp::survey::Prober;
 
 /// The firmware that is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,9 +227,9 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{Arch, Stage};
-    use crate::dhcp::packet::{Reply, ReplyKind, Request};
-    use crate::dhcp::pxe;
+    use crate::pure::client::{Arch, Stage};
+    use crate::pure::dhcp::packet::{Reply, ReplyKind, Request};
+    use crate::pure::dhcp::pxe;
 
     fn machine(firmware: Firmware) -> Machine {
         let uuid = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::machine::Firmware;
-use crate::boot::printable;
+use crate::pure::printable;
 
 /// What a script has iPXE start.
 #[derive(Clone, Debug, PartialEq, Eq)]

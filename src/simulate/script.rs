@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::machine::Machine;
-use crate::boot::links;
+use crate::pure::boot::urls;
 
 /// How many commands a script may run: an endless loop ends there.
 const MOST_COMMANDS: u32 = 10_000;
@@ -307,7 +307,7 @@ impl Run {
             "hexhyp" if ["mac", "busid"].iter().any(|of| bare(name).ends_with(of)) => {
                 value.replace(':', "-")
             }
-            "hexhyp" => links::hex(&value),
+            "hexhyp" => urls::hex(&value),
             "hexraw" => value.replace(':', ""),
             _ => value,
         }
@@ -396,11 +396,11 @@ pub const VERSION: &str = "1.21.1";
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::machine::{Firmware, Smbios};
     use super::*;
-    use crate::boot::Mac;
-    use crate::boot::script::render_autoexec;
-    use crate::boot::templates::Templates;
+    use crate::pure::client::Mac;
+    use crate::pure::script::render::render_autoexec;
+    use crate::pure::script::templates::Templates;
+    use crate::simulate::machine::{Firmware, Smbios};
 
     fn machine() -> Machine {
         let smbios = Smbios { serial: Some("CZ 1&2".into()), ..Smbios::default() };
@@ -450,7 +450,8 @@ mod tests {
         let url = "http://10.0.0.2:8080/boot/02-00-00-00-00-0a.ipxe";
         assert_eq!(run(&autoexec).0, [chain(url)]);
         let source = |name: &str| {
-            let source = crate::boot::templates::BUILT_IN.iter().find(|(known, _)| *known == name);
+            let source =
+                crate::pure::script::templates::BUILT_IN.iter().find(|(known, _)| *known == name);
             source.expect("it is built in").1
         };
         let asks = source("ask-facts").replace("{{ script_url }}", "http://x/b?mac=1");
@@ -526,7 +527,8 @@ mod tests {
 
     #[test]
     fn every_built_in_template_is_known_here() {
-        let sources: BTreeMap<_, _> = crate::boot::templates::BUILT_IN.iter().copied().collect();
+        let sources: BTreeMap<_, _> =
+            crate::pure::script::templates::BUILT_IN.iter().copied().collect();
         for (name, source) in sources {
             // As it stands: what is between braces is a word like others.
             if source.starts_with("#!ipxe") {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::journey::{At, Failure, Journey, Step};
 use super::machine::{Asker, Firmware, Machine};
 use super::web::Web;
-use crate::boot::omni::redacted;
-use crate::interfaces::Interface;
-use crate::udp::Udp;
+use crate::pure::catalog::omni::redacted;
+use crate::sys::interfaces::Interface;
+use crate::sys::udp::Udp;
 
 mod naming;
 mod nbp;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use reqwest::{Client, Response, StatusCode, header, redirect};
 
 use super::script;
-use crate::http::SIMULATION;
-use crate::web::cause;
+use crate::http_client::cause;
+use crate::pure::boot::urls::SIMULATION;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole NBP has about a megabyte.

@@ -1,7 +1,5 @@
 //! Questions on the terminal. They go to standard error, as all that is no result.
 
-use crate::boot::secret::SecretText;
-
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 
@@ -12,7 +10,8 @@ use nix::sys::termios::{
 };
 use nix::unistd::read;
 
-use super::super::output::{prompt, tell};
+use crate::cli::output::{prompt, tell};
+use crate::pure::catalog::secret::SecretText;
 
 /// The most that is read of a secret, in bytes.
 const MOST: usize = 64 << 10;

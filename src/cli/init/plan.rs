@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 
-use crate::boot::Mac;
-use crate::boot::omni::Pasted;
-use crate::boot::talos::TalosVersion;
-use crate::config::wanted::LATEST;
+use crate::pure::catalog::omni::Pasted;
+use crate::pure::catalog::talos::TalosVersion;
+use crate::pure::client::Mac;
+use crate::pure::image_source::LATEST;
 
 /// What is known of this network.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ impl Plan {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::boot::omni::pasted;
+    use crate::pure::catalog::omni::pasted;
 
     pub fn plan() -> Plan {
         let text = "siderolink.api=https://x.omni.example?grpc_tunnel=true&jointoken=hush \

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::plan::Plan;
-use crate::config::places::word;
+use crate::config::state_folder::word;
 
 impl Plan {
     /// What to do next. `missing` are the image's files that are not there.
@@ -43,8 +43,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::tests::{bare, plan};
     use super::*;
+    use crate::cli::init::plan::tests::{bare, plan};
 
     #[test]
     fn the_next_steps_name_what_is_missing_and_the_config_where_it_is_elsewhere() {

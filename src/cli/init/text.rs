@@ -4,7 +4,7 @@
 use ipnet::Ipv4Net;
 
 use super::plan::{NewMachine, Plan, System};
-use crate::boot::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG};
+use crate::pure::catalog::omni::{DEFAULT_EVENTS, DEFAULT_KERNEL_LOG};
 
 /// The column of the comments.
 const COMMENTS: usize = 32;
@@ -215,13 +215,13 @@ fn scalar(text: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::plan::tests::{bare, plan};
     use super::*;
-    use crate::boot::catalog::Part;
-    use crate::config::file::File;
-    use crate::config::problem::Problems;
-    use crate::config::resolve::{Surroundings, resolve};
-    use crate::config::{Problem, Severity};
+    use crate::cli::init::plan::tests::{bare, plan};
+    use crate::pure::catalog::Part;
+    use crate::pure::config::problem::{Problem, Problems, Severity};
+    use crate::pure::config::resolve::resolve;
+    use crate::pure::config::schema::File;
+    use crate::pure::config::surroundings::Surroundings;
 
     /// Every error that the loader has with it, and every secret that it gives to strangers, but for what is not
     /// on this host.

@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
-use super::super::output::tell;
-use crate::images::job::Job;
+use crate::cli::output::tell;
+use crate::state::images::job::Job;
 
 /// After how many more percent a line is written.
 const STEP: u64 = 10;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout_at;
 
-use super::super::journey::{At, Failure, Step};
-use super::super::machine::{Asker, Firmware, Heard, Named};
 use super::{Walk, random};
-use crate::dhcp::packet::Offer;
-use crate::ports::{Protocol, explain, holder};
-use crate::udp::Udp;
+use crate::pure::dhcp::packet::Offer;
+use crate::simulate::journey::{At, Failure, Step};
+use crate::simulate::machine::{Asker, Firmware, Heard, Named};
+use crate::sys::port_owner::{Protocol, explain, holder};
+use crate::sys::udp::Udp;
 
 /// How long each DISCOVER waits for an offer.
 const PATIENCE: [Duration; 3] =

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout_at;
 
-use super::super::download::{Action, Broken, Download, Fetched, Wish};
-use super::super::journey::{At, Failure, Step};
-use super::super::machine::{Firmware, Named};
-use super::super::payload::{Kernel, beginning};
-use super::super::web::{Agent, Much};
 use super::Walk;
+use crate::simulate::download::{Action, Broken, Download, Fetched, Wish};
+use crate::simulate::journey::{At, Failure, Step};
+use crate::simulate::machine::{Firmware, Named};
+use crate::simulate::payload::{Kernel, beginning};
+use crate::simulate::web::{Agent, Much};
 
 /// The most that a TFTP transfer may take.
 const LONGEST_TRANSFER: Duration = Duration::from_mins(2);

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
 
-use super::super::journey::{At, Failure, Step};
-use super::super::payload::{Kernel, beginning, packing};
-use super::super::script::{Deed, End, Run};
-use super::super::web::{Agent, Much};
 use super::Walk;
-use crate::boot::omni::redacted;
+use crate::pure::catalog::omni::redacted;
+use crate::simulate::journey::{At, Failure, Step};
+use crate::simulate::payload::{Kernel, beginning, packing};
+use crate::simulate::script::{Deed, End, Run};
+use crate::simulate::web::{Agent, Much};
 
 /// How many scripts may lead to one another.
 const MOST_SCRIPTS: usize = 10;

@@ -1,0 +1,23 @@
+//! TODO: what catalog is.
+
+mod entries;
+pub mod host;
+pub mod image_set;
+pub mod image_status;
+pub(crate) mod ipxe_word;
+pub mod nbp;
+pub mod needs_facts;
+pub mod omni;
+pub mod pattern;
+pub mod release;
+pub mod secret;
+pub mod select;
+pub mod server;
+pub mod settings;
+pub mod talos;
+pub mod wipes;
+
+pub use self::entries::{
+    Catalog, Files, Group, Image, LOCAL_DISK, MENU, Machine, Menu, Network, Part, Profile,
+    STARTING_A_KERNEL, Talos, Unknown,
+};

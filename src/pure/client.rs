@@ -1,0 +1,12 @@
+//! TODO: what client is.
+
+pub mod arch;
+pub mod boot_id;
+mod identity;
+pub mod mac;
+pub mod pci;
+
+pub use self::arch::Arch;
+pub use self::identity::{Client, Cpu, Facts, Firmware, Stage, swapped};
+pub use self::mac::Mac;
+pub use self::pci::PciId;

@@ -1,0 +1,10 @@
+//! TODO: what dry_run is.
+
+mod affected;
+pub(crate) mod combinations;
+pub(crate) mod kernel_lines;
+pub(crate) mod places;
+pub(crate) mod release;
+mod rendering;
+pub(crate) mod templates;
+pub(crate) mod wipes;

@@ -1,0 +1,6 @@
+//! TODO: what script is.
+
+pub mod advice;
+pub mod cmdline;
+pub mod render;
+pub mod templates;

@@ -1,0 +1,5 @@
+//! TODO: what dhcp is.
+
+pub mod lan;
+pub mod probe;
+pub mod server;

@@ -1,0 +1,7 @@
+//! TODO: what tftp is.
+
+mod access;
+mod ports;
+pub mod server;
+mod sessions;
+mod strangers;
