@@ -1,4 +1,4 @@
-//! TODO: what admin is.
+//! What operators ask for: operations, machine views, the control socket.
 
 pub mod control;
 pub mod explanation;

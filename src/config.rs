@@ -1,4 +1,4 @@
-//! TODO: what config is.
+//! The config on this host: finds and reads the files, watches them, and reloads.
 
 pub mod followed;
 pub mod loader;

@@ -1,4 +1,4 @@
-//! TODO: what pure is.
+//! Decisions and formats. Nothing in here opens a socket or a file, reads a clock, or takes a lock.
 
 pub mod boot;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! TODO: what server is.
+//! The sockets: proxyDHCP, TFTP, HTTP, and the files and scripts that they share.
 
 pub mod dhcp;
 pub mod http;

@@ -1,4 +1,4 @@
-//! TODO: what state is.
+//! What survives a restart: machine registry, journal, image cache.
 
 pub mod images;
 pub mod journal;

@@ -1,4 +1,4 @@
-//! TODO: what sys is.
+//! Linux: sockets, interfaces, files, processes.
 
 pub mod files;
 pub mod hardening;

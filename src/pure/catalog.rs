@@ -1,4 +1,4 @@
-//! TODO: what catalog is.
+//! What may be booted, by which machine: the config after it was resolved.
 
 mod entries;
 pub mod host;

@@ -1,4 +1,4 @@
-//! TODO: what client is.
+//! The client of a request: MAC, architecture, firmware, and the facts that iPXE reports.
 
 pub mod arch;
 pub mod boot_id;

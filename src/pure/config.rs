@@ -1,4 +1,10 @@
-//! TODO: what config is.
+//! The config language: from YAML text to the [`snapshot::Config`] that each request takes, with all
+//! problems at once.
+//!
+//! ```text
+//!  text ──yaml──▶ tree ──schema──▶ as written ──resolve──▶ Config
+//!                          surroundings (secrets, templates, NBPs, images) ──▲
+//! ```
 
 pub mod diff;
 pub mod dry_run;

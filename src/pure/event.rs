@@ -1,4 +1,4 @@
-//! TODO: what event is.
+//! What happened: steps of a boot, of an image, and how each is worded.
 
 pub mod advice;
 pub mod boot;

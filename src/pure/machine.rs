@@ -1,4 +1,4 @@
-//! TODO: what machine is.
+//! What the past of one machine decides about its next boot: evidence, orders, attempts.
 
 pub mod attempt;
 pub mod diagnosis;

@@ -1,4 +1,4 @@
-//! TODO: what script is.
+//! iPXE scripts: templates, kernel lines, and their rendering for one machine.
 
 pub mod advice;
 pub mod cmdline;

@@ -1,4 +1,11 @@
-//! TODO: what tftp is.
+//! TFTP: how firmware fetches its NBP.
+//!
+//! ```text
+//!  machine                        reveille
+//!     │ RRQ undionly.kpxe, tsize 0, blksize 1432 ──▶ 69
+//!     │ ◀── OACK tsize 74213, blksize 1432 ──────────┤ from a port of its own
+//!     │ ACK 0 ──▶   ◀── DATA 1   ACK 1 ──▶   …       │
+//! ```
 
 pub(crate) mod errors;
 pub mod history;

@@ -1,4 +1,4 @@
-//! TODO: what dhcp is.
+//! The DHCP server's sockets, on ports 67 and 4011.
 
 pub mod lan;
 pub mod probe;

@@ -1,4 +1,4 @@
-//! TODO: what tftp is.
+//! The TFTP server's sockets and running transfers.
 
 mod access;
 mod ports;

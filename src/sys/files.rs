@@ -1,4 +1,4 @@
-//! TODO: what files is.
+//! Opens and reads files with bounds, and words I/O errors for an operator.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! TODO: what tally is.
+//! Counts repeated log messages, to log each at most once a minute.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! TODO: what image_set is.
+//! Names of the files in an image set, and the id of a set.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;

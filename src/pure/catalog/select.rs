@@ -1,4 +1,4 @@
-//! TODO: what select is.
+//! Which entries of the config match a client, and what they make it boot.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! TODO: what server is.
+//! The `server` section of the config, as the protocols use it.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! TODO: what dry_run is.
+//! Renders what each machine would boot, to report problems before a machine meets them.
 
 mod affected;
 pub(crate) mod combinations;

@@ -1,4 +1,4 @@
-//! TODO: what surroundings is.
+//! The files that the config names, as the loader read them from this host.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! TODO: what arrival is.
+//! Where a DHCP datagram came from, and on which interface and port it arrived.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,4 +1,4 @@
-//! TODO: what advice is.
+//! A note about a machine's hardware.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! TODO: what diagnosis is.
+//! How far a boot has come, and the diagnosis of one that stopped.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;

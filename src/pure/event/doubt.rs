@@ -1,4 +1,4 @@
-//! TODO: what doubt is.
+//! Why a request does not count as evidence from its machine.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::Ipv4Addr;
