@@ -5,7 +5,7 @@
 //!                    ◀── {"answer":{…}}\n, or {"error":"…"}\n
 //! ```
 //!
-//! A line asks for one of the [`operations`](crate::operations), a line answers it, as often as somebody
+//! A line asks for one of the [`operations`](super::operations), a line answers it, as often as somebody
 //! likes. Only the daemon's own user, and root, may connect.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};

@@ -1,7 +1,7 @@
 //! What there is to boot, and who boots it: machines, groups, profiles and images.
 //!
 //! A catalog is made by `config::resolve`, which links every name: a [`Machine`] holds its
-//! [`Profile`], so a dangling name cannot exist here. Which of it is for whom is [`crate::pure::boot::plan::select::select::select::select::select::select::select()`].
+//! [`Profile`], so a dangling name cannot exist here. Which of it is for whom is `boot::plan::select`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;

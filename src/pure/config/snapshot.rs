@@ -1,17 +1,5 @@
-//! The config: from a YAML file to the snapshot that every request takes.
-//!
-//! ```text
-//!  file ──load──▶ text ──yaml──▶ tree ──file──▶ as written ──resolve──▶ Config
-//!                   └─ secrets, templates, NBPs, image files ─────▲
-//! ```
-//!
-//! [`load`] does the reading, [`resolve`] is pure and reports every [`Problem`] at once. A request
-//! holds one `Arc<Config>` from its start to its end; a reload swaps the `Arc` for the next ones.
-//!
-//! ```text
-//!  load ──▶ followed: every path, and how it stood ──watch──▶ changed, and quiet again ──▶ reload
-//!                                                   changes ──▶ what is different, in words ◀──┘
-//! ```
+//! The config as it is served: one snapshot, which a request holds from its start to its end. A reload swaps the
+//! `Arc` for the requests that follow.
 
 use std::collections::BTreeMap;
 
