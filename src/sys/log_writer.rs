@@ -143,6 +143,21 @@ impl Drop for Rest {
     }
 }
 
+/// Runs `body` with a subscriber of this thread.
+///
+/// While only one dispatcher exists, tracing lets the thread that first meets a log line decide, and switches the
+/// line off for all threads if that one has no subscriber. A second dispatcher makes it ask both.
+#[cfg(test)]
+pub(crate) fn with_subscriber(
+    subscriber: impl tracing::Subscriber + Send + Sync + 'static,
+    body: impl FnOnce(),
+) {
+    use tracing::subscriber::NoSubscriber;
+    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    SECOND.get_or_init(|| tracing::Dispatch::new(NoSubscriber::default()));
+    tracing::subscriber::with_default(subscriber, body);
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -199,7 +214,7 @@ mod tests {
         let (log, rest) = Log::start(Reader(sender)).unwrap();
         let subscriber =
             tracing_subscriber::fmt().with_writer(log).with_ansi(false).without_time().finish();
-        tracing::subscriber::with_default(subscriber, || {
+        with_subscriber(subscriber, || {
             tracing::info!("a\u{202e}b\u{2028}c\u{200b}\u{feff}d\u{85}\u{1b}[2Je");
         });
         drop(rest);
