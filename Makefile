@@ -39,6 +39,7 @@ demo:
 test:
 	dev/setup test
 	cargo fmt --check
+	dev/circles --quiet
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo test --locked --doc

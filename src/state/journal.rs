@@ -462,7 +462,7 @@ mod tests {
             .with_target(false)
             .without_time()
             .finish();
-        crate::log::with_subscriber(subscriber, || {
+        crate::sys::log_writer::with_subscriber(subscriber, || {
             let journal = Journal::default();
             events.iter().for_each(|event| journal.publish(event));
         });
