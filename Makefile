@@ -39,7 +39,10 @@ demo:
 test:
 	dev/setup test
 	cargo fmt --check
-	dev/circles --quiet
+	dev/circles-test
+	dev/circles --quiet \
+		--order 'reveille: cli > daemon > server admin > config > simulate nbps > state > factory > http_client > sys > pure' \
+		--order 'reveille::pure: dhcp tftp config > script > boot > machine > event > image_source > catalog > client > printable nearest redact checksum rate_limit talos_schematic'
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo test --locked --doc

@@ -270,11 +270,11 @@ impl Server {
             Ok(packet @ (Packet::Rrq(_) | Packet::Wrq)) => {
                 if subject.name.is_some() {
                     self.answer(packet, received);
-                } else if !self.strangers.push(packet, received)
+                } else if let Some(dropped) = self.strangers.push(packet, received)
                     && let Some(count) = self.dropped.tell()
                 {
                     warn!(
-                        "tftp: too many requests at once; left {count} of machines that are not in the config unanswered since the start, the last from {from}"
+                        "tftp: too many requests at once; {count} requests of machines that are not in the config dropped since the start, the last from {dropped}"
                     );
                 }
             }

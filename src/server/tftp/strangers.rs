@@ -5,7 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{HashMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::pure::tftp::packet::Packet;
 use crate::sys::udp::Received;
@@ -29,25 +29,28 @@ impl Strangers {
         self.waiting == 0
     }
 
-    /// Queues a request. Returns false if this one or another had to be dropped for it.
-    pub(crate) fn push(&mut self, packet: Packet, received: Received) -> bool {
+    /// Queues a request. Returns the sender whose request was dropped for it, if the queue is full.
+    pub(super) fn push(&mut self, packet: Packet, received: Received) -> Option<SocketAddrV4> {
         let address = *received.from.ip();
-        let is_full = self.waiting >= LIMIT;
-        if is_full {
+        let dropped = if self.waiting < LIMIT {
+            None
+        } else {
             let own = self.by_address.get(&address).map_or(0, VecDeque::len);
-            let longest = self.by_address.iter().max_by_key(|(_, queue)| queue.len());
-            match longest.map(|(address, queue)| (*address, queue.len())) {
-                Some((longest, len)) if len > own + 1 => self.drop_newest(longest),
-                _ => return false,
-            }
-        }
+            let longest = self.by_address.values_mut().max_by_key(|queue| queue.len());
+            let longest = longest.filter(|queue| queue.len() > own + 1);
+            let Some((_, dropped)) = longest.and_then(VecDeque::pop_back) else {
+                return Some(received.from);
+            };
+            self.waiting -= 1;
+            Some(dropped.from)
+        };
         let queue = self.by_address.entry(address).or_default();
         if queue.is_empty() {
             self.turns.push_back(address);
         }
         queue.push_back((packet, received));
         self.waiting += 1;
-        !is_full
+        dropped
     }
 
     /// The next request of the address whose turn it is.
@@ -63,18 +66,10 @@ impl Strangers {
         self.waiting -= usize::from(next.is_some());
         next
     }
-
-    /// Drops the newest request of an address that has several.
-    fn drop_newest(&mut self, address: Ipv4Addr) {
-        let dropped = self.by_address.get_mut(&address).and_then(VecDeque::pop_back);
-        self.waiting -= usize::from(dropped.is_some());
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddrV4;
-
     use super::*;
 
     fn received(address: u32, port: u16) -> Received {
@@ -89,7 +84,7 @@ mod tests {
     #[test]
     fn a_burst_from_one_address_waits_as_a_whole() {
         let mut queue = Strangers::default();
-        assert!((0..1000).all(|port| queue.push(Packet::Wrq, received(7, port))));
+        assert!((0..1000).all(|port| queue.push(Packet::Wrq, received(7, port)).is_none()));
         assert!(order(&mut queue).into_iter().eq((0..1000).map(|port| received(7, port).from)));
         assert!(queue.is_empty() && queue.by_address.is_empty() && queue.turns.is_empty());
     }
@@ -98,7 +93,7 @@ mod tests {
     fn addresses_take_turns() {
         let mut queue = Strangers::default();
         for (address, port) in [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (3, 2)] {
-            assert!(queue.push(Packet::Wrq, received(address, port)));
+            assert_eq!(queue.push(Packet::Wrq, received(address, port)), None);
         }
         let expected = [(1, 1), (2, 1), (3, 1), (1, 2), (3, 2), (1, 3)];
         assert_eq!(order(&mut queue), expected.map(|(address, port)| received(address, port).from));
@@ -107,10 +102,12 @@ mod tests {
     #[test]
     fn a_full_queue_drops_requests_of_the_address_that_has_the_most() {
         let mut queue = Strangers::default();
-        let accepted = (0..5000).filter(|port| queue.push(Packet::Wrq, received(7, *port))).count();
+        let is_accepted = |port: &u16| queue.push(Packet::Wrq, received(7, *port)).is_none();
+        let accepted = (0..5000).filter(is_accepted).count();
         assert_eq!(accepted, LIMIT);
-        assert!(!queue.push(Packet::Wrq, received(8, 1)), "one of the first address was dropped");
-        assert!(!queue.push(Packet::Wrq, received(7, 1)), "this one was dropped");
+        let newest = received(7, LIMIT as u16 - 1).from;
+        assert_eq!(queue.push(Packet::Wrq, received(8, 1)), Some(newest));
+        assert_eq!(queue.push(Packet::Wrq, received(7, 1)), Some(received(7, 1).from));
         let order = order(&mut queue);
         assert_eq!(order.len(), LIMIT);
         assert_eq!(order[1], received(8, 1).from);
@@ -119,7 +116,8 @@ mod tests {
     #[test]
     fn a_full_queue_of_many_addresses_keeps_one_request_of_each() {
         let mut queue = Strangers::default();
-        let accepted = (0..5000).filter(|n| queue.push(Packet::Wrq, received(*n, 1))).count();
+        let is_accepted = |n: &u32| queue.push(Packet::Wrq, received(*n, 1)).is_none();
+        let accepted = (0..5000).filter(is_accepted).count();
         assert_eq!(accepted, LIMIT);
         let order = order(&mut queue);
         assert!(order.into_iter().eq((0..LIMIT as u32).map(|n| received(n, 1).from)));
